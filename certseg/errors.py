@@ -1,0 +1,50 @@
+"""The errors certseg raises on purpose.
+
+Every one derives from :class:`CertsegError`; ``run.py`` prints its message on one line and exits with status 2.
+A message says what was expected, what came and what to do.
+"""
+
+
+class CertsegError(Exception):
+    """Base class. ``str(error)`` reads ``<what> Expected: ... Received: ... <remedy>``.
+
+    Args:
+        what: one sentence that names the problem and its place (a file, an option, an image).
+        expected: what would have been accepted.
+        received: what came instead.
+        remedy: what the user can do about it, as a full sentence.
+    """
+
+    def __init__(self, what: str, *, expected: object = None, received: object = None, remedy: str | None = None):
+        parts = [what.rstrip(".") + "."]
+        if expected is not None:
+            parts.append(f"Expected: {expected}.")
+        if received is not None:
+            parts.append(f"Received: {received}.")
+        if remedy is not None:
+            parts.append(remedy.rstrip(".") + ".")
+        super().__init__(" ".join(parts))
+
+
+class ConfigError(CertsegError, ValueError):
+    """A setting is outside its domain, unknown, or contradicts another."""
+
+
+class DataError(CertsegError):
+    """A data set is missing, incomplete or holds values it may not hold."""
+
+
+class ModelError(CertsegError):
+    """A model cannot be built or returned something that is not a logits tensor."""
+
+
+class CheckpointError(CertsegError):
+    """A checkpoint cannot be read safely or does not fit the model."""
+
+
+class ResultError(CertsegError):
+    """Stored results cannot be resumed, merged or read."""
+
+
+class BracketError(CertsegError):
+    """An attack broke what a certificate guarantees: one of the two has a defect."""

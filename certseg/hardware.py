@@ -1,0 +1,145 @@
+"""Where and how tensors are computed: device, precision, seeds, ranks, clocks. Nothing here changes what is computed,
+except ``precision``, which is part of the model that is certified and therefore part of a result's key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from certseg.errors import ConfigError
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The machine as a run uses it.
+
+    Args:
+        device: ``auto`` (the GPU of this rank if there is one, else the CPU), ``cpu`` or ``cuda``.
+        precision: arithmetic of the forward passes that sample a smoothed model: ``float32``, ``bfloat16`` or
+            ``float16`` (GPU only). The rounded network is the base classifier that gets certified.
+        noise_batch: noisy copies of one image per forward pass; halved and retried when memory runs out.
+        channels_last: keep image tensors and weights in channels-last order.
+        compile: wrap the network in ``torch.compile`` for sampling.
+        workers: processes that load training data.
+        deterministic: ask torch for bit-reproducible kernels.
+        threads: CPU threads per process, null for torch's default.
+
+    Raises:
+        ConfigError: a value is unknown or the machine has no such device.
+    """
+
+    device: str = "auto"
+    precision: str = "float32"
+    noise_batch: int = 8
+    channels_last: bool = False
+    compile: bool = False
+    workers: int = 0
+    deterministic: bool = False
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise ConfigError("Unknown hardware.device", expected="auto, cpu or cuda", received=self.device)
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError(
+                "hardware.device is cuda but torch sees no GPU", remedy="Use hardware=auto or hardware=cpu"
+            )
+        if self.precision not in PRECISIONS:
+            raise ConfigError("Unknown hardware.precision", expected=", ".join(PRECISIONS), received=self.precision)
+        if self.precision == "float16" and self.torch_device.type == "cpu":
+            raise ConfigError("hardware.precision=float16 needs a GPU", remedy="Use bfloat16 or float32 on the CPU")
+        if not isinstance(self.noise_batch, int) or self.noise_batch < 1:
+            raise ConfigError("hardware.noise_batch must be a positive integer", received=self.noise_batch)
+        if not isinstance(self.workers, int) or self.workers < 0:
+            raise ConfigError("hardware.workers must be a non-negative integer", received=self.workers)
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device this rank computes on."""
+        if self.device == "cpu" or not torch.cuda.is_available():
+            return torch.device("cpu")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+
+    def setup(self, seed: int) -> None:
+        """Seed every generator, set threads and determinism, and join the process group when torchrun started us."""
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002 - the global generator is the one mmseg's transforms use
+        torch.manual_seed(seed)
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        if self.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True, warn_only=True)
+        device = self.torch_device
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+    def place(self, network: torch.nn.Module) -> torch.nn.Module:
+        """Move ``network`` to the device in eval mode, in channels-last order if asked."""
+        network = network.to(self.torch_device).eval()
+        return network.to(memory_format=torch.channels_last) if self.channels_last else network
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """The context in which a network is sampled at ``precision``."""
+        if self.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.torch_device.type, dtype=PRECISIONS[self.precision])
+
+
+def rank() -> int:
+    """This process's rank under torchrun, else 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Number of processes under torchrun, else 1."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def barrier() -> None:
+    """Wait for all ranks; does nothing without torchrun."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+class Stopwatch:
+    """Adds up wall-clock seconds by part, synchronised with the device at every mark.
+
+    >>> watch = Stopwatch(torch.device("cpu"))
+    >>> with watch("sampling"):
+    ...     pass
+    >>> sorted(watch.seconds)
+    ['sampling']
+    """
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        """Time the enclosed block and add it to ``seconds[part]``."""
+        self._synchronise()
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._synchronise()
+            self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
+
+    def _synchronise(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)

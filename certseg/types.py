@@ -1,0 +1,213 @@
+"""The nouns every part of certseg shares: threats, samples, segmenters, attacks, certificates.
+
+Conventions. Images are float32 RGB in [0, 1], ``3 x H x W``; every radius, sigma and epsilon is on that scale, over the
+whole image (an l2 norm sums over all channels and pixels). Targets are int64 ``H x W`` with :data:`IGNORE_INDEX` where
+there is no label. Abstention is a boolean mask, never a class id.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from certseg.errors import ConfigError, DataError
+
+IGNORE_INDEX = 255
+
+
+@dataclass(frozen=True)
+class Threat:
+    """What an attacker may do: add any perturbation whose norm is at most ``radius`` and stay in [0, 1].
+
+    Args:
+        radius: in units of the [0, 1] image scale, over one whole image; finite and positive.
+
+    Raises:
+        ConfigError: the radius is not a finite positive number.
+    """
+
+    radius: float
+    norm = ""
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.radius, (int, float)) and math.isfinite(self.radius) and self.radius > 0):
+            raise ConfigError(
+                f"The radius of an {self.norm} threat must be a finite positive number",
+                received=self.radius,
+                remedy="Give it on the [0, 1] image scale, for example 0.25 or 4/255",
+            )
+
+    def __str__(self) -> str:
+        return f"{self.norm} <= {self.radius:.6g}"
+
+
+class L2(Threat):
+    """Perturbations of bounded Euclidean norm, summed over all channels and pixels."""
+
+    norm = "l2"
+
+
+class Linf(Threat):
+    """Perturbations of bounded largest entry."""
+
+    norm = "linf"
+
+
+class L1(Threat):
+    """Perturbations of bounded sum of absolute entries."""
+
+    norm = "l1"
+
+
+THREATS: dict[str, type[Threat]] = {threat.norm: threat for threat in (L2, Linf, L1)}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a data set.
+
+    Args:
+        name: unique within its split, stable over machines, usable as a file name after ``/`` is replaced.
+        image: ``3 x H x W`` float32 RGB in [0, 1].
+        target: ``H x W`` int64 class ids, :data:`IGNORE_INDEX` where unlabelled.
+
+    Raises:
+        DataError: shapes, types or values are not as stated.
+    """
+
+    name: str
+    image: Tensor
+    target: Tensor
+
+    def __post_init__(self) -> None:
+        check_image(self.image, self.name)
+        if self.target.dtype != torch.int64 or self.target.shape != self.image.shape[-2:]:
+            raise DataError(
+                f"The target of image {self.name!r} does not fit its image",
+                expected=f"int64 labels of shape {tuple(self.image.shape[-2:])}",
+                received=f"{self.target.dtype} of shape {tuple(self.target.shape)}",
+                remedy="Check that image and label files belong together (scripts/check_dataset.py names them)",
+            )
+
+
+def check_image(image: Tensor, name: str = "input") -> None:
+    """Raise :class:`DataError` unless ``image`` is ``3 x H x W`` floating point with finite values in [0, 1]."""
+    if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
+        raise DataError(
+            f"Image {name!r} has the wrong form",
+            expected="a floating point tensor of shape (3, H, W)",
+            received=f"{image.dtype} of shape {tuple(image.shape)}",
+            remedy="Convert it to RGB and divide 8-bit values by 255",
+        )
+    low, high = (float(v) for v in image.aminmax())
+    if not (low >= 0.0 and high <= 1.0):  # false for NaN too
+        raise DataError(
+            f"Image {name!r} has values outside [0, 1]",
+            received=f"values from {low:g} to {high:g}",
+            remedy="Divide 8-bit values by 255 and leave normalisation to the model",
+        )
+
+
+@runtime_checkable
+class Segmenter(Protocol):
+    """A segmentation model as attacks and certifiers see it: images in [0, 1] in, one logits tensor out.
+
+    ``segmenter(images)`` maps ``B x 3 x H x W`` to ``B x num_classes x H x W`` at the same resolution and is
+    differentiable with respect to its input; normalisation and rescaling happen inside.
+    """
+
+    num_classes: int
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits ``B x num_classes x H x W`` of images ``B x 3 x H x W`` in [0, 1]."""
+
+
+class SegmentationDataset(Protocol):
+    """A split of a data set: a sequence of :class:`Sample` with names known without reading the images."""
+
+    name: str
+    split: str
+    class_names: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read one sample."""
+
+    def names(self) -> tuple[str, ...]:
+        """The names of all samples, in order."""
+
+    def fingerprint(self) -> str:
+        """Hex digest that changes when the split's content changes and stays when its folder moves."""
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Network evaluations, counted in images: forward passes, and backward passes to the input."""
+
+    forward: int = 0
+    backward: int = 0
+
+    def __add__(self, other: Passes) -> Passes:
+        return Passes(self.forward + other.forward, self.backward + other.backward)
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What a certifier proved about one image.
+
+    Args:
+        classes: ``H x W`` int64, the class predicted at each pixel, also where it is not certified.
+        certified: ``H x W`` bool, the pixels whose class is guaranteed; the rest abstain.
+        threat: the perturbations the guarantee holds for.
+        predictor: the model the guarantee is about, for example ``smoothed(gaussian, sigma=0.25)``: only an
+            attack on the same predictor may be compared with it.
+        confidence: probability with which the whole map of this image holds; 1 for a deterministic certificate.
+        passes: network evaluations spent.
+        seconds: wall-clock parts by name (``sampling``, ``statistics``), synchronised with the device.
+        flags: anything a reader of the row should know.
+    """
+
+    classes: Tensor
+    certified: Tensor
+    threat: Threat
+    predictor: str
+    confidence: float
+    passes: Passes
+    seconds: dict[str, float] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """What an attack reached on one image.
+
+    Args:
+        adversarial: ``3 x H x W`` float32 in [0, 1], inside the threat.
+        prediction: ``H x W`` int64, what the attacked predictor answers there.
+        threat: the budget.
+        predictor: the model attacked, in the words of :attr:`Certificate.predictor`; ``base`` for the network itself.
+        norm: the norm of the perturbation in the threat's own norm, computed in float64.
+        votes: ``H x W`` int64, for a sampled predictor the number of votes for ``prediction``; None otherwise.
+        num_votes: number of samples voted on; 0 otherwise.
+        passes: network evaluations spent.
+        seconds: wall-clock parts by name.
+        flags: self-checks that fired, for example ``zero_gradient``.
+    """
+
+    adversarial: Tensor
+    prediction: Tensor
+    threat: Threat
+    predictor: str
+    norm: float
+    passes: Passes
+    votes: Tensor | None = None
+    num_votes: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
