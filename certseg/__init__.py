@@ -1,0 +1,78 @@
+"""certseg: how much of a segmentation survives an attacker, proven from below and attacked from above.
+
+>>> import certseg, torch
+>>> from certseg.certifiers import SegCertify
+>>> model = torch.nn.Conv2d(3, 2, 1)
+>>> model.num_classes = 2
+>>> certificate = certseg.certify(model, torch.rand(3, 8, 8), SegCertify(sigma=0.25))
+>>> certificate.certified.shape, round(certificate.threat.radius, 3)
+(torch.Size([8, 8]), 0.169)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from certseg.hardware import Hardware
+    from certseg.types import AttackResult, Certificate, Segmenter, Threat
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "attack", "certify"]
+
+
+def certify(
+    model: Segmenter, image: Tensor, certifier: Any, *, name: str = "image", seed: int = 0,
+    hardware: Hardware | None = None,
+) -> Certificate:  # fmt: skip
+    """Certify one image without any configuration.
+
+    Args:
+        model: a module with ``num_classes`` that maps ``B x 3 x H x W`` images in [0, 1] to logits at the same
+            resolution; put in eval mode on the hardware's device.
+        image: ``3 x H x W`` in [0, 1].
+        certifier: for example ``certseg.certifiers.SegCertify(sigma=0.25)``; its docstring states the claim.
+        name: of the image; with ``seed`` it determines the noise.
+        seed: of the noise.
+        hardware: device, precision, batch; the GPU if there is one by default.
+
+    Raises:
+        CertsegError: the image, the model's output or the certifier's settings are not as they must be.
+    """
+    from certseg.hardware import Hardware
+    from certseg.noise import NoiseStream
+
+    hardware = hardware or Hardware()
+    return certifier.certify(hardware.place(model), image, stream=NoiseStream(seed, name), hardware=hardware)
+
+
+def attack(
+    model: Segmenter, image: Tensor, target: Tensor, threat: Threat, method: Callable[..., AttackResult], *,
+    name: str = "image", seed: int = 0, hardware: Hardware | None = None, **options: Any,
+) -> AttackResult:  # fmt: skip
+    """Attack one image without any configuration.
+
+    Args:
+        model: as in :func:`certify`.
+        image: ``3 x H x W`` in [0, 1].
+        target: ``H x W`` int64 labels, 255 ignored.
+        threat: for example ``certseg.types.L2(0.5)``.
+        method: for example ``certseg.attacks.pgd``.
+        name: of the image; with ``seed`` it determines all random numbers.
+        seed: of the attack.
+        hardware: as in :func:`certify`.
+        options: of the method.
+
+    Raises:
+        CertsegError: as :func:`certify`.
+    """
+    from certseg.hardware import Hardware
+    from certseg.noise import NoiseStream
+
+    hardware = hardware or Hardware()
+    stream = NoiseStream(seed, name)
+    return method(hardware.place(model), image, target, threat, stream=stream, hardware=hardware, **options)

@@ -1,0 +1,82 @@
+"""Norm balls in image space: projections that hold exactly in float64, and steepest-ascent steps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from certseg.errors import ConfigError
+from certseg.types import L2, Linf, Threat
+
+
+def perturbation_norm(adversarial: Tensor, image: Tensor, threat: Threat) -> float:
+    """Norm of ``adversarial - image`` (any equal shapes) in the threat's norm, computed in float64."""
+    delta = adversarial.double() - image.double()
+    if isinstance(threat, L2):
+        return float(delta.norm())
+    if isinstance(threat, Linf):
+        return float(delta.abs().amax())
+    raise ConfigError("No perturbation norm for this threat", expected="L2 or Linf", received=threat)
+
+
+def project(candidate: Tensor, image: Tensor, threat: Threat) -> Tensor:
+    """A point inside the threat's ball around ``image`` and inside [0, 1], both exactly when checked in float64.
+
+    For l-inf it is the nearest such point up to rounding. For l2 the candidate is clipped to the box first and then
+    pulled towards the image, which stays in the box; this is feasible but not always the nearest point.
+
+    Args:
+        candidate: ``3 x H x W`` float32.
+        image: ``3 x H x W`` float32 in [0, 1].
+        threat: L2 or Linf.
+
+    Raises:
+        ConfigError: another threat.
+    """
+    if isinstance(threat, Linf):
+        low, high = _linf_bounds(image, threat.radius)
+        return candidate.clamp(low, high)
+    if not isinstance(threat, L2):
+        raise ConfigError("No projection for this threat", expected="L2 or Linf", received=threat)
+    point = candidate.clamp(0.0, 1.0)
+    size = perturbation_norm(point, image, threat)
+    shrink = 1.0
+    while size > threat.radius:  # adding the scaled delta rounds, so the first scaling may end just outside
+        scale = threat.radius / size * shrink
+        point = (image.double() + (point.double() - image.double()) * scale).to(image.dtype).clamp(0.0, 1.0)
+        size = perturbation_norm(point, image, threat)
+        shrink *= 1.0 - 1e-7
+    return point
+
+
+def _linf_bounds(image: Tensor, radius: float) -> tuple[Tensor, Tensor]:
+    """Largest float32 box inside ``[image - radius, image + radius]`` and [0, 1]."""
+    exact = image.double()
+    low, high = (exact - radius).to(image.dtype), (exact + radius).to(image.dtype)
+    infinity = torch.full_like(image, torch.inf)
+    low = torch.where(exact - low.double() > radius, torch.nextafter(low, infinity), low)
+    high = torch.where(high.double() - exact > radius, torch.nextafter(high, -infinity), high)
+    return low.clamp_min(0.0), high.clamp_max(1.0)
+
+
+def ascent_direction(gradient: Tensor, threat: Threat) -> Tensor:
+    """The unit step that raises a linear function most: the sign for l-inf, the normalised gradient for l2.
+
+    A zero gradient gives a zero step.
+    """
+    if isinstance(threat, Linf):
+        return gradient.sign()
+    if isinstance(threat, L2):
+        size = gradient.norm()
+        return gradient / size if size > 0 else torch.zeros_like(gradient)
+    raise ConfigError("No ascent direction for this threat", expected="L2 or Linf", received=threat)
+
+
+def random_start(image: Tensor, threat: Threat, generator: torch.Generator) -> Tensor:
+    """A random point of the threat's ball, projected: uniform in the cube for l-inf, on the sphere for l2."""
+    if isinstance(threat, Linf):
+        delta = torch.empty_like(image).uniform_(-threat.radius, threat.radius, generator=generator)
+    else:
+        delta = torch.empty_like(image).normal_(generator=generator)
+        delta *= threat.radius / delta.norm()
+    return project(image + delta, image, threat)

@@ -1,0 +1,7 @@
+"""Figures of predictions and certificates, from per-class counts that add up over images."""
+
+from certseg.metrics.certified import CertifiedCounts
+from certseg.metrics.confusion import ClassCounts
+from certseg.metrics.worst_case import worst_case_miou
+
+__all__ = ["CertifiedCounts", "ClassCounts", "worst_case_miou"]
