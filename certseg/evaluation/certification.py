@@ -1,0 +1,96 @@
+"""Certificates as rows: certified accuracy, abstention, mean IoU of the certified map and its worst case."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import reduce
+from operator import add
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from certseg.evaluation.loop import Maps, Row, by_class, image_mean
+from certseg.hardware import Hardware
+from certseg.metrics import CertifiedCounts, ClassCounts, worst_case_miou
+from certseg.noise import NoiseStream
+from certseg.types import Certificate, Sample, Segmenter, Threat
+
+
+class Certifier(Protocol):
+    """What this stage needs of a certifier."""
+
+    name: str
+    threat: Threat
+    predictor: str
+    settings: dict[str, object]
+
+    def certify(self, segmenter: Segmenter, image: Tensor, *, stream: NoiseStream, hardware: Hardware) -> Certificate:
+        """Certify one image."""
+
+
+class CertificationStage:
+    """Certify every image."""
+
+    kind = "certifier"
+
+    def __init__(
+        self, certifier: Certifier, segmenter: Segmenter, class_names: Sequence[str], *, seed: int, hardware: Hardware
+    ) -> None:
+        self.name = certifier.name
+        self._certifier, self._segmenter, self._class_names = certifier, segmenter, class_names
+        self._seed, self._hardware = seed, hardware
+
+    def run(self, sample: Sample) -> tuple[Row, Maps]:
+        """The certificate of one image, counted against its labels."""
+        certificate = self._certifier.certify(
+            self._segmenter, sample.image, stream=NoiseStream(self._seed, sample.name), hardware=self._hardware
+        )
+        num_classes = len(self._class_names)
+        certified = CertifiedCounts.from_maps(certificate.classes, certificate.certified, sample.target, num_classes)
+        prediction = ClassCounts.from_maps(certificate.classes, sample.target, num_classes)
+        row = {
+            "figures": {
+                "certified_accuracy": certified.accuracy(),
+                "abstention": certified.abstention(),
+                "prediction_accuracy": prediction.accuracy(),
+                "radius": certificate.threat.radius,
+                "confidence": certificate.confidence,
+            },
+            "counts": {"certified": certified.to_json(), "prediction": prediction.to_json()},
+            "seconds": certificate.seconds,
+            "passes": asdict(certificate.passes),
+            "flags": list(certificate.flags),
+        }
+        maps = {
+            "classes": certificate.classes.numpy().astype(np.uint8),
+            "certified": certificate.certified.numpy(),
+        }
+        return row, maps
+
+    def summarise(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """Certified figures over the data set; the mean IoUs are pooled over it."""
+        certified = reduce(add, (CertifiedCounts.from_json(row["counts"]["certified"]) for row in rows))
+        prediction = reduce(add, (ClassCounts.from_json(row["counts"]["prediction"]) for row in rows))
+        as_map = certified.as_class_counts()
+        threat = self._certifier.threat
+        return {
+            "predictor": self._certifier.predictor,
+            "threat": {"norm": threat.norm, "radius": threat.radius},
+            "confidence": min(row["figures"]["confidence"] for row in rows),
+            "figures": {
+                "certified_accuracy/image_mean": image_mean(rows, "certified_accuracy"),
+                "certified_accuracy/pooled": certified.accuracy(),
+                "abstention/image_mean": image_mean(rows, "abstention"),
+                "prediction_accuracy/image_mean": image_mean(rows, "prediction_accuracy"),
+                "prediction_miou/pooled": prediction.miou(),
+                "certified_miou/pooled": as_map.miou(),
+                "worst_case_miou/pooled": worst_case_miou(certified),
+            },
+            "class_iou": {
+                "certified": by_class(self._class_names, as_map.iou()),
+                "prediction": by_class(self._class_names, prediction.iou()),
+            },
+            "settings": self._certifier.settings,
+        }

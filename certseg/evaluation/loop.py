@@ -1,0 +1,125 @@
+"""Walk over a data set once: read an image, let a stage work on it, store maps and row, go on. Resumable and shardable.
+
+A row is ``{"image", "figures", "counts", "seconds", "passes", "flags"}``: figures of this image, per-class counts that
+add up over images, wall-clock parts, network evaluations, self-checks that fired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from certseg.errors import DataError, ResultError
+from certseg.hardware import barrier, rank, world_size
+from certseg.types import Sample, SegmentationDataset
+
+Row = dict[str, Any]
+Maps = dict[str, np.ndarray]
+
+
+class Stage(Protocol):
+    """Work done on every image.
+
+    ``kind`` is ``prediction``, ``certifier`` or ``attack``; ``run`` computes one image's row (without its name) and
+    the maps to store beside it; ``summarise`` turns the rows of a data set into the summary's own part.
+    """
+
+    kind: str
+    name: str
+
+    def run(self, sample: Sample) -> tuple[Row, Maps]:
+        """Work on one image."""
+
+    def summarise(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """Figures over a data set: at least ``figures``, ``class_iou`` and ``settings``."""
+
+
+class Store(Protocol):
+    """Where rows and maps live; :class:`certseg.reporting.RowStore` on disk."""
+
+    def append(self, row: Row) -> None:
+        """Add one row, on disk when this returns."""
+
+    def read(self) -> dict[str, Row]:
+        """All finished rows by image."""
+
+    def save_map(self, name: str, **arrays: np.ndarray) -> object:
+        """Store the maps of one image."""
+
+
+def evaluate(
+    stage: Stage, dataset: SegmentationDataset, store: Store, *, on_image: Callable[[str], None] | None = None
+) -> dict[str, Any] | None:
+    """Run ``stage`` on the images of ``dataset`` that have no row yet and summarise the rows of all of them.
+
+    Under torchrun every rank takes its share of the images and rank 0 returns the summary of all; others return None.
+
+    Args:
+        stage: what to do with an image.
+        dataset: the images, each with a name of its own.
+        store: finished rows; shared by all ranks.
+        on_image: told the name of every image of this rank when it is finished or was before.
+
+    Raises:
+        DataError: two images share a name.
+        CertsegError: whatever the stage raises on an image; finished rows stay.
+    """
+    names = dataset.names()
+    if len(set(names)) != len(names):
+        raise DataError("Image names of a data set must differ", received=f"{len(names) - len(set(names))} repeated")
+    finished = store.read()
+    for index in range(rank(), len(names), world_size()):
+        name = names[index]
+        if name not in finished:
+            row, maps = stage.run(dataset[index])
+            store.save_map(name, **maps)
+            store.append({"image": name, **row})
+        if on_image is not None:
+            on_image(name)
+    barrier()
+    if rank() != 0:
+        return None
+    rows = store.read()
+    missing = [name for name in names if name not in rows]
+    if missing:
+        raise ResultError("Rows are missing after the run", received=", ".join(missing[:5]))
+    return summary(stage, [rows[name] for name in names])
+
+
+def summary(stage: Stage, rows: Sequence[Row]) -> dict[str, Any]:
+    """The summary of ``rows``: what the stage computes from them, plus totals of seconds, passes and flags."""
+    if not rows:
+        raise DataError("There is no image to summarise", remedy="Check dataset.split and dataset.limit")
+    seconds: dict[str, float] = {}
+    passes: dict[str, int] = {}
+    flags: dict[str, int] = {}
+    for row in rows:
+        for part, value in row["seconds"].items():
+            seconds[part] = seconds.get(part, 0.0) + value
+        for part, value in row["passes"].items():
+            passes[part] = passes.get(part, 0) + value
+        for flag in row["flags"]:
+            flags[flag] = flags.get(flag, 0) + 1
+    return {
+        "kind": stage.kind,
+        "name": stage.name,
+        "images": len(rows),
+        "seconds": seconds,
+        "passes": passes,
+        "flags": flags,
+        **stage.summarise(rows),
+    }
+
+
+def image_mean(rows: Sequence[Row], figure: str) -> float:
+    """Mean of a figure over the images that have it (an image without a labelled pixel has none); NaN without any."""
+    values = [row["figures"][figure] for row in rows]
+    kept = [value for value in values if value is not None and np.isfinite(value)]
+    return float(np.mean(kept)) if kept else float("nan")
+
+
+def by_class(class_names: Sequence[str], values: np.ndarray) -> dict[str, float | None]:
+    """Values per class name, None for classes without one."""
+    return {name: float(v) if np.isfinite(v) else None for name, v in zip(class_names, values, strict=True)}

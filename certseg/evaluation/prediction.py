@@ -1,0 +1,69 @@
+"""The network's own prediction on clean images: what there is to lose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import reduce
+from operator import add
+from typing import Any
+
+import numpy as np
+import torch
+
+from certseg.errors import ModelError
+from certseg.evaluation.loop import Maps, Row, by_class, image_mean
+from certseg.hardware import Hardware, Stopwatch
+from certseg.metrics import ClassCounts
+from certseg.sampling import check_logits
+from certseg.types import Passes, Sample, Segmenter
+
+
+class PredictionStage:
+    """Predict every image once, without noise and without an attacker."""
+
+    kind = "prediction"
+    name = "prediction"
+
+    def __init__(self, segmenter: Segmenter, class_names: Sequence[str], hardware: Hardware) -> None:
+        self._segmenter, self._class_names, self._hardware = segmenter, class_names, hardware
+
+    def run(self, sample: Sample) -> tuple[Row, Maps]:
+        """Accuracy, per-class counts and the predicted map of one image."""
+        device = self._hardware.torch_device
+        watch = Stopwatch(device)
+        images = sample.image[None].to(device)
+        with watch("forward"), torch.inference_mode():
+            logits = self._segmenter(images)
+            check_logits(logits, images, self._segmenter)
+            prediction = logits.argmax(dim=1)[0].cpu()
+            finite = bool(torch.isfinite(logits).all())
+        if not finite:
+            raise ModelError(
+                f"The model returned NaN or infinite logits on image {sample.name!r}", remedy="Check the checkpoint"
+            )
+        counts = ClassCounts.from_maps(prediction, sample.target, len(self._class_names))
+        row = {
+            "figures": {"accuracy": counts.accuracy()},
+            "counts": counts.to_json(),
+            "seconds": watch.seconds,
+            "passes": asdict(Passes(1)),
+            "flags": [],
+        }
+        return row, {"prediction": prediction.numpy().astype(np.uint8)}
+
+    def summarise(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """Accuracy and mean IoU over the data set."""
+        counts = reduce(add, (ClassCounts.from_json(row["counts"]) for row in rows))
+        return {
+            "predictor": "base",
+            "threat": None,
+            "confidence": None,
+            "figures": {
+                "accuracy/image_mean": image_mean(rows, "accuracy"),
+                "accuracy/pooled": counts.accuracy(),
+                "miou/pooled": counts.miou(),
+            },
+            "class_iou": {"prediction": by_class(self._class_names, counts.iou())},
+            "settings": {},
+        }
