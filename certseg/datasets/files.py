@@ -1,0 +1,239 @@
+"""Data sets made of image files and label files: finding, reading, checking and fingerprinting them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from certseg.datasets.reading import LabelCoding, read_image, read_label, resized, to_sample
+from certseg.errors import ConfigError, DataError
+from certseg.types import Sample
+
+_SHOWN = 5  # files named in one message
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a user who lacks the files has to know.
+
+    Args:
+        title: the data set as its authors write it.
+        tree: the expected layout below the root, in one or two lines.
+        source: where the files are obtained.
+        option: the Hydra option that points at them.
+    """
+
+    title: str
+    tree: str
+    source: str
+    option: str = "dataset.root"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One image file and its label file.
+
+    Args:
+        name: the sample's name: the image's path below the split's folder, without suffix, with forward slashes.
+        image: the image file.
+        label: the label file.
+    """
+
+    name: str
+    image: Path
+    label: Path
+
+
+Listing = tuple[list[Pair], list[str]]
+"""Complete pairs, and one line for each problem with the files."""
+
+
+def checked_size(size: Sequence[int] | None) -> tuple[int, int] | None:
+    """``(height, width)`` from a config value, or None to keep the files' own sizes.
+
+    Raises:
+        ConfigError: not two positive integers.
+    """
+    if size is None:
+        return None
+    values = tuple(size) if isinstance(size, (list, tuple)) else ()
+    if len(values) != 2 or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in values):
+        raise ConfigError(
+            "dataset.size is no image size", expected="null or [height, width] in pixels", received=repr(size)
+        )
+    return values
+
+
+def checked_split(split: str, known: Iterable[str], title: str) -> str:
+    """``split`` if it is one of ``known``.
+
+    Raises:
+        DataError: it is not.
+    """
+    if split not in (known := tuple(known)):
+        raise DataError(f"{title} has no such split", expected=" or ".join(known), received=repr(split))
+    return split
+
+
+def require(path: Path, origin: Origin, root: Path) -> Path:
+    """``path`` if it exists.
+
+    Raises:
+        DataError: it does not; says where it looked, the expected layout, the source and the option to set.
+    """
+    if path.exists():
+        return path
+    raise DataError(
+        f"{origin.title} was not found: there is no {path.absolute()}",
+        expected=f"below {root.absolute()}: {origin.tree}",
+        remedy=f"Get it from {origin.source} and set {origin.option}=<folder>",
+    )
+
+
+def match_folders(images: Path, labels: Path, image_suffixes: Sequence[str], label_suffix: str = ".png") -> Listing:
+    """Pair the images below one folder with the label files of the same relative name below another.
+
+    Returns:
+        ``(pairs, problems)``: the complete pairs in the order of their names, and one line for each file that
+        lacks its partner or shares its name with another.
+    """
+    image_files: dict[str, Path] = {}
+    problems = []
+    for file in sorted(path for path in images.rglob("*") if path.is_file() and not path.name.startswith(".")):
+        suffix = next((s for s in image_suffixes if file.name.lower().endswith(s)), None)
+        if suffix is None:
+            continue
+        name = file.relative_to(images).as_posix()[: -len(suffix)]
+        if name in image_files:
+            problems.append(f"{file}: a second image of the name {name!r}, beside {image_files[name]}")
+        else:
+            image_files[name] = file
+    label_files = {
+        file.relative_to(labels).as_posix()[: -len(label_suffix)]: file
+        for file in labels.rglob(f"*{label_suffix}")
+        if not file.name.startswith(".")
+    }
+    for name in sorted(image_files.keys() - label_files.keys()):
+        problems.append(f"{image_files[name]}: image without a label, {labels / (name + label_suffix)} is missing")
+    for name in sorted(label_files.keys() - image_files.keys()):
+        problems.append(f"{label_files[name]}: label without an image in {images}")
+    common = sorted(image_files.keys() & label_files.keys())
+    return [Pair(name, image_files[name], label_files[name]) for name in common], problems
+
+
+def missing_files(pairs: Sequence[Pair]) -> Listing:
+    """Split listed pairs into those whose two files exist and one line for each file that does not.
+
+    Returns:
+        ``(pairs, problems)`` as :func:`match_folders` gives them.
+    """
+    counts = Counter(pair.name for pair in pairs)
+    problems = [f"{name}: listed {count} times" for name, count in counts.items() if count > 1]
+    complete = []
+    for pair in {pair.name: pair for pair in pairs}.values():
+        absent = [f"{file}: listed but missing" for file in (pair.image, pair.label) if not file.is_file()]
+        problems.extend(absent)
+        if not absent:
+            complete.append(pair)
+    return complete, problems
+
+
+def digest(*parts: object) -> str:
+    """Hex sha256 of the parts written as JSON."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+class FileDataset:
+    """A :class:`certseg.types.SegmentationDataset` over pairs of files.
+
+    Args:
+        name: the data set's name in tables and result folders.
+        split: the split's name.
+        origin: what error messages tell about the data set.
+        listing: ``(pairs, problems)`` from :func:`match_folders` or :func:`missing_files`.
+        coding: the meaning of the values in label files.
+        class_names: one name per class.
+        palette: one RGB colour per class, 0 to 255.
+        size: ``(height, width)`` every sample is resized to, or None for the files' own sizes.
+        strict: raise on ``problems``; otherwise keep them in the attribute of that name and use the complete pairs.
+
+    Raises:
+        ConfigError: ``size`` is no image size.
+        DataError: there is no pair, or ``strict`` and there are problems.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        split: str,
+        origin: Origin,
+        listing: Listing,
+        coding: LabelCoding,
+        class_names: Sequence[str],
+        palette: Sequence[Sequence[int]],
+        size: Sequence[int] | None,
+        strict: bool,
+    ):
+        self.name = name
+        self.split = split
+        self.size = checked_size(size)
+        self.coding = coding
+        self.class_names = tuple(str(entry) for entry in class_names)
+        self.palette = tuple(tuple(int(value) for value in colour) for colour in palette)
+        self.pairs, self.problems = tuple(listing[0]), tuple(listing[1])
+        if strict and self.problems:
+            shown = "; ".join(self.problems[:_SHOWN])
+            more = len(self.problems) - _SHOWN
+            raise DataError(
+                f"{origin.title}, split {split}, is incomplete: {shown}" + (f"; and {more} more" if more > 0 else ""),
+                expected=origin.tree,
+                remedy=f"Complete the files; scripts/check_dataset.py dataset={name} lists every bad file",
+            )
+        if not self.pairs:
+            raise DataError(
+                f"{origin.title}, split {split}, holds no image with a label",
+                expected=origin.tree,
+                received="; ".join(self.problems[:_SHOWN]) or "empty folders or none of the expected suffixes",
+                remedy=f"Get it from {origin.source} and set {origin.option}=<folder>",
+            )
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read one sample.
+
+        Raises:
+            DataError: a file cannot be read, image and label differ in size, or a label value has no meaning.
+        """
+        pair = self.pairs[index]
+        image, values = read_image(pair.image), read_label(pair.label)
+        if image.shape[:2] != values.shape:
+            raise DataError(
+                f"Image and label differ in size: {pair.image} and {pair.label}",
+                expected=f"a label of {image.shape[0]} x {image.shape[1]} pixels",
+                received=f"{values.shape[0]} x {values.shape[1]}",
+            )
+        labels = self.coding.decode(values, pair.label)
+        if self.size is not None:
+            image, labels = resized(image, labels, self.size)
+        return to_sample(pair.name, image, labels)
+
+    def names(self) -> tuple[str, ...]:
+        """The names of all samples, in order."""
+        return tuple(pair.name for pair in self.pairs)
+
+    def fingerprint(self) -> str:
+        """Hex digest over names, byte sizes of the files, and every setting that changes pixels or labels.
+
+        It stays when the folder moves. A file replaced by another of exactly the same length goes unnoticed.
+        """
+        files = [[pair.name, pair.image.stat().st_size, pair.label.stat().st_size] for pair in self.pairs]
+        coding = [self.coding.num_classes, self.coding.ignore, self.coding.first]
+        return digest(self.name, self.split, self.size, coding, self.class_names, files)

@@ -1,0 +1,130 @@
+"""Folder: anybody's own data set, a folder of images and a folder of label files."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from pathlib import Path
+
+from certseg.datasets.files import FileDataset, Origin, match_folders, require
+from certseg.datasets.reading import LabelCoding
+from certseg.errors import ConfigError, DataError
+from certseg.types import IGNORE_INDEX
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+ORIGIN = Origin(
+    title="The data set folder",
+    tree="SPLIT/images/NAME.{png,jpg,jpeg,bmp,tif,tiff} and SPLIT/labels/NAME.png, "
+    "or with dataset.split=null images/ and labels/ directly",
+    source="your own files",
+)
+
+
+class Folder(FileDataset):
+    """Images and single-channel label PNGs of the same names.
+
+    Args:
+        root: folder that holds ``<split>/images`` and ``<split>/labels``, or ``images`` and ``labels``.
+        split: name of the split's folder; None for the flat layout.
+        class_names: one name per class; or give
+        num_classes: and the classes are called ``class 0``, ``class 1``, ...
+        palette: one RGB colour per class, 0 to 255; None for evenly spaced hues.
+        ignore_index: the value in label files that means "no label"; None if there is none.
+        reduce_zero_label: 0 in label files means "no label", too, and ``1 .. num_classes`` are the classes.
+        size, strict: see :class:`~certseg.datasets.files.FileDataset`.
+
+    Raises:
+        ConfigError: neither or contradictory ``class_names`` and ``num_classes``, a palette of another length,
+            an index out of range.
+        DataError: see :class:`~certseg.datasets.files.FileDataset`.
+    """
+
+    def __init__(
+        self,
+        root: str | Path = "data/folder",
+        split: str | None = "test",
+        class_names: Sequence[str] | None = None,
+        num_classes: int | None = None,
+        palette: Sequence[Sequence[int]] | None = None,
+        ignore_index: int | None = IGNORE_INDEX,
+        reduce_zero_label: bool = False,
+        size: Sequence[int] | None = None,
+        strict: bool = True,
+    ):
+        names = _class_names(class_names, num_classes)
+        ignore = _ignored(ignore_index, reduce_zero_label)
+        base = Path(root).expanduser()
+        require(base, ORIGIN, base)
+        folder = base if split is None else base / str(split)
+        if not folder.is_dir():
+            found = sorted(path.name for path in base.iterdir() if (path / "images").is_dir())
+            raise DataError(
+                f"{base.absolute()} has no split {split!r}",
+                expected=" or ".join(found) or ORIGIN.tree,
+                remedy="Set dataset.split=<name>, or dataset.split=null for the flat layout",
+            )
+        images, labels = (require(folder / kind, ORIGIN, base) for kind in ("images", "labels"))
+        super().__init__(
+            name="folder",
+            split="all" if split is None else str(split),
+            origin=ORIGIN,
+            listing=match_folders(images, labels, IMAGE_SUFFIXES),
+            coding=LabelCoding(len(names), ignore=ignore, first=int(reduce_zero_label)),
+            class_names=names,
+            palette=_palette(palette, len(names)),
+            size=size,
+            strict=strict,
+        )
+
+
+def _class_names(class_names: Sequence[str] | None, num_classes: int | None) -> tuple[str, ...]:
+    if class_names is None and num_classes is None:
+        raise ConfigError(
+            "The number of classes of the data set folder is unknown",
+            remedy="Set dataset.num_classes=<number> or dataset.class_names=[<name>, ...]",
+        )
+    if class_names is not None:
+        names = tuple(str(name) for name in class_names)
+        if num_classes is not None and num_classes != len(names):
+            raise ConfigError(
+                "dataset.class_names and dataset.num_classes contradict each other",
+                expected=f"{num_classes} names",
+                received=f"{len(names)} names",
+            )
+        if len(set(names)) != len(names):
+            raise ConfigError("dataset.class_names holds a name twice", received=names)
+        num_classes = len(names)
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or not 1 <= num_classes <= IGNORE_INDEX - 1:
+        raise ConfigError(
+            "dataset.num_classes is out of range", expected=f"1 to {IGNORE_INDEX - 1}", received=repr(num_classes)
+        )
+    return names if class_names is not None else tuple(f"class {index}" for index in range(num_classes))
+
+
+def _ignored(ignore_index: int | None, reduce_zero_label: bool) -> tuple[int, ...]:
+    if not isinstance(reduce_zero_label, bool):
+        raise ConfigError("dataset.reduce_zero_label must be true or false", received=repr(reduce_zero_label))
+    valid = isinstance(ignore_index, int) and not isinstance(ignore_index, bool) and 0 <= ignore_index <= 255
+    if ignore_index is not None and not valid:
+        raise ConfigError(
+            "dataset.ignore_index is out of range", expected="null or 0 to 255", received=repr(ignore_index)
+        )
+    values = ([0] if reduce_zero_label else []) + ([ignore_index] if ignore_index is not None else [])
+    return tuple(sorted(set(values)))
+
+
+def _palette(palette: Sequence[Sequence[int]] | None, count: int) -> tuple[tuple[int, ...], ...]:
+    if palette is None:
+        hues = [(index * 0.618034) % 1.0 for index in range(count)]  # golden ratio: neighbours differ
+        return tuple(tuple(round(255 * v) for v in colorsys.hsv_to_rgb(hue, 0.75, 0.9)) for hue in hues)
+    colours = tuple(tuple(colour) for colour in palette)
+    for colour in colours:
+        if len(colour) != 3 or any(not isinstance(v, int) or not 0 <= v <= 255 for v in colour):
+            raise ConfigError(
+                "dataset.palette holds no RGB colour", expected="three integers 0 to 255", received=colour
+            )
+    if len(colours) != count:
+        raise ConfigError(
+            "dataset.palette does not fit the classes", expected=f"{count} colours", received=len(colours)
+        )
+    return colours

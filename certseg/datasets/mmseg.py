@@ -1,0 +1,123 @@
+"""The adapter to mmsegmentation's data set classes: class names, palettes, suffixes and listings come from there.
+
+Pixels do not: certseg reads them itself. The library takes seconds to import and is imported on first use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from certseg.datasets.files import FileDataset, Origin, Pair, checked_split, missing_files, require
+from certseg.datasets.reading import LabelCoding
+from certseg.types import IGNORE_INDEX
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where one part of a split lies, as paths below the root.
+
+    Args:
+        images: folder of images.
+        labels: folder of label files.
+        listing: text file with one name per line; empty to take every image in the folder.
+    """
+
+    images: str
+    labels: str
+    listing: str = ""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A data set as mmsegmentation knows it.
+
+    Args:
+        name: certseg's name of it.
+        library_class: the class's name in ``mmseg.datasets``.
+        origin: what error messages tell about it.
+        splits: the parts of each split.
+        options: further arguments of the library's class.
+    """
+
+    name: str
+    library_class: str
+    origin: Origin
+    splits: Mapping[str, Sequence[Part]]
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+class LibraryDataset(FileDataset):
+    """A data set listed by mmsegmentation, read by certseg.
+
+    Args:
+        layout: what and where.
+        root, split, size, strict: see :class:`~certseg.datasets.files.FileDataset`.
+
+    Raises:
+        ConfigError, DataError: see :class:`~certseg.datasets.files.FileDataset`.
+    """
+
+    def __init__(self, layout: Layout, root: str | Path, split: str, size: Sequence[int] | None, strict: bool):
+        folder = Path(root).expanduser()
+        require(folder, layout.origin, folder)
+        checked_split(split, layout.splits, layout.origin.title)
+        pairs: list[Pair] = []
+        problems: list[str] = []
+        for part in layout.splits[split]:
+            for path in filter(None, (part.images, part.labels, part.listing)):
+                require(folder / path, layout.origin, folder)
+            library = _library_dataset(layout, folder, part)
+            listed = _pairs(library, folder / part.images)
+            pairs += listed
+            if not part.listing:
+                problems += _orphans(folder / part.labels, library.seg_map_suffix, listed)
+        complete, missing = missing_files(pairs)
+        names = [str(name).strip() for name in library.metainfo["classes"]]
+        zero_is_void = library.reduce_zero_label
+        super().__init__(
+            name=layout.name,
+            split=split,
+            origin=layout.origin,
+            listing=(complete, missing + problems),
+            coding=LabelCoding(
+                len(names),
+                ignore=(0, IGNORE_INDEX) if zero_is_void else (IGNORE_INDEX,),
+                first=1 if zero_is_void else 0,
+            ),
+            class_names=names,
+            palette=library.metainfo["palette"],
+            size=size,
+            strict=strict,
+        )
+
+
+def _library_dataset(layout: Layout, root: Path, part: Part):
+    with contextlib.redirect_stdout(io.StringIO()):  # the import prints that an optional package is missing
+        import mmseg.datasets  # takes seconds: only those who name such a data set wait for it
+
+    return getattr(mmseg.datasets, layout.library_class)(
+        data_root=str(root),
+        data_prefix={"img_path": part.images, "seg_map_path": part.labels},
+        ann_file=part.listing,
+        lazy_init=True,
+        **layout.options,
+    )
+
+
+def _pairs(library, images: Path) -> list[Pair]:
+    pairs = []
+    for entry in library.load_data_list():
+        image = Path(entry["img_path"])
+        name = image.relative_to(images).as_posix()[: -len(library.img_suffix)]
+        if name:  # a blank line in a list file names nothing
+            pairs.append(Pair(name, image, Path(entry["seg_map_path"])))
+    return pairs
+
+
+def _orphans(labels: Path, suffix: str, pairs: Sequence[Pair]) -> list[str]:
+    known = {pair.label for pair in pairs}
+    return [f"{file}: label without an image" for file in sorted(labels.rglob(f"*{suffix}")) if file not in known]

@@ -1,0 +1,129 @@
+"""From image and label files to :class:`certseg.types.Sample`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from certseg.errors import DataError
+from certseg.types import IGNORE_INDEX, Sample
+
+_INVALID = -1
+_EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+_LABEL_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
+
+
+@dataclass(frozen=True)
+class LabelCoding:
+    """How values in label files become class ids ``0 .. num_classes - 1`` and the ignore index.
+
+    Args:
+        num_classes: number of classes, at most 254.
+        ignore: the values in the files that mean "no label".
+        first: the value in the files of class 0: 1 where 0 means "no label" (mmsegmentation's
+            ``reduce_zero_label``), else 0.
+    """
+
+    num_classes: int
+    ignore: tuple[int, ...] = (IGNORE_INDEX,)
+    first: int = 0
+
+    def table(self) -> np.ndarray:
+        """``256`` int64: class id of each file value, -1 where the value has no meaning."""
+        table = np.full(256, _INVALID, dtype=np.int64)
+        table[self.first : self.first + self.num_classes] = np.arange(self.num_classes)
+        table[list(self.ignore)] = IGNORE_INDEX
+        return table
+
+    def decode(self, values: np.ndarray, file: Path) -> np.ndarray:
+        """Class ids ``H x W`` int64 of the file values ``H x W``.
+
+        Raises:
+            DataError: a value is neither a class nor "no label"; names the file and the values.
+        """
+        values = values.astype(np.int64)
+        known = (values >= 0) & (values < 256)
+        labels = self.table()[np.where(known, values, 0)]
+        wrong = ~known | (labels == _INVALID)
+        if wrong.any():
+            found = ", ".join(str(value) for value in np.unique(values[wrong])[:20])
+            last = self.first + self.num_classes - 1
+            raise DataError(
+                f"Label file {file} holds values that are no class of this data set",
+                expected=f"{self.first} to {last}, and {', '.join(map(str, self.ignore)) or 'nothing'} for no label",
+                received=f"{found} ({int(wrong.sum())} pixels)",
+                remedy="Check the data set option, the label format, and the number of classes",
+            )
+        return labels
+
+
+def read_image(file: Path) -> np.ndarray:
+    """``H x W x 3`` uint8 RGB, turned upright as the file's EXIF orientation says.
+
+    Raises:
+        DataError: the file cannot be decoded completely or has more than 8 bits per channel.
+    """
+    picture = _open(file, "Image")
+    if picture.mode not in _EIGHT_BIT_MODES:
+        raise DataError(
+            f"Image file {file} cannot be used",
+            expected="8 bits per channel, grey or colour",
+            received=f"mode {picture.mode}",
+        )
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode in ("P", "PA"):
+        picture = picture.convert("RGBA")
+    return np.asarray(picture.convert("RGB"))
+
+
+def read_label(file: Path) -> np.ndarray:
+    """``H x W`` values as they are in the file; a palette image gives its indices, not its colours.
+
+    Raises:
+        DataError: the file cannot be decoded completely or has more than one channel.
+    """
+    picture = _open(file, "Label")
+    if picture.mode not in _LABEL_MODES:
+        raise DataError(
+            f"Label file {file} is a colour picture",
+            expected="one channel of class ids (grey or palette PNG)",
+            received=f"mode {picture.mode}",
+            remedy="Convert colours to class ids first",
+        )
+    return np.asarray(picture)
+
+
+def _open(file: Path, what: str) -> Image.Image:
+    try:
+        with Image.open(file) as picture:
+            picture.load()
+            return picture
+    # a broken file makes Pillow's decoders raise any of these
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"{what} file {file} cannot be read",
+            received=f"{type(error).__name__}: {error}",
+            remedy="Fetch or write the file again; scripts/check_dataset.py lists every bad file",
+        ) from error
+
+
+def resized(image: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Image and labels at ``size``: area averages where both sides shrink, else bilinear; labels nearest."""
+    if labels.shape == size:
+        return image, labels
+    shrinks = size[0] <= labels.shape[0] and size[1] <= labels.shape[1]
+    target = (size[1], size[0])
+    image = cv2.resize(image, target, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    labels = cv2.resize(labels.astype(np.uint8), target, interpolation=cv2.INTER_NEAREST_EXACT)
+    return image, labels.astype(np.int64)
+
+
+def to_sample(name: str, image: np.ndarray, labels: np.ndarray) -> Sample:
+    """A :class:`Sample` from ``H x W x 3`` uint8 RGB and ``H x W`` class ids."""
+    pixels = np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32) / np.float32(255)
+    return Sample(name, torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64)))

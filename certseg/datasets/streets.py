@@ -1,0 +1,86 @@
+"""Streets: procedural street scenes with 8 classes, drawn on demand; needs no files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from certseg.datasets.files import checked_size, checked_split, digest
+from certseg.datasets.reading import to_sample
+from certseg.datasets.street_scene import draw
+from certseg.errors import ConfigError
+from certseg.types import Sample
+
+CLASS_NAMES = ("road", "sidewalk", "building", "pole", "vegetation", "sky", "person", "car")
+PALETTE = (
+    (128, 64, 128), (244, 35, 232), (70, 70, 70), (220, 220, 0),
+    (107, 142, 35), (70, 130, 180), (220, 20, 60), (0, 0, 142),
+)  # fmt: skip
+COUNTS = {"train": 300, "val": 50, "test": 100}
+DRAWING = 1  # raise whenever the drawing changes a pixel
+_SMALLEST = 16
+_CACHE_BYTES = 2**29
+
+
+class Streets:
+    """Street scenes drawn by numpy and OpenCV: the same ``(seed, split, index, size)`` gives the same sample.
+
+    The bonnet of the camera's own car, where there is one, carries the ignore index. Scenes are drawn when first asked
+    for and kept in memory while the whole split fits into half a gigabyte.
+
+    Args:
+        split: ``train``, ``val`` or ``test``; splits share no scene.
+        size: ``[height, width]``, at least 16 each.
+        count: number of scenes; None for 300, 50, 100. A smaller count gives the first of a larger one.
+        seed: another seed gives other scenes.
+
+    Raises:
+        ConfigError: a size, count or seed out of range.
+        DataError: unknown split.
+    """
+
+    name = "streets"
+    class_names = CLASS_NAMES
+    palette = PALETTE
+
+    def __init__(self, split: str = "test", size: Sequence[int] = (128, 256), count: int | None = None, seed: int = 0):
+        self.split = checked_split(split, COUNTS, "streets")
+        checked = checked_size(size)
+        if checked is None or min(checked) < _SMALLEST:
+            raise ConfigError(
+                "dataset.size is too small for streets",
+                expected=f"[height, width] of at least {_SMALLEST}",
+                received=size,
+            )
+        self.size = checked
+        for option, value, lowest in (("count", COUNTS[split] if count is None else count, 1), ("seed", seed, 0)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+                raise ConfigError(f"dataset.{option} must be an integer of at least {lowest}", received=repr(value))
+        self.count = COUNTS[split] if count is None else count
+        self.seed = seed
+        self._drawn: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._keep = self.count * checked[0] * checked[1] * 4 <= _CACHE_BYTES
+
+    def __len__(self) -> int:
+        """Number of scenes."""
+        return self.count
+
+    def __getitem__(self, index: int) -> Sample:
+        """Draw one scene, or take it from memory."""
+        position = range(self.count)[index]
+        scene = self._drawn.get(position)
+        if scene is None:
+            stream = np.random.SeedSequence([self.seed, list(COUNTS).index(self.split), position])
+            scene = draw(np.random.default_rng(stream), self.size)
+            if self._keep:
+                self._drawn[position] = scene
+        return to_sample(f"{self.split}_{position:04d}", *scene)
+
+    def names(self) -> tuple[str, ...]:
+        """The names of all scenes, in order."""
+        return tuple(f"{self.split}_{index:04d}" for index in range(self.count))
+
+    def fingerprint(self) -> str:
+        """Hex digest of everything the scenes depend on."""
+        return digest(self.name, DRAWING, self.split, self.size, self.count, self.seed)

@@ -1,0 +1,171 @@
+"""The data sets that mmsegmentation lists, on tiny trees of their standard layouts."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from certseg.datasets import ADE20K, VOC2012, Cityscapes, COCOStuff10k, PascalContext
+from certseg.errors import ConfigError, DataError
+from certseg.types import IGNORE_INDEX
+
+SHAPE = (4, 6)
+
+
+def write(root: Path, image: str, label: str, values) -> None:
+    for name in (image, label):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((*SHAPE, 3), 200, dtype=np.uint8)).save(root / image)
+    picture = Image.fromarray(np.broadcast_to(np.asarray(values, dtype=np.uint8), SHAPE).copy())
+    picture.save(root / label)
+
+
+def write_list(root: Path, file: str, *names: str) -> None:
+    (root / file).parent.mkdir(parents=True, exist_ok=True)
+    (root / file).write_text("".join(f"{name}\n" for name in names) + "\n")
+
+
+def cityscapes(root: Path) -> None:
+    for split, cities in (("train", ["aachen"]), ("val", ["munster", "frankfurt"])):
+        for city in cities:
+            label = f"gtFine/{split}/{city}/{city}_000000_000019_gtFine_labelTrainIds.png"
+            image = f"leftImg8bit/{split}/{city}/{city}_000000_000019_leftImg8bit.png"
+            write(root, image, label, [0, 1, 18, 255, 5, 5])
+            shutil.copy(root / label, root / label.replace("labelTrainIds", "labelIds"))
+
+
+def ade20k(root: Path) -> None:
+    for split, name in (("training", "ADE_train_00000001"), ("validation", "ADE_val_00000001")):
+        write(root, f"images/{split}/{name}.jpg", f"annotations/{split}/{name}.png", [0, 1, 2, 150, 150, 255])
+
+
+def voc2012(root: Path) -> None:
+    lists = "ImageSets/Segmentation"
+    for name in ("2007_000001", "2007_000002"):
+        write(root, f"JPEGImages/{name}.jpg", f"SegmentationClass/{name}.png", [0, 1, 20, 255, 0, 0])
+    write(root, "JPEGImages/2008_000003.jpg", "SegmentationClassAug/2008_000003.png", 7)
+    write(root, "JPEGImages/2008_unlisted.jpg", "SegmentationClass/2008_unlisted.png", 99)
+    write_list(root, f"{lists}/train.txt", "2007_000001")
+    write_list(root, f"{lists}/val.txt", "2007_000002")
+    write_list(root, f"{lists}/aug.txt", "2008_000003")
+
+
+def pascal_context(root: Path) -> None:
+    for name in ("2008_000001", "2008_000002"):
+        write(root, f"JPEGImages/{name}.jpg", f"SegmentationClassContext/{name}.png", [0, 1, 59, 59, 255, 2])
+    write_list(root, "ImageSets/SegmentationContext/train.txt", "2008_000001")
+    write_list(root, "ImageSets/SegmentationContext/val.txt", "2008_000002")
+
+
+def coco_stuff10k(root: Path) -> None:
+    for split in ("train2014", "test2014"):
+        name = f"COCO_{split}_000000000077"
+        write(root, f"images/{split}/{name}.jpg", f"annotations/{split}/{name}_labelTrainIds.png", [0, 1, 171, 9, 9, 9])
+
+
+VOID = IGNORE_INDEX
+CASES = {
+    "cityscapes": (Cityscapes, cityscapes, 19, [0, 1, 18, VOID, 5, 5], 18, "leftImg8bit"),
+    "ade20k": (ADE20K, ade20k, 150, [VOID, 0, 1, 149, 149, VOID], 150, "images/validation"),
+    "voc2012": (VOC2012, voc2012, 21, [0, 1, 20, VOID, 0, 0], 20, "JPEGImages"),
+    "pascal_context": (PascalContext, pascal_context, 59, [VOID, 0, 58, 58, VOID, 1], 59, "JPEGImages"),
+    "coco_stuff10k": (COCOStuff10k, coco_stuff10k, 171, [VOID, 0, 170, 8, 8, 8], 171, "images/test2014"),
+}
+
+
+@pytest.fixture(params=sorted(CASES))
+def case(request, tmp_path):
+    CASES[request.param][1](tmp_path)
+    return request.param, tmp_path, *CASES[request.param]
+
+
+def test_labels_names_and_palette(case):
+    name, root, kind, _, num_classes, expected, _, _ = case
+    dataset = kind(root)
+    sample = dataset[0]
+    assert dataset.name == name
+    assert len(dataset.class_names) == len(dataset.palette) == num_classes
+    assert all(entry == entry.strip() and entry for entry in dataset.class_names)
+    assert all(len(colour) == 3 and all(0 <= v <= 255 for v in colour) for colour in dataset.palette)
+    assert sample.target[0].tolist() == expected
+    assert sample.image.shape == (3, *SHAPE)
+    assert abs(float(sample.image.mean()) - 200 / 255) < 0.01
+    assert sample.name == dataset.names()[0]
+    assert len(kind(root, split="train")) == 1
+    assert kind(root, size=[2, 3])[0].target.shape == (2, 3)
+
+
+def test_one_value_too_many(case):
+    _, root, kind, _, _, _, last, _ = case
+    dataset = kind(root)
+    Image.fromarray(np.full(SHAPE, last + 1, dtype=np.uint8)).save(dataset.pairs[0].label)
+    with pytest.raises(DataError, match=rf"{last + 1} \(24 pixels\)"):
+        dataset[0]
+    Image.fromarray(np.full(SHAPE, last, dtype=np.uint8)).save(dataset.pairs[0].label)
+    assert dataset[0].target.unique().tolist() == [len(dataset.class_names) - 1]
+
+
+def test_missing_pieces(case, tmp_path_factory):
+    _, root, kind, _, _, _, _, images = case
+    kind(root).pairs[0].label.unlink()
+    with pytest.raises(DataError, match="missing"):
+        kind(root)
+    with pytest.raises(DataError, match="no such split"):
+        kind(root, split="testing")
+    shutil.rmtree(root / images)
+    with pytest.raises(DataError, match=images):
+        kind(root)
+    nowhere = tmp_path_factory.mktemp("empty") / "nowhere"
+    with pytest.raises(DataError, match=r"dataset\.root=<folder>") as error:
+        kind(nowhere)
+    assert str(nowhere) in str(error.value)
+
+
+def test_fingerprint_stays_when_the_folder_moves(case, tmp_path_factory):
+    _, root, kind, _, _, _, _, _ = case
+    first = kind(root).fingerprint()
+    moved = tmp_path_factory.mktemp("moved") / "data"
+    shutil.copytree(root, moved)
+    assert kind(moved).fingerprint() == first
+    Image.fromarray(np.random.default_rng(0).integers(0, 9, SHAPE, dtype=np.uint8)).save(kind(moved).pairs[0].label)
+    assert kind(moved).fingerprint() != first
+
+
+def test_cityscapes_names_hold_the_city_and_ignore_other_label_kinds(tmp_path):
+    cityscapes(tmp_path)
+    dataset = Cityscapes(tmp_path)
+    assert dataset.names() == ("frankfurt/frankfurt_000000_000019", "munster/munster_000000_000019")
+    assert dataset.class_names[0] == "road"
+    assert dataset.palette[0] == (128, 64, 128)
+
+
+def test_label_without_image_in_listed_folders(tmp_path):
+    cityscapes(tmp_path)
+    Cityscapes(tmp_path).pairs[0].image.unlink()
+    with pytest.raises(DataError, match="label without an image"):
+        Cityscapes(tmp_path)
+    assert len(Cityscapes(tmp_path, strict=False)) == 1
+
+
+def test_voc_augmented_adds_to_train_only(tmp_path):
+    voc2012(tmp_path)
+    assert VOC2012(tmp_path, "train").names() == ("2007_000001",)
+    train = VOC2012(tmp_path, "train", augmented=True)
+    assert train.names() == ("2007_000001", "2008_000003")
+    assert train[1].target.unique().tolist() == [7]
+    assert VOC2012(tmp_path, "val", augmented=True).names() == ("2007_000002",)
+    assert train.fingerprint() != VOC2012(tmp_path, "train").fingerprint()
+    with pytest.raises(ConfigError, match="augmented"):
+        VOC2012(tmp_path, augmented="yes")
+    (tmp_path / "ImageSets/Segmentation/aug.txt").unlink()
+    with pytest.raises(DataError, match=r"aug\.txt"):
+        VOC2012(tmp_path, "train", augmented=True)
+
+
+def test_name_listed_twice(tmp_path):
+    pascal_context(tmp_path)
+    write_list(tmp_path, "ImageSets/SegmentationContext/val.txt", "2008_000002", "2008_000002")
+    with pytest.raises(DataError, match="listed 2 times"):
+        PascalContext(tmp_path)
