@@ -1,0 +1,63 @@
+"""What the user sees besides results: errors in one line, progress, and the line that says what is going on."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from certseg.errors import CertsegError
+
+USER_ERROR = 2
+
+
+def explain(error: BaseException) -> int:
+    """Print an error and return the process's exit status: one line and 2 for what a user can mend, the stack trace
+    and 1 for a defect of the program."""
+    expected = (CertsegError, HydraException, OmegaConfBaseException)
+    if not isinstance(error, expected) or os.environ.get("CERTSEG_TRACEBACK"):
+        traceback.print_exception(error)
+        return 1
+    text = str(error)
+    if not isinstance(error, CertsegError):
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        text = " ".join(line for line in lines if not line.startswith(("full_key", "object_type", "Set the environ")))
+        text += " Run with --help for what can be set."
+    print(f"error: {' '.join(text.split())}", file=sys.stderr)
+    return USER_ERROR
+
+
+def say(text: str) -> None:
+    """Print one line about what happens now."""
+    Console(highlight=False, soft_wrap=True).print(text)
+
+
+@contextmanager
+def progress(label: str, total: int) -> Iterator[Callable[[str], None]]:
+    """A progress bar with time left on a terminal; elsewhere a line at every tenth of the images."""
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        done = 0
+
+        def line(name: str) -> None:
+            nonlocal done
+            done += 1
+            if done == total or done % max(1, total // 10) == 0:
+                console.print(f"{label}: {done}/{total} ({name})")
+
+        yield line
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda name: bar.advance(task)

@@ -1,0 +1,204 @@
+"""One run: data set, network, stages, report."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from certseg.datasets import evenly_spaced
+from certseg.errors import CertsegError, ConfigError
+from certseg.evaluation import check_bracket, evaluate
+from certseg.hardware import Hardware, rank
+from certseg.pipeline.console import explain, progress, say
+from certseg.pipeline.keys import evaluation_identity, key
+from certseg.pipeline.network import Network, build_dataset, obtain
+from certseg.pipeline.provenance import provenance
+from certseg.pipeline.settings import build, resolve
+from certseg.pipeline.stages import Job, Plan
+from certseg.reporting import (
+    Entry,
+    Panel,
+    RowStore,
+    console_summary,
+    picture,
+    safe_name,
+    write_json_atomic,
+    write_report,
+)
+from certseg.types import SegmentationDataset
+
+RESULT_FILE = "result.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished stage: what the report shows of it, and where its rows and maps lie."""
+
+    entry: Entry
+    store: RowStore
+
+
+def run_job(cfg: DictConfig) -> None:
+    """Run one Hydra job; what a user can mend becomes one line and exit status 2."""
+    try:
+        run(cfg, Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().overrides.task)
+    except CertsegError as error:
+        sys.exit(explain(error))
+
+
+def run(cfg: DictConfig, directory: Path, overrides: Sequence[str] = ()) -> Path | None:
+    """Run the composed configuration and report into ``directory``.
+
+    Args:
+        cfg: of ``configs/config.yaml``.
+        directory: where the report goes; results themselves live below ``cfg.output`` under their keys.
+        overrides: what was changed on the command line, for the report.
+
+    Returns:
+        The report's path; None on ranks other than 0.
+
+    Raises:
+        CertsegError: anything a user can mend.
+    """
+    started = time.perf_counter()
+    settings = resolve(cfg)
+    _check_pictures(settings)
+    hardware = build("hardware", settings["hardware"])
+    tracker = build("tracking", settings["tracking"])
+    plan = Plan.of(settings)
+    whole = build_dataset(settings)
+    dataset = evenly_spaced(whole, settings["dataset"]["limit"])
+    plan.check(dataset[0].target.numel())
+    folder = Path(settings["output"]) / whole.name
+    wandb = {"project": tracker.project, "mode": tracker.mode} if tracker.project else None
+    network = obtain(settings, len(whole.class_names), hardware, folder, wandb)
+    results = _evaluate(settings, plan, network, whole, dataset, hardware, folder)
+    if rank() != 0:
+        return None
+    entries = _with_brackets(results, dataset.names())
+    pictures = _draw(settings["pictures"], directory, results, dataset)
+    seconds = time.perf_counter() - started
+    context = provenance(hardware) | {"dataset": f"{whole.name} {whole.split}", "seconds": seconds}
+    report = write_report(
+        directory, title=f"{network.label} on {whole.name} ({whole.split})", command=_command(overrides),
+        entries=entries, pictures=pictures, context=context,
+    )  # fmt: skip
+    _remember(directory, network.label, entries, overrides)
+    _track(tracker, settings, results, pictures)
+    console_summary(entries, report=report, seconds=seconds)
+    return report
+
+
+def _evaluate(
+    settings: Mapping[str, Any], plan: Plan, network: Network, whole: SegmentationDataset,
+    dataset: SegmentationDataset, hardware: Hardware, folder: Path,
+) -> list[Result]:  # fmt: skip
+    results = []
+    for job in plan.jobs(network.segmenter, whole.class_names, hardware):
+        identity = evaluation_identity(
+            settings, network.identity, whole.fingerprint(), job.identity, hardware if job.is_sampled else None
+        )
+        directory = folder / network.label / f"{job.stage.name}-{key(identity)}"
+        store = RowStore(directory, identity=identity)
+        result = _run_stage(job, dataset, store)
+        if result is not None:
+            write_json_atomic(directory / "summary.json", result)
+            (directory / "config.yaml").write_text(yaml.safe_dump(dict(settings), sort_keys=False))
+            write_json_atomic(directory / "run.json", provenance(hardware))
+            results.append(Result(Entry(result, directory=directory), store))
+    return results
+
+
+def _run_stage(job: Job, dataset: SegmentationDataset, store: RowStore) -> dict[str, Any] | None:
+    finished = len(store.read().keys() & set(dataset.names()))
+    if rank() == 0 and finished:
+        say(f"{job.stage.name}: {finished} of {len(dataset)} images are finished already.")
+    if rank() != 0 or finished == len(dataset):
+        return evaluate(job.stage, dataset, store)
+    with progress(job.stage.name, len(dataset)) as on_image:
+        return evaluate(job.stage, dataset, store, on_image=on_image)
+
+
+def _with_brackets(results: Sequence[Result], names: Sequence[str]) -> list[Entry]:
+    """The entries, those of attacks with the number of violations (an error if there are any) where comparable."""
+    entries = []
+    for result in results:
+        summary = result.entry.summary
+        figures = dict(summary["figures"])
+        for other in results:
+            if (result.entry.kind, other.entry.kind) == ("attack", "certifier"):
+                bracket = check_bracket(other.entry.summary, other.store, summary, result.store, names)
+                if bracket is not None:
+                    figures |= {"bracket/violations": 0, "bracket/undecided_pixels": bracket.undecided_pixels}
+        entries.append(Entry({**summary, "figures": figures}, directory=result.entry.directory))
+    return entries
+
+
+def _draw(number: int, directory: Path, results: Sequence[Result], dataset: SegmentationDataset) -> list[Path]:
+    """Pictures of evenly spaced images: image, prediction, certified map, attack, ground truth."""
+    paths = []
+    if number == 0:
+        return paths
+    chosen_images = evenly_spaced(dataset, number)
+    for index, name in enumerate(chosen_images.names()):
+        sample = chosen_images[index]
+        maps = {result.entry.kind: result.store.load_map(name) for result in results}
+        ignored = (sample.target == 255).numpy()
+        panels = [Panel("image", image=sample.image.permute(1, 2, 0).numpy())]
+        panels.append(Panel("prediction", labels=maps["prediction"]["prediction"].astype(np.int64)))
+        if "certifier" in maps:
+            part = maps["certifier"]
+            panels.append(Panel("certified", labels=part["classes"].astype(np.int64), certified=part["certified"]))
+        if "attack" in maps:
+            part = maps["attack"]
+            panels.append(Panel("attacked image", image=part["adversarial"].transpose(1, 2, 0) / 255.0))
+            panels.append(Panel("attacked prediction", labels=part["prediction"].astype(np.int64)))
+        panels.append(Panel("ground truth", labels=sample.target.numpy(), ignored=ignored))
+        path = directory / "figures" / f"{safe_name(name)}.png"
+        paths.append(picture(path, panels, dataset.class_names, dataset.palette, title=name))
+    return paths
+
+
+def _remember(directory: Path, label: str, entries: Sequence[Entry], overrides: Sequence[str]) -> None:
+    """What a sweep's common report needs of this job."""
+    result = {
+        "label": label,
+        "overrides": list(overrides),
+        "entries": [
+            {"directory": str(entry.directory.absolute()), "summary": dict(entry.summary)} for entry in entries
+        ],
+    }
+    write_json_atomic(directory / RESULT_FILE, result)
+
+
+def _track(tracker: Any, settings: Mapping[str, Any], results: Sequence[Result], pictures: Sequence[Path]) -> None:
+    tracker.start(json.loads(json.dumps(settings)))
+    try:
+        tracker.log_summaries([result.entry for result in results])
+        for result in results:
+            tracker.log_table(list(result.store.read().values()))
+            tracker.log_artifact(result.entry.directory)
+        tracker.log_images(pictures)
+    finally:
+        tracker.finish()
+
+
+def _check_pictures(settings: Mapping[str, Any]) -> None:
+    number = settings["pictures"]
+    if not isinstance(number, int) or number < 0:
+        raise ConfigError("pictures must be a non-negative integer", received=number)
+
+
+def _command(overrides: Sequence[str]) -> str:
+    return shlex.join(["python", "run.py", *overrides])

@@ -1,0 +1,102 @@
+"""The network of a run: loaded from a checkpoint, or trained once and found again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from certseg.errors import ConfigError
+from certseg.hardware import Hardware, rank
+from certseg.models import load_checkpoint
+from certseg.pipeline.console import say
+from certseg.pipeline.keys import checkpoint_identity, key, training_identity
+from certseg.pipeline.settings import build
+from certseg.training import TrainingReport, train
+from certseg.types import SegmentationDataset
+
+
+@dataclass(frozen=True)
+class Network:
+    """A segmenter with its weights.
+
+    Args:
+        segmenter: on the hardware's device, in eval mode.
+        identity: what decides its weights.
+        label: for directories and tables, for example ``upernet_tiny-noise``.
+        training: the training's report, None for a loaded checkpoint.
+    """
+
+    segmenter: nn.Module
+    identity: dict[str, Any]
+    label: str
+    training: TrainingReport | None
+
+
+def build_dataset(settings: Mapping[str, Any], split: str | None = None) -> SegmentationDataset:
+    """The data set of the run: its evaluated split, or another one (``train``, ``val``) by the config's name for it."""
+    options = {k: v for k, v in settings["dataset"].items() if k not in ("limit", "train_split", "val_split")}
+    if split is not None:
+        options["split"] = settings["dataset"][f"{split}_split"]
+    return build("dataset", options)
+
+
+def build_segmenter(settings: Mapping[str, Any], num_classes: int) -> nn.Module:
+    """The architecture of the run with fresh weights."""
+    options = {k: v for k, v in settings["model"].items() if k not in ("checkpoint", "trust_checkpoint")}
+    return build("model", options, num_classes=num_classes)
+
+
+def obtain(
+    settings: Mapping[str, Any], num_classes: int, hardware: Hardware, folder: Path, wandb: Mapping | None = None
+) -> Network:
+    """Load or train the network.
+
+    Args:
+        settings: of the run.
+        num_classes: of the data set.
+        hardware: of the run.
+        folder: of the data set's results; trainings lie below.
+        wandb: arguments of ``wandb.init`` for the training's curves, or None.
+
+    Raises:
+        CheckpointError: ``model.checkpoint`` cannot be read or does not fit.
+        ConfigError: there is neither a checkpoint nor a training split.
+    """
+    model = settings["model"]
+    hardware.setup(settings["seed"])
+    segmenter = build_segmenter(settings, num_classes)
+    if model["checkpoint"]:
+        path = Path(model["checkpoint"])
+        identity = checkpoint_identity(settings, path)
+        load_checkpoint(segmenter, path, trust=model["trust_checkpoint"])
+        say(f"Loaded {path}.")
+        return Network(_placed(segmenter, hardware), identity, f"{model['name']}-checkpoint", None)
+    if settings["dataset"]["train_split"] is None:
+        raise ConfigError("There is nothing to train on", remedy="Give model.checkpoint=... or dataset.train_split=...")
+    train_set = build_dataset(settings, "train")
+    val_set = build_dataset(settings, "val") if settings["dataset"]["val_split"] is not None else None
+    identity = training_identity(settings, train_set.fingerprint())
+    label = f"{model['name']}-{settings['training']['name']}"
+    directory = folder / label / f"train-{key(identity)}"
+    recipe = build("training", settings["training"])
+    segmenter.to(hardware.torch_device)
+    report = train(
+        segmenter, train_set, val_set, recipe, directory,
+        hardware=hardware, seed=settings["seed"], identity=identity, wandb=dict(wandb) if wandb else None,
+    )  # fmt: skip
+    if rank() == 0:
+        verb = "Reused training" if report.reused else f"Trained in {report.seconds:.0f} s"
+        figures = ", ".join(f"{name} {100 * value:.1f} %" for name, value in sorted(report.figures.items()))
+        say(f"{verb}: {directory}" + (f" (validation: {figures})" if figures else ""))
+    return Network(_placed(segmenter, hardware), identity, label, report)
+
+
+def _placed(segmenter: nn.Module, hardware: Hardware) -> nn.Module:
+    segmenter = hardware.place(segmenter)
+    for parameter in segmenter.parameters():
+        parameter.requires_grad_(False)  # attacks differentiate with respect to the image only
+    return segmenter

@@ -1,0 +1,76 @@
+"""From a composed Hydra config to plain settings and the objects they name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from certseg.errors import CertsegError, ConfigError
+
+_FRACTION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*/\s*(\d+(?:\.\d*)?|\.\d+)")
+_LENGTHS = ("radius", "sigma")  # settings that may be written as a fraction of the 8-bit range
+
+
+def resolve(cfg: DictConfig) -> dict[str, Any]:
+    """The config as nested dicts, lists and scalars, every interpolation resolved and ``8/255`` a number.
+
+    Raises:
+        ConfigError: an interpolation has no value or a mandatory setting is missing.
+    """
+    try:
+        settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(
+            "The configuration has no value for a setting",
+            received=str(error).splitlines()[0],
+            remedy="Set it on the command line, or choose a certifier that has it (attack=pgd_smoothed needs one)",
+        ) from error
+    return _with_numbers(settings)
+
+
+def _with_numbers(value: Any, key: str = "") -> Any:
+    if isinstance(value, dict):
+        return {name: _with_numbers(entry, str(name)) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_with_numbers(entry, key) for entry in value]
+    if key in _LENGTHS and isinstance(value, str):
+        match = _FRACTION.fullmatch(value.strip())
+        if match is None or float(match[2]) == 0:
+            raise ConfigError(f"Cannot read {key}", expected="a number or a fraction such as 8/255", received=value)
+        return float(match[1]) / float(match[2])
+    return value
+
+
+def build(group: str, settings: Mapping[str, Any], **extra: Any) -> Any:
+    """Instantiate the object a config group names in ``_target_``.
+
+    Args:
+        group: the group's name, for messages.
+        settings: plain settings with ``_target_``.
+        extra: further keyword arguments.
+
+    Raises:
+        CertsegError: what the constructor raised, or a ConfigError naming an unknown or missing argument.
+    """
+    try:
+        return instantiate(dict(settings), _convert_="all", **extra)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, CertsegError):
+            raise cause from None
+        raise ConfigError(
+            f"The settings of {group} do not fit {settings.get('_target_')}",
+            received=cause if cause is not None else str(error).splitlines()[0],
+            remedy=f"See configs/{group} for what can be set",
+        ) from error
+
+
+def chosen(settings: Mapping[str, Any], group: str) -> bool:
+    """Whether something other than ``none`` is chosen in a group."""
+    return settings[group].get("_target_") is not None

@@ -1,0 +1,97 @@
+"""The stages of a run: clean prediction, certifier, attack, each with the settings that decide its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from certseg.errors import ConfigError
+from certseg.evaluation import AttackStage, CertificationStage, PredictionStage, Stage
+from certseg.hardware import Hardware
+from certseg.pipeline.keys import pruned
+from certseg.pipeline.settings import build, chosen
+from certseg.types import THREATS, Threat
+
+
+@dataclass(frozen=True)
+class Job:
+    """A stage, what decides its rows, and whether those depend on random numbers."""
+
+    stage: Stage
+    identity: dict[str, Any]
+    is_sampled: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Certifier and attack of a run, built and checked before anything is computed.
+
+    Args:
+        certifier: or None.
+        attack: a function of model, image, labels and threat, or None.
+        threat: the attack's budget, or None.
+        settings: of the run.
+    """
+
+    certifier: Any
+    attack: Any
+    threat: Threat | None
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Plan:
+        """Build certifier and attack.
+
+        Raises:
+            ConfigError: nothing is chosen, an argument is outside its domain, or the attack has no threat.
+        """
+        certifier = build("certifier", settings["certifier"]) if chosen(settings, "certifier") else None
+        if not chosen(settings, "attack"):
+            return cls(certifier, None, None, settings)
+        options = {k: v for k, v in settings["attack"].items() if k not in ("name", "norm", "radius")}
+        return cls(certifier, build("attack", options), _threat(settings["attack"], certifier), settings)
+
+    def check(self, num_pixels: int) -> None:
+        """Raise ConfigError if the certifier could never certify a pixel of such an image."""
+        if self.certifier is not None:
+            self.certifier.check(num_pixels)
+
+    def jobs(self, segmenter: nn.Module, class_names: Sequence[str], hardware: Hardware) -> list[Job]:
+        """The stages, in the order in which they run."""
+        seed = self.settings["seed"]
+        jobs = [Job(PredictionStage(segmenter, class_names, hardware), {"prediction": True}, False)]
+        if self.certifier is not None:
+            stage = CertificationStage(self.certifier, segmenter, class_names, seed=seed, hardware=hardware)
+            jobs.append(Job(stage, pruned(self.settings, "certifier"), True))
+        if self.attack is not None:
+            jobs.append(self._attack_job(segmenter, class_names, hardware))
+        return jobs
+
+    def _attack_job(self, segmenter: nn.Module, class_names: Sequence[str], hardware: Hardware) -> Job:
+        smoothing = self.attack.keywords.get("smoothing")
+        predictor = smoothing.predictor if smoothing else "base"
+        identity = {**pruned(self.settings, "attack"), "norm": self.threat.norm, "radius": self.threat.radius}
+        shown = {k: v for k, v in identity.items() if isinstance(v, int | float | str) and k[0] != "_"}
+        stage = AttackStage(
+            self.settings["attack"]["name"], self.attack, self.threat, predictor, segmenter, class_names,
+            settings={k: v for k, v in shown.items() if k not in ("norm", "radius")},
+            seed=self.settings["seed"], hardware=hardware,
+        )  # fmt: skip
+        return Job(stage, identity, True)
+
+
+def _threat(attack: Mapping[str, Any], certifier: Any) -> Threat:
+    norm, radius = attack["norm"], attack["radius"]
+    if norm not in THREATS:
+        raise ConfigError("Unknown attack.norm", expected=", ".join(THREATS), received=norm)
+    if radius is not None:
+        return THREATS[norm](radius)
+    if certifier is None or certifier.threat.norm != norm:
+        raise ConfigError(
+            f"attack.radius is not set and there is no {norm} certificate to take it from",
+            remedy="Set attack.radius, for example attack.radius=4/255",
+        )
+    return certifier.threat

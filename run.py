@@ -1,0 +1,26 @@
+"""Train, attack, certify and report: ``python run.py [group=choice ...] [setting=value ...]``, ``--help`` for more."""
+
+import os
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors reach explain() below instead of a stack trace
+
+
+@hydra.main(version_base="1.3", config_path="configs", config_name="config")
+def main(cfg: DictConfig) -> None:
+    """Hand the composed configuration to the pipeline."""
+    from certseg.pipeline import run_job  # here, so that --help and --cfg answer at once
+
+    run_job(cfg)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Exception as error:
+        from certseg.pipeline.console import explain
+
+        sys.exit(explain(error))

@@ -1,0 +1,144 @@
+"""Every config file composes, resolves and gives the object it names; bad settings end in one clear message."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from certseg.errors import CertsegError, ConfigError, DataError
+from certseg.pipeline.settings import build, resolve
+from certseg.pipeline.stages import Plan
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+GROUPS = ("dataset", "model", "training", "attack", "certifier", "hardware", "tracking")
+FILES = [file for group in GROUPS for file in sorted((CONFIGS / group).glob("*.yaml"))]
+CHOICES = [pytest.param(file.parent.name, file.stem, id=f"{file.parent.name}={file.stem}") for file in FILES]
+EXPERIMENTS = [file.stem for file in sorted((CONFIGS / "experiment").glob("*.yaml"))]
+NEEDS_DATA = {"ade20k", "camvid", "cityscapes", "coco_stuff10k", "folder", "pascal_context", "voc2012"}
+NEEDS_GPU = {"cuda", "a100", "h100"}
+
+
+def settings_of(*overrides):
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return resolve(compose("config", overrides=list(overrides)))
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
+def test_every_choice_composes_and_tells_its_story(group, choice):
+    first = (CONFIGS / group / f"{choice}.yaml").read_text().splitlines()[0]
+    assert first.startswith("# ")
+    assert len(first) > 12
+    extra = ["model.config=pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024"] if choice == "mmseg" else []
+    settings = settings_of(f"{group}={choice}", *extra)
+    assert settings[group]["_target_"] is None or settings[group]["_target_"].startswith("certseg.")
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes(experiment):
+    settings = settings_of(f"experiment={experiment}")
+    Plan.of(settings)
+    build("training", settings["training"])
+
+
+@pytest.mark.parametrize(("group", "choice"), [c for c in CHOICES if c.values[0] not in ("model", "dataset")])
+def test_every_choice_instantiates(group, choice, monkeypatch):
+    if choice in NEEDS_GPU:
+        import torch
+
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    settings = settings_of(f"{group}={choice}")
+    if group in ("attack", "certifier"):
+        plan = Plan.of(settings)
+        assert (getattr(plan, group) is None) == (choice == "none")
+    else:
+        assert build(group, settings[group]) is not None
+
+
+@pytest.mark.parametrize("choice", sorted(NEEDS_DATA))
+def test_a_missing_data_set_explains_itself(choice, tmp_path):
+    extra = ["dataset.num_classes=3"] if choice == "folder" else []
+    settings = settings_of(f"dataset={choice}", f"dataset.root={tmp_path}/nowhere", *extra)
+    options = {k: v for k, v in settings["dataset"].items() if k not in ("limit", "train_split", "val_split")}
+    with pytest.raises(DataError) as error:
+        build("dataset", options)
+    message = str(error.value)
+    assert f"{tmp_path}/nowhere" in message
+    assert "dataset.root" in message
+
+
+def test_certseg_defaults_are_the_papers():
+    certifier = Plan.of(settings_of()).certifier
+    assert certifier.settings == {
+        "sigma": 0.25, "tau": 0.75, "n0": 10, "n": 100, "alpha": 0.001, "correction": "holm"
+    }  # fmt: skip
+    assert round(certifier.radius, 2) == 0.17
+
+
+def test_lengths_may_be_fractions():
+    settings = settings_of("attack=pgd", "attack.norm=linf", "attack.radius=8/255", "certifier.sigma=1/4")
+    plan = Plan.of(settings)
+    assert plan.threat.radius == 8 / 255
+    assert plan.certifier.noise.sigma == 0.25
+
+
+def test_the_attack_takes_the_certified_threat():
+    plan = Plan.of(settings_of("attack=pgd_smoothed", "certifier.tau=0.9", "certifier.sigma=0.5"))
+    assert plan.threat == plan.certifier.threat
+    assert plan.attack.keywords["smoothing"].sigma == 0.5
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["certifier.tau=.4"], "tau must lie"),
+        (["certifier.sigma=0"], "sigma must be"),
+        (["certifier.sigma=8/0"], "Cannot read sigma"),
+        (["certifier.sigma=wide"], "Cannot read sigma"),
+        (["certifier.alpha=1"], "alpha"),
+        (["certifier.n=0"], "certifier.n must be"),
+        (["+certifier.nn=3"], "nn"),
+        (["attack=pgd", "attack.norm=l3"], "attack.norm"),
+        (["attack=pgd", "attack.norm=linf"], "attack.radius"),
+        (["attack=pgd", "certifier=none"], "attack.radius"),
+        (["attack=pgd_smoothed", "certifier=none"], "certifier.sigma"),
+        (["attack=pgd_smoothed", "attack.smoothing.samples=0"], "samples"),
+        (["attack=pgd", "attack.radius=-1"], "positive"),
+    ],
+    ids=str,
+)
+def test_bad_settings_are_refused_before_anything_is_computed(overrides, words):
+    with pytest.raises(ConfigError) as error:
+        Plan.of(settings_of(*overrides))
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"device": "tpu"}, {"device": "cuda"}, {"precision": "float8"}, {"noise_batch": 0}, {"workers": -1},
+        {"precision": "float16", "device": "cpu"}, {"rooms": 2},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_bad_hardware(bad, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(CertsegError):
+        build("hardware", {"_target_": "certseg.hardware.Hardware", **bad})
+
+
+def test_no_omegaconf_object_leaves_the_pipeline():
+    plain = (dict, list, str, int, float, bool, type(None))
+
+    def walk(value):
+        assert isinstance(value, plain)
+        assert not OmegaConf.is_config(value)
+        for entry in value.values() if isinstance(value, dict) else value if isinstance(value, list) else []:
+            walk(entry)
+
+    walk(settings_of("attack=pgd_smoothed"))
+    modes = Plan.of(settings_of("attack=pgd_smoothed")).attack.keywords
+    assert not any(OmegaConf.is_config(value) for value in modes.values())
