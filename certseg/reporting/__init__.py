@@ -1,0 +1,32 @@
+"""Results: rows on disk, tables, figures, pictures, the report and the experiment tracker."""
+
+from certseg.reporting.claims import bracket_status, claim
+from certseg.reporting.entries import Entry
+from certseg.reporting.figures import radius_figures, save_figure
+from certseg.reporting.pictures import Panel, picture
+from certseg.reporting.report import console_summary, write_report
+from certseg.reporting.rows import RowStore, read_rows
+from certseg.reporting.storage import read_json, safe_name, write_json_atomic
+from certseg.reporting.tables import figure_table
+from certseg.reporting.tracking import NoTracking, Tracker, WandbTracking
+
+__all__ = [
+    "Entry",
+    "NoTracking",
+    "Panel",
+    "RowStore",
+    "Tracker",
+    "WandbTracking",
+    "bracket_status",
+    "claim",
+    "console_summary",
+    "figure_table",
+    "picture",
+    "radius_figures",
+    "read_json",
+    "read_rows",
+    "safe_name",
+    "save_figure",
+    "write_json_atomic",
+    "write_report",
+]

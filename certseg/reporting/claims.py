@@ -1,0 +1,123 @@
+"""What figures claim, in plain words, and whether certificates and attacks agree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from certseg.reporting.entries import Entry, plural, threat_text
+
+LOWER = "certified_accuracy/image_mean"
+UPPER = "attacked_accuracy/image_mean"
+VIOLATIONS = "bracket/violations"
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """A certifier and an attack on the same model, predictor and threat, over equally many images.
+
+    Args:
+        certifier: the entry with the lower bound.
+        attack: the entry with the upper bound.
+    """
+
+    certifier: Entry
+    attack: Entry
+
+    @property
+    def lower(self) -> float:
+        """Certified accuracy, image mean."""
+        return self.certifier.figure(LOWER)
+
+    @property
+    def upper(self) -> float:
+        """Accuracy under attack, image mean."""
+        return self.attack.figure(UPPER)
+
+    @property
+    def holds(self) -> bool:
+        """Whether no image violates it; where images were not compared, whether the averages are in order.
+
+        The comparison of images knows which pixels of a sampled prediction are undecided, the averages do not.
+        """
+        violations = self.attack.figure(VIOLATIONS)
+        return self.lower <= self.upper + 1e-9 if violations is None else violations == 0
+
+
+def brackets(entries: Sequence[Entry]) -> list[Bracket]:
+    """All pairs of a certifier and an attack that may be compared."""
+    return [
+        Bracket(certifier, attack)
+        for certifier in entries
+        for attack in entries
+        if certifier.figure(LOWER) is not None and attack.figure(UPPER) is not None
+        if _subject(certifier) == _subject(attack) and _same_threat(certifier, attack)
+    ]
+
+
+def bracket_status(entries: Sequence[Entry]) -> str:
+    """One line on ``certified <= truth <= attacked``: holds, violated or not checked."""
+    pairs = brackets(entries)
+    violations = sum(entry.figure(VIOLATIONS) or 0 for entry in entries)
+    broken = sum(not pair.holds for pair in pairs)
+    if violations or broken:
+        what = plural(int(violations), "violation") if violations else f"{plural(broken, 'pair')} out of order"
+        return f"VIOLATED: {what}; a certificate or an attack has a defect"
+    if any(entry.figure(VIOLATIONS) is not None for entry in entries):
+        return "holds on every image checked (certified ≤ attacked)"
+    if pairs:
+        return "holds for the averages (certified ≤ attacked); single images were not compared"
+    return "not checked: no attack shares model, predictor and threat with a certificate"
+
+
+def claim(entry: Entry) -> str:
+    """What the certificates of ``entry`` guarantee, with which probability, and jointly over its images.
+
+    The wording comes from kind of threat, predictor and confidence; a ``claim`` in the summary replaces the part that
+    says what holds for a certified pixel. The radius is called R, so that a sweep has one wording.
+    """
+    if entry.confidence is None:
+        return "The summary states no confidence, so nothing is claimed."
+    guarantee = entry.summary.get("claim") or _does_not_change(entry)
+    scale = "R counts the whole image, on the [0, 1] scale." if entry.threat.get("radius") is not None else ""
+    if entry.confidence >= 1:
+        return f"Deterministic, without any error probability: {guarantee}. {scale}".strip()
+    text = f"With probability ≥ {_probability(entry.confidence)} per image, {guarantee}. {scale}".strip()
+    error = 1.0 - entry.confidence
+    joint = 1.0 - entry.images * error
+    bound = f"union bound, 1 - {entry.images} · {_probability(error)}"
+    if joint <= 0:
+        return f"{text} Jointly for all {plural(entry.images, 'image')} nothing follows ({bound}, is not positive)."
+    return (
+        f"{text} Jointly for all {plural(entry.images, 'image')}: with probability ≥ {_probability(joint)} ({bound})."
+    )
+
+
+def _does_not_change(entry: Entry) -> str:
+    attacks = f"every {entry.norm} perturbation of norm ≤ R"
+    if entry.threat.get("radius") is None:
+        attacks = f"every attack within the threat {threat_text(entry.threat)}"
+    predictor = f"`{entry.predictor}`" if entry.predictor else "the model"
+    text = f"for every certified pixel and {attacks} the class of {predictor} does not change"
+    if entry.confidence < 1:
+        text += " (where it abstains by a threshold of its own it may come to abstain, but shows no other class)"
+    return text
+
+
+def _subject(entry: Entry) -> tuple:
+    return entry.model, entry.predictor, entry.images
+
+
+def _same_threat(one: Entry, other: Entry) -> bool:
+    def fixed(entry: Entry) -> dict:
+        return {key: value for key, value in entry.threat.items() if key != "radius"}
+
+    a, b = one.threat.get("radius"), other.threat.get("radius")
+    same_radius = a == b if a is None or b is None else math.isclose(a, b, rel_tol=1e-6)
+    return bool(one.threat) and fixed(one) == fixed(other) and same_radius
+
+
+def _probability(value: float) -> str:
+    """Twelve digits hide the rounding of ``1 - 0.999`` and are never reached by a real confidence."""
+    return f"{round(value, 12):.12g}"

@@ -1,0 +1,186 @@
+"""Pictures of single images: the image, what the model says, what is certified, what an attack makes of it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from certseg.errors import ResultError
+from certseg.reporting.figures import INK, save_figure
+from certseg.types import IGNORE_INDEX
+
+_WIDTH = 9.0  # inches; at 200 dots per inch twice the pixels a README shows
+_LEGEND_COLUMNS = 7
+_ABSTAINS, _STRIPE, _NO_LABEL = (255, 255, 255), (176, 176, 176), (208, 208, 208)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel of a picture: an image, or a label map with or without abstention.
+
+    Args:
+        title: shown above the panel.
+        image: ``H x W x 3`` floats in [0, 1].
+        labels: ``H x W`` class ids; the ignore index 255 is drawn grey.
+        certified: ``H x W`` bool; where it is False the label map is drawn white with stripes.
+        ignored: ``H x W`` bool, pixels drawn grey although ``labels`` has a class there, for example those without a
+            true label.
+
+    Raises:
+        ResultError: not exactly one of ``image`` and ``labels``, or shapes that do not fit.
+    """
+
+    title: str
+    image: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    certified: np.ndarray | None = None
+    ignored: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if (self.image is None) == (self.labels is None):
+            raise ResultError(f"Panel {self.title!r} must show either an image or labels, not both or neither")
+        shown = self.labels if self.image is None else self.image
+        if shown.shape[2:] != (() if self.image is None else (3,)):
+            raise ResultError(
+                f"Panel {self.title!r} cannot be drawn",
+                expected="labels H x W or an image H x W x 3",
+                received=f"shape {shown.shape}",
+            )
+        for name, mask in (("certified", self.certified), ("ignored", self.ignored)):
+            if mask is not None and (self.labels is None or mask.dtype != bool or mask.shape != self.labels.shape):
+                raise ResultError(
+                    f"The {name} mask of panel {self.title!r} does not fit",
+                    expected="a bool mask of the shape of its labels",
+                    received=f"{mask.dtype} of shape {mask.shape}",
+                )
+
+    @property
+    def abstains(self) -> np.ndarray | None:
+        """``H x W`` bool, the pixels drawn striped; None for a panel without certificates."""
+        return None if self.certified is None else ~self.certified & ~self.unlabelled
+
+    @property
+    def unlabelled(self) -> np.ndarray:
+        """``H x W`` bool, the pixels drawn grey."""
+        unlabelled = self.labels == IGNORE_INDEX
+        return unlabelled if self.ignored is None else unlabelled | self.ignored
+
+    @property
+    def coloured(self) -> np.ndarray:
+        """``H x W`` bool, the pixels drawn in the colour of their class."""
+        return ~self.unlabelled if self.abstains is None else ~self.unlabelled & ~self.abstains
+
+
+def picture(
+    path: str | os.PathLike[str],
+    panels: Sequence[Panel],
+    class_names: Sequence[str],
+    palette: Sequence[Sequence[int]],
+    *,
+    title: str | None = None,
+) -> Path:
+    """Draw panels side by side with a legend of the classes that occur in them, and return the file.
+
+    Args:
+        path: the file; its suffix says the format.
+        panels: at most three stand in one row.
+        class_names: one name per class.
+        palette: one RGB colour with values from 0 to 255 per class.
+        title: set above everything.
+
+    Raises:
+        ResultError: no panels, a palette that does not fit the names, or a class without a name.
+    """
+    path = Path(path)
+    if path.suffix not in (".png", ".pdf", ".svg"):
+        raise ResultError(f"Cannot draw {path}", expected="a name that ends in .png, .pdf or .svg")
+    return save_figure(
+        picture_figure(panels, class_names, palette, title=title), path.with_suffix(""), [path.suffix[1:]]
+    )[0]
+
+
+def picture_figure(
+    panels: Sequence[Panel], class_names: Sequence[str], palette: Sequence[Sequence[int]], *, title: str | None = None
+) -> Figure:
+    """The figure :func:`picture` writes."""
+    colours = np.asarray(palette, dtype=np.uint8).reshape(-1, 3)
+    _check(panels, class_names, colours)
+    columns = len(panels) if len(panels) <= 3 else 2 if len(panels) == 4 else 3
+    rows = math.ceil(len(panels) / columns)
+    height, width = (panels[0].labels if panels[0].image is None else panels[0].image).shape[:2]
+    legend = _legend(panels, class_names, colours)
+    legend_rows = math.ceil(len(legend) / _LEGEND_COLUMNS)
+    panel_height = _WIDTH / columns * height / width + 0.22
+    size = (_WIDTH, rows * panel_height + 0.24 * legend_rows + 0.1 + 0.3 * bool(title))
+    figure = Figure(figsize=size, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.02, wspace=0.0, hspace=0.01)
+    for axes, panel in zip(figure.subplots(rows, columns, squeeze=False).flat, [*panels] + [None] * (rows * columns)):
+        axes.set_axis_off()
+        if panel is not None:
+            pixels = np.clip(panel.image, 0, 1) if panel.labels is None else _painted(panel, colours)
+            axes.imshow(pixels, interpolation="nearest" if panel.labels is not None else "antialiased")
+            axes.set_title(panel.title, fontsize=10, color=INK, pad=3)
+    if title:
+        figure.suptitle(title, fontsize=11, color=INK)
+    if legend:
+        figure.legend(
+            handles=legend, loc="outside lower center", ncols=_LEGEND_COLUMNS, frameon=False, fontsize=9,
+            labelcolor=INK, handlelength=1.2, handleheight=1.0, columnspacing=1.4,
+        )  # fmt: skip
+    return figure
+
+
+def _check(panels: Sequence[Panel], class_names: Sequence[str], colours: np.ndarray) -> None:
+    if not panels:
+        raise ResultError("A picture needs at least one panel")
+    if len(colours) != len(class_names):
+        raise ResultError(
+            "The palette does not fit the class names",
+            expected=f"{len(class_names)} colours",
+            received=f"{len(colours)}",
+        )
+    for panel in panels:
+        if panel.labels is not None:
+            strange = set(np.unique(panel.labels).tolist()) - set(range(len(class_names))) - {IGNORE_INDEX}
+            if strange:
+                raise ResultError(
+                    f"Panel {panel.title!r} holds classes without a name",
+                    expected=f"0 to {len(class_names) - 1} or {IGNORE_INDEX}",
+                    received=sorted(strange),
+                )
+
+
+def _painted(panel: Panel, colours: np.ndarray) -> np.ndarray:
+    """``H x W x 3`` bytes: palette colours, stripes where the panel abstains, grey where nothing is labelled."""
+    grey = panel.unlabelled
+    pixels = colours[np.where(panel.labels == IGNORE_INDEX, 0, panel.labels)]
+    if panel.abstains is not None:
+        down, right = np.indices(panel.labels.shape)
+        period = max(4, round(max(panel.labels.shape) / 45))
+        stripe = (down + right) % period < max(1, period // 5)
+        pixels[panel.abstains] = _ABSTAINS
+        pixels[panel.abstains & stripe] = _STRIPE
+    pixels[grey] = _NO_LABEL
+    return pixels
+
+
+def _legend(panels: Sequence[Panel], class_names: Sequence[str], colours: np.ndarray) -> list[Patch]:
+    maps = [panel for panel in panels if panel.labels is not None]
+    visible = [
+        panel.labels[~panel.unlabelled & (True if panel.certified is None else panel.certified)] for panel in maps
+    ]
+    present = np.unique(np.concatenate(visible)) if visible else []
+    patches = [Patch(facecolor=colours[c] / 255, edgecolor="#888888", lw=0.4, label=class_names[c]) for c in present]
+    if any(panel.abstains is not None and panel.abstains.any() for panel in maps):
+        stripe = np.asarray(_STRIPE) / 255
+        patches.append(Patch(facecolor="white", edgecolor=stripe, hatch="/////", lw=0.4, label="abstains"))
+    if any(panel.unlabelled.any() for panel in maps):
+        patches.append(Patch(facecolor=np.asarray(_NO_LABEL) / 255, edgecolor="#888888", lw=0.4, label="no label"))
+    return patches

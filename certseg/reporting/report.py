@@ -1,0 +1,223 @@
+"""report.md and the summary on the console, from summaries alone."""
+
+from __future__ import annotations
+
+import os
+import urllib.parse
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from certseg.errors import ResultError
+from certseg.reporting.claims import bracket_status, brackets, claim
+from certseg.reporting.entries import Entry, duration, labels, threat_text, words
+from certseg.reporting.figures import radius_figures, save_figure
+from certseg.reporting.storage import write_text_atomic
+from certseg.reporting.tables import figure_table
+
+REPORT_FILE = "report.md"
+_CONSOLE_WIDTH, _CONSOLE_LINES = 100, 24
+
+
+def write_report(
+    directory: str | os.PathLike[str],
+    *,
+    title: str,
+    command: str,
+    entries: Sequence[Entry],
+    pictures: Sequence[str | os.PathLike[str]] = (),
+    context: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write ``report.md``, ``figures.csv`` and ``figures/accuracy-<threat>.{png,pdf}`` and return the report.
+
+    Args:
+        directory: where to write; created if missing. Links in the report are relative to it.
+        title: the heading.
+        command: the command line that gave the results.
+        entries: what to report.
+        pictures: files drawn by :func:`certseg.reporting.picture`.
+        context: versions, device, commit, data set, seconds, whatever else tells how the results came about; one
+            level of nesting is written as a sub-list.
+
+    Raises:
+        ResultError: no entries, a picture that does not exist, or a file that cannot be written.
+    """
+    directory = Path(directory)
+    missing = [os.fspath(path) for path in pictures if not Path(path).is_file()]
+    if missing:
+        raise ResultError("A picture for the report does not exist", received=", ".join(missing))
+    table = figure_table(entries)
+    write_text_atomic(directory / "figures.csv", table.csv())
+    plots = [
+        save_figure(figure, directory / "figures" / f"accuracy-{norm}")[0]
+        for norm, figure in radius_figures(entries).items()
+    ]
+    sections = [
+        f"# {title}\n\n```sh\n{command.strip()}\n```\n",
+        table.markdown(),
+        "## What the numbers mean\n\n" + "\n".join(_meaning(table.entries)) + "\n",
+        *_images("Accuracy against the size of the threat", plots, directory),
+        *_images("Pictures", pictures, directory),
+        *_class_table(table.entries),
+        "## Cost\n\n" + _cost(table.entries),
+        *_places(table.entries, directory),
+        *_context(context or {}),
+    ]
+    write_text_atomic(directory / REPORT_FILE, "\n".join(sections))
+    return directory / REPORT_FILE
+
+
+def console_summary(
+    entries: Sequence[Entry],
+    *,
+    report: str | os.PathLike[str] | None = None,
+    seconds: float | None = None,
+    console: Console | None = None,
+) -> None:
+    """Print the figures, the state of the bracket, the seconds and where the report lies, on at most 24 x 100.
+
+    Args:
+        entries: what to show; of more than fit the first ones are shown and the rest counted.
+        report: the report, shown as its path.
+        seconds: wall-clock seconds of the whole run; the sum over entries if not given.
+        console: where to print.
+
+    Raises:
+        ResultError: there are no entries.
+    """
+    if console is None:
+        console = Console() if Console().is_terminal else Console(width=_CONSOLE_WIDTH)  # a log file has no width
+    width = min(_CONSOLE_WIDTH, console.width)
+    status = bracket_status(entries)
+    style = "bold red" if status.startswith("VIOLATED") else "green" if status.startswith("holds") else "dim"
+    spent = sum(entry.seconds for entry in entries) if seconds is None else seconds
+    flags = _flags(entries)
+    closing = [
+        Text.assemble("bracket  ", (status, style)),
+        *([Text.assemble("flags    ", (flags, "yellow"))] if flags else []),
+        Text(f"time     {duration(spent)}"),
+        *([Text.assemble("report   ", (_from_here(report), "bold"))] if report is not None else []),
+    ]
+    table = figure_table(entries)
+    options = console.options.update(width=width, height=None)
+    closing_lines = sum(len(console.render_lines(text, options)) for text in closing)
+    rows = len(entries)
+    while rows > 2 and len(console.render_lines(table.rich(width, rows), options)) > _CONSOLE_LINES - closing_lines:
+        rows -= 1
+    console.print(table.rich(width, rows), width=width)
+    for text in closing:
+        console.print(text, width=width, highlight=False)
+
+
+def _meaning(entries: Sequence[Entry]) -> Iterator[str]:
+    """One line per statement, with the entries it is about in front."""
+    subjects: dict[str, list[str]] = {}
+    for entry, label in zip(entries, labels(entries)):
+        threat = f" ({threat_text(entry.threat)})" if entry.threat else ""
+        subjects.setdefault(_statement(entry), []).append(f"**{label}**{threat}")
+    for statement, names in subjects.items():
+        yield f"- {', '.join(dict.fromkeys(names))}: {statement}"
+    yield f"- **Bracket**, certified ≤ worst case ≤ attacked: {bracket_status(entries)}."
+    for pair in (pair for pair in brackets(entries) if pair.holds and pair.lower <= pair.upper):
+        yield (
+            f"  - `{pair.certifier.predictor}`, {threat_text(pair.certifier.threat)}: the worst case of the accuracy "
+            f"(image mean) lies between {_percent(pair.lower)} % ({pair.certifier.name}, with the confidence above) "
+            f"and {_percent(pair.upper)} % ({pair.attack.name})."
+        )
+
+
+def _statement(entry: Entry) -> str:
+    subject = f"`{entry.predictor}`" if entry.predictor else "the model"
+    if entry.kind == "certifier":
+        return claim(entry)
+    if entry.kind == "attack":
+        return f"What the attack made of {subject}. A stronger one may do worse: a bound of the worst case from above."
+    return f"{subject} without an attacker."
+
+
+def _images(heading: str, paths: Sequence[str | os.PathLike[str]], directory: Path) -> Iterator[str]:
+    if paths:
+        links = [f"![{Path(path).stem}]({_link(path, directory)})\n" for path in paths]
+        yield f"## {heading}\n\n" + "\n".join(links)
+
+
+def _class_table(entries: Sequence[Entry]) -> Iterator[str]:
+    columns = [
+        (f"{label}, {threat_text(entry.threat)}: {words(name)}" if entry.threat else f"{label}: {words(name)}", values)
+        for entry, label in zip(entries, labels(entries))
+        for name, values in (entry.summary.get("class_iou") or {}).items()
+    ]
+    if columns:
+        classes = dict.fromkeys(name for _, values in columns for name in values)
+        rows = [[name, *(_percent(values.get(name)) for _, values in columns)] for name in classes]
+        header = ["IoU % (pooled)", *(text for text, _ in columns)]
+        yield "## Classes\n\n" + _markdown(header, rows) + "\n– : the class does not occur in the labels.\n"
+
+
+def _cost(entries: Sequence[Entry]) -> str:
+    rows = []
+    for entry, label in zip(entries, labels(entries)):
+        parts = (f"{name} {duration(value)}" for name, value in (entry.summary.get("seconds") or {}).items() if value)
+        passes = entry.summary.get("passes") or {}
+        each = duration(entry.seconds / entry.images) if entry.images else ""
+        rows.append(
+            [label, threat_text(entry.threat), ", ".join(parts), each]
+            + [str(passes.get(direction, 0)) for direction in ("forward", "backward")]
+            + [_flags([entry])]
+        )
+    header = ["", "threat", "seconds", "per image", "forward passes", "backward passes", "flags"]
+    return _markdown(header, rows)
+
+
+def _places(entries: Sequence[Entry], directory: Path) -> Iterator[str]:
+    stored = [(entry, label) for entry, label in zip(entries, labels(entries)) if entry.directory is not None]
+    if stored:
+        lines = [
+            f"- {label}: [{_relative(e.directory, directory)}]({_link(e.directory, directory)})" for e, label in stored
+        ]
+        yield "## Where the results are\n\n" + "\n".join(lines) + "\n\nEach folder holds one row per image.\n"
+
+
+def _context(context: Mapping[str, Any]) -> Iterator[str]:
+    if context:
+        lines = []
+        for key, value in context.items():
+            if isinstance(value, Mapping):
+                lines += [f"- {words(str(key))}", *(f"  - {name}: {entry}" for name, entry in value.items())]
+            else:
+                lines.append(f"- {words(str(key))}: {duration(value) if key == 'seconds' else value}")
+        yield "## How they came about\n\n" + "\n".join(lines) + "\n"
+
+
+def _flags(entries: Sequence[Entry]) -> str:
+    totals: dict[str, int] = {}
+    for entry in entries:
+        for flag, count in (entry.summary.get("flags") or {}).items():
+            totals[flag] = totals.get(flag, 0) + count
+    return ", ".join(f"{flag} x {count}" for flag, count in totals.items() if count)
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+
+
+def _relative(path: str | os.PathLike[str], directory: Path) -> str:
+    return Path(os.path.relpath(path, directory)).as_posix()
+
+
+def _from_here(path: str | os.PathLike[str]) -> str:
+    """The path as seen from the working directory, in full if it lies outside."""
+    relative = os.path.relpath(path)
+    return os.path.abspath(path) if relative.startswith(os.pardir) else relative
+
+
+def _link(path: str | os.PathLike[str], directory: Path) -> str:
+    return urllib.parse.quote(_relative(path, directory), safe="/=")
