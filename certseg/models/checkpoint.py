@@ -1,0 +1,157 @@
+"""Checkpoints that can be read without running anybody's code.
+
+A file holds ``{"format": "certseg/1", "meta": plain JSON values, "state_dict": tensors}`` and nothing else. Checkpoints
+of mmsegmentation (``backbone.*``, ``decode_head.*`` under ``state_dict``) are read too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from certseg.errors import CheckpointError
+
+FORMAT = "certseg/1"
+_SHOWN = 3
+
+
+def save_checkpoint(path: str | os.PathLike, segmenter: nn.Module, meta: Mapping[str, Any]) -> None:
+    """Write the weights of ``segmenter`` and ``meta`` to ``path``; a killed process leaves the old file or the new one.
+
+    Args:
+        path: the file; its folder is created.
+        segmenter: any module.
+        meta: plain JSON values only.
+
+    Raises:
+        CheckpointError: ``meta`` is not plain JSON, or the file cannot be written.
+    """
+    path = Path(path)
+    try:
+        meta = json.loads(json.dumps(dict(meta)))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"The meta data for {path} are not plain JSON ({error})") from error
+    weights = {key: value.detach().cpu() for key, value in segmenter.state_dict().items()}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            torch.save({"format": FORMAT, "meta": meta, "state_dict": weights}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise CheckpointError(f"Cannot write the checkpoint {path} ({error})") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(segmenter: nn.Module, path: str | os.PathLike, *, trust: bool = False) -> dict:
+    """Load weights into ``segmenter`` and return the file's ``meta`` (``{}`` for a file that certseg did not write).
+
+    Args:
+        segmenter: the module to fill; untouched when an error is raised.
+        path: a certseg checkpoint, or one of mmsegmentation for the same architecture.
+        trust: allow the file to run code while it is unpickled. Only for files whose source you trust.
+
+    Raises:
+        CheckpointError: the file is missing, corrupt, needs ``trust``, or does not fit the model.
+    """
+    path = Path(path)
+    content = _read(path, trust)
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path} is not a checkpoint", expected="a dictionary", received=type(content).__name__)
+    weights = content.get("state_dict", content)
+    if not isinstance(weights, Mapping) or not any(isinstance(value, Tensor) for value in weights.values()):
+        raise CheckpointError(
+            f"{path} holds no weights",
+            expected="tensors under state_dict",
+            received=f"entries {', '.join(map(str, list(content)[:5]))}",
+        )
+    weights = {key: value for key, value in weights.items() if isinstance(value, Tensor)}
+    own_format = content.get("format") == FORMAT
+    wanted = segmenter.state_dict()
+    if not own_format:
+        weights = _foreign_names(weights, wanted)
+    _check_fit(path, weights, wanted)
+    segmenter.load_state_dict(weights, strict=False)
+    return dict(content.get("meta", {})) if own_format else {}
+
+
+def _read(path: Path, trust: bool) -> Any:
+    if not path.is_file():
+        raise CheckpointError(f"There is no checkpoint {path}", remedy="Check model.checkpoint")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a broken or hostile file provokes
+        if not _needs_code(error):
+            raise CheckpointError(f"The checkpoint {path} is corrupt ({_first_line(error)})") from error
+        if not trust:
+            raise CheckpointError(
+                f"The checkpoint {path} cannot be read safely: it holds Python objects that run code when loaded",
+                remedy="If you trust its source, set model.trust_checkpoint=true",
+            ) from error
+    try:
+        return torch.load(path, map_location="cpu", weights_only=False)
+    except Exception as error:
+        raise CheckpointError(f"The checkpoint {path} cannot be unpickled ({_first_line(error)})") from error
+
+
+def _needs_code(error: Exception) -> bool:
+    """Whether the safe reader refused an object, as opposed to not understanding the file."""
+    refusals = ("GLOBAL", "Can only build", "Can only create", "Trying to call reduce", "Trying to instantiate")
+    return isinstance(error, pickle.UnpicklingError) and any(text in str(error) for text in refusals)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+
+
+def _foreign_names(weights: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names as the segmenter has them: without a wrapper's ``module.``, with the adapter's ``network.``."""
+    if all(key.startswith("module.") for key in weights):
+        weights = {key.removeprefix("module."): value for key, value in weights.items()}
+    if any(key.startswith("network.") for key in wanted) and not any(key.startswith("network.") for key in weights):
+        weights = {f"network.{key}": value for key, value in weights.items()}
+    return weights
+
+
+def _check_fit(path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    # counters of batch normalisation are missing in old files and change nothing in evaluation
+    missing = [key for key in wanted if key not in found and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in found if key not in wanted]
+    mismatched = [
+        f"{key} {tuple(found[key].shape)} instead of {tuple(wanted[key].shape)}"
+        for key in wanted
+        if key in found and found[key].shape != wanted[key].shape
+    ]
+    if not (missing or unexpected or mismatched):
+        return
+    problems = [
+        f"{len(keys)} {kind} ({', '.join(keys[:_SHOWN])}{', ...' if len(keys) > _SHOWN else ''})"
+        for kind, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", mismatched))
+        if keys
+    ]
+    raise CheckpointError(
+        f"The checkpoint {path} does not fit the model",
+        expected=f"{len(wanted)} tensors, {_classes(wanted)} classes",
+        received=f"{'; '.join(problems)}; {_classes(found)} classes",
+        remedy="Choose the model and data set that the checkpoint was trained with",
+    )
+
+
+def _classes(weights: Mapping[str, Tensor]) -> int | str:
+    """Number of classes of the decode head, as far as the weights tell."""
+    for key, value in weights.items():
+        if "decode_head" in key and key.endswith("conv_seg.weight"):
+            return value.shape[0]
+    return "an unknown number of"
