@@ -1,0 +1,20 @@
+"""Training: one recipe, one objective, mmengine's runner; resumable to the bit and reused when finished.
+
+>>> from certseg.training import NoiseObjective, Recipe
+>>> Recipe(name="noise", objective=NoiseObjective(sigma=0.25), iterations=100).validation_interval
+34
+"""
+
+from certseg.training.objectives import CleanObjective, NoiseObjective, Objective
+from certseg.training.recipe import Augmentation, Recipe
+from certseg.training.trainer import TrainingReport, train
+
+__all__ = [
+    "Augmentation",
+    "CleanObjective",
+    "NoiseObjective",
+    "Objective",
+    "Recipe",
+    "TrainingReport",
+    "train",
+]
