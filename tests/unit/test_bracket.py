@@ -13,10 +13,6 @@ from certseg.noise import NoiseStream
 
 THREAT = {"norm": "l2", "radius": 0.2}
 CERTIFIER = {"name": "segcertify", "predictor": "smoothed(gaussian, sigma=0.25)", "threat": THREAT}
-    "name": "segcertify",
-    "predictor": "smoothed(gaussian, sigma=0.25)",
-    "threat": {"norm": "l2", "radius": 0.2},
-}
 ATTACK = {"name": "pgd", "predictor": "smoothed(gaussian, sigma=0.25)", "threat": THREAT}
 
 
