@@ -21,6 +21,7 @@ FORMAT = 1
 _NOT_IDENTITY = {
     "dataset": {"root", "split", "limit", "train_split", "val_split"},
     "model": {"checkpoint", "trust_checkpoint"},
+    "training": {"validations", "val_images", "checkpoint_interval"},
     "attack": {"name"},
 }
 
@@ -48,7 +49,7 @@ def training_identity(settings: Mapping[str, Any], fingerprint: str) -> dict[str
         "dataset": pruned(settings, "dataset"),
         "train_data": fingerprint,
         "model": pruned(settings, "model"),
-        "training": dict(settings["training"]),
+        "training": pruned(settings, "training"),
         "seed": settings["seed"],
     }
 
