@@ -6,7 +6,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads stall a machine that is shared
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # threads that spin for long stall a machine that is shared
 os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors reach explain() below instead of a stack trace
 
 

@@ -6,6 +6,7 @@ resuming and sharding unchanged. It does depend on the kind of device: CPU and G
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -91,17 +92,25 @@ class NoiseStream:
         """Fill ``out[b]`` with the noise of sample ``first + b``.
 
         Args:
-            out: ``B x 3 x H x W`` float32, overwritten.
+            out: ``B x 3 x H x W`` float32, overwritten. Memory order changes nothing.
             noise: the distribution.
             first: index of the first sample.
         """
 
         def one(b: int) -> None:
-            noise.fill(out[b], self.generator(first + b, out.device))
+            pixels = out[b].permute(1, 2, 0)  # always drawn channel by channel of a pixel: the order of channels-last
+            target = pixels if pixels.is_contiguous() else torch.empty(pixels.shape, device=out.device)
+            noise.fill(target, self.generator(first + b, out.device))
+            if target is not pixels:
+                pixels.copy_(target)
 
         if out.device.type == "cpu" and out.shape[0] > 1 and torch.get_num_threads() > 1:
-            with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # torch draws normals on one thread
-                list(pool.map(one, range(out.shape[0])))
+            list(_threads(torch.get_num_threads()).map(one, range(out.shape[0])))  # torch draws normals on one thread
         else:
             for b in range(out.shape[0]):
                 one(b)
+
+
+@functools.cache
+def _threads(number: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(number, thread_name_prefix="noise")

@@ -43,13 +43,14 @@ class NoisySampler:
         self, segmenter: Segmenter, image: Tensor, noise: Gaussian, stream: NoiseStream, hardware: Hardware
     ) -> None:
         self._segmenter = segmenter
-        self._image = image.to(hardware.torch_device, torch.float32)
+        self._order = torch.channels_last if hardware.channels_last else torch.contiguous_format
+        self._image = image.to(hardware.torch_device, torch.float32)[None].contiguous(memory_format=self._order)
         self._noise = noise
         self._stream = stream
         self._hardware = hardware
         self._batch = hardware.noise_batch
         self._buffer = torch.empty(0)
-        self._non_finite = torch.zeros((), dtype=torch.int64, device=hardware.torch_device)
+        self._total = torch.zeros((), dtype=torch.float64, device=hardware.torch_device)
         self.forward_passes = 0
         self.flags: set[str] = set()
 
@@ -64,15 +65,16 @@ class NoisySampler:
         return tuple(self._image.shape[-2:])
 
     def class_counts(self, first: int, number: int) -> Tensor:
-        """How often each class was predicted in samples ``first .. first + number - 1``: ``K x H x W`` int32."""
+        """How often each class was the unique prediction in samples ``first .. first + number - 1``:
+        ``K x H x W`` int32."""
         counts = torch.zeros(self._segmenter.num_classes, *self.shape, dtype=torch.int32, device=self._image.device)
-        one = torch.ones(1, dtype=torch.int32, device=self._image.device)
 
         def count(logits: Tensor) -> None:
-            top, winner = logits.max(dim=1)
-            self._note_non_finite(top)
-            for b in range(logits.shape[0]):
-                counts.scatter_add_(0, winner[b : b + 1], one.expand(1, *self.shape))
+            top = logits.amax(dim=1, keepdim=True)  # several times faster than argmax on the CPU
+            self._note(top)
+            hits = logits == top
+            hits &= _number(hits, dim=1).unsqueeze(1) == 1
+            counts.add_(_number(hits, dim=0))
 
         self._run(first, number, count)
         return counts
@@ -87,15 +89,16 @@ class NoisySampler:
             ``H x W`` int32 counts in ``0 .. number``.
         """
         counts = torch.zeros(self.shape, dtype=torch.int32, device=self._image.device)
-        index = classes.to(self._image.device)[None, None]
+        classes = classes.to(self._image.device).flatten()
+        index = classes * classes.numel() + torch.arange(classes.numel(), device=classes.device)
 
         def count(logits: Tensor) -> None:
-            chosen = logits.gather(1, index.expand(logits.shape[0], -1, -1, -1))[:, 0]
-            others = logits.scatter_(1, index.expand(logits.shape[0], -1, -1, -1), float("-inf")).amax(dim=1)
-            margin = chosen.sub_(others)
-            self._note_non_finite(margin)
-            for hit in margin > 0:
-                counts.add_(hit)
+            flat = logits.contiguous().flatten(1)
+            chosen = flat.gather(1, index.expand(flat.shape[0], -1))
+            others = flat.index_fill_(1, index, float("-inf")).view(logits.shape).amax(dim=1)
+            margin = chosen.view_as(others).sub_(others)
+            self._note(margin)
+            counts.add_(_number(margin > 0, dim=0))
 
         self._run(first, number, count)
         return counts
@@ -114,10 +117,9 @@ class NoisySampler:
                     continue
                 consume(logits)
                 done += size
-        if self._non_finite.item():
+        if not torch.isfinite(self._total):
             raise ModelError(
                 f"The model returned NaN or infinite logits on noisy copies of image {self._stream.name!r}",
-                received=f"{int(self._non_finite)} pixels",
                 remedy="Check the checkpoint, or use hardware.precision=float32",
             )
 
@@ -131,20 +133,24 @@ class NoisySampler:
     def _forward(self, first: int, size: int) -> Tensor:
         if self._buffer.shape[0] < size:
             with torch.inference_mode(False):  # the threads that fill it are not in inference mode
-                self._buffer = torch.empty(size, *self._image.shape, device=self._image.device)
+                self._buffer = torch.empty_like(self._image.expand(size, -1, -1, -1), memory_format=self._order)
         noisy = self._buffer[:size]
         self._stream.fill(noisy, self._noise, first)
         noisy += self._image
-        if self._hardware.channels_last:
-            noisy = noisy.contiguous(memory_format=torch.channels_last)
         with self._hardware.autocast():
             logits = self._segmenter(noisy)
         check_logits(logits, noisy, self._segmenter)
         self.forward_passes += size
         return logits
 
-    def _note_non_finite(self, values: Tensor) -> None:
-        self._non_finite += (~torch.isfinite(values)).sum()
+    def _note(self, values: Tensor) -> None:
+        """One NaN or infinity makes the running total NaN or infinite for good: cheaper than a look at each value."""
+        self._total += values.sum()
+
+
+def _number(hits: Tensor, dim: int) -> Tensor:
+    """Number of true entries along ``dim``, in the smallest integers that hold it: 20 times faster on the CPU."""
+    return hits.view(torch.uint8).sum(dim=dim, dtype=torch.uint8 if hits.shape[dim] < 256 else torch.int32)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as run.py does
 
 import numpy as np
 import torch

@@ -72,6 +72,9 @@ class MMSegSegmenter(nn.Module):
             values = torch.tensor(getattr(statistics, key)).view(1, 3, 1, 1) / 255
             self.register_buffer(key, values, persistent=False)
         self.network = build(model, num_classes)
+        for module in self.network.modules():
+            if isinstance(getattr(module, "conv_seg", None), nn.Module):
+                module.conv_seg.register_forward_hook(_planes)
         self._input_size, self._divisor = _input_rule(self.network)
         self._needs_edges = any(type(module).__name__ == "PIDHead" for module in self.network.modules())
         # mmsegmentation warns about every resize of a network with align_corners
@@ -232,6 +235,12 @@ def _two_sides(key: str, value: Any) -> tuple[int, int]:
     if not isinstance(value, Sequence) or len(value) != 2 or not all(isinstance(v, int) and v > 0 for v in value):
         raise ConfigError(f"model.{key} must be two positive integers", expected="[height, width]", received=value)
     return value[0], value[1]
+
+
+def _planes(module: nn.Module, inputs: tuple, logits: Tensor) -> Tensor:
+    """Class by class in memory also where the network computes in channels-last order, for the resize that follows and
+    for whoever compares classes."""
+    return logits.contiguous()
 
 
 def _input_rule(network: nn.Module) -> tuple[tuple[int, int] | None, int]:

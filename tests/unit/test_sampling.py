@@ -71,11 +71,35 @@ def test_counts_follow_the_exact_probability():
     assert ((share - exact).abs() <= 5 * error + 1e-9).all()
 
 
-def test_a_tie_never_counts():
-    model = LinearPixels(torch.zeros(3, 3), torch.tensor([1.0, 1.0, 0.0]))
+@pytest.mark.parametrize("classes", [3, 300])
+def test_a_tie_never_counts(classes):
+    model = LinearPixels(torch.zeros(classes, 3), torch.tensor([0.0] + [1.0] * (classes - 1)))
     draw = sampler(model, torch.rand(3, 2, 2))
-    for k in range(3):
+    assert not draw.class_counts(0, 5).any()
+    for k in (0, 1, classes - 1):
         assert not draw.agreement(torch.full((2, 2), k), 0, 5).any()
+
+
+def test_more_copies_in_a_batch_than_a_byte_counts():
+    draw = sampler(LinearPixels(torch.zeros(2, 3), torch.tensor([1.0, 0.0])), torch.rand(3, 2, 2), batch=300)
+    assert (draw.class_counts(0, 300)[0] == 300).all()
+    assert (draw.agreement(torch.zeros(2, 2, dtype=torch.int64), 0, 300) == 300).all()
+
+
+def test_the_order_of_memory_changes_no_noise_and_no_count():
+    model = two_classes()
+    image = image_with_margins(model, torch.linspace(-0.5, 0.5, 30).reshape(5, 6))
+    plain, pixels = torch.empty(3, 3, 4, 5), torch.empty(3, 3, 4, 5).contiguous(memory_format=torch.channels_last)
+    for out in (plain, pixels):
+        NoiseStream(0, "a").fill(out, Gaussian(1.0), 0)
+    assert torch.equal(plain, pixels)
+    counts = [
+        NoisySampler(
+            model, image, Gaussian(0.3), NoiseStream(0, "a"), Hardware(device="cpu", channels_last=order)
+        ).class_counts(0, 20)
+        for order in (False, True)
+    ]
+    assert torch.equal(*counts)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
