@@ -21,6 +21,8 @@ def main(cfg: DictConfig) -> None:
 if __name__ == "__main__":
     try:
         main()
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         from certseg.pipeline.console import explain
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,3 +49,13 @@ def summaries(output):
         content = json.loads(path.read_text())
         found[path.parent.name] = {k: content[k] for k in ("figures", "class_iou", "images", "passes", "flags")}
     return found
+
+
+def readme_blocks():
+    """The text of the README's shell blocks."""
+    return "\n".join(re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S))
+
+
+def readme_commands():
+    """The README's ``python run.py`` lines without their comments."""
+    return [line.split("#")[0].strip() for line in readme_blocks().splitlines() if line.startswith("python run.py")]

@@ -187,7 +187,7 @@ def _track(tracker: Any, settings: Mapping[str, Any], results: Sequence[Result],
     try:
         tracker.log_summaries([result.entry for result in results])
         for result in results:
-            tracker.log_table(list(result.store.read().values()))
+            tracker.log_table(list(result.store.read().values()), name=f"rows/{result.entry.summary['name']}")
             tracker.log_artifact(result.entry.directory)
         tracker.log_images(pictures)
     finally:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from certseg.errors import CertsegError, ConfigError, DataError
@@ -142,3 +143,16 @@ def test_no_omegaconf_object_leaves_the_pipeline():
     walk(settings_of("attack=pgd_smoothed"))
     modes = Plan.of(settings_of("attack=pgd_smoothed")).attack.keywords
     assert not any(OmegaConf.is_config(value) for value in modes.values())
+
+
+@pytest.mark.parametrize(
+    ("choice", "extra", "plugin"), [("parallel", "joblib", "JoblibLauncher"), ("slurm", "submitit", "SlurmLauncher")]
+)
+def test_launchers_compose_and_instantiate(choice, extra, plugin, tmp_path):
+    pytest.importorskip(f"hydra_plugins.hydra_{extra}_launcher", reason=f"the extra with {extra} is not installed")
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        launcher = compose("config", [f"hydra/launcher={choice}"], return_hydra_config=True).hydra.launcher
+    own = OmegaConf.load(CONFIGS / "hydra" / "launcher" / f"{choice}.yaml")
+    assert {key: launcher[key] for key in own if key != "defaults"} == {k: own[k] for k in own if k != "defaults"}
+    options = {key: value for key, value in OmegaConf.to_container(launcher).items() if "${" not in str(value)}
+    assert type(instantiate(options)).__name__ == plugin

@@ -2,18 +2,16 @@
 
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from pipeline_runs import ROOT, readme_blocks, readme_commands
 
 from certseg.pipeline.settings import build, resolve
 from certseg.pipeline.stages import Plan
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
-BLOCKS = "\n".join(re.findall(r"```sh\n(.*?)```", README, flags=re.S))
-COMMANDS = [line.split("#")[0].strip() for line in BLOCKS.splitlines() if line.startswith("python run.py")]
+BLOCKS = readme_blocks()
+COMMANDS = readme_commands()
 
 
 def test_the_readme_has_commands():
@@ -35,7 +33,7 @@ def test_make_targets_and_choices_exist():
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^make ([a-z-]+)", BLOCKS, flags=re.M):
         assert re.search(rf"^{target}:", makefile, flags=re.M)
-    for group, choices in re.findall(r"^\| `(\w+)` \| (.*) \|$", README, flags=re.M):
+    for group, choices in re.findall(r"^\| `(\w+)` \| (.*) \|$", (ROOT / "README.md").read_text(), flags=re.M):
         for choice in re.findall(r"`([a-z0-9_]+)[` ]", choices):
             if choice not in ("torchrun",):
                 assert (ROOT / "configs" / group / f"{choice}.yaml").exists(), (group, choice)

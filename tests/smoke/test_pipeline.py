@@ -132,7 +132,7 @@ def test_a_sweep_trains_once_and_ends_in_one_table(tmp_path):
 def test_the_joblib_launcher_shares_one_training(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="the joblib extra is not installed")
     process = start(
-        tmp_path / "out", "certifier.tau=.6,.75", "hydra/launcher=joblib", cwd=tmp_path, flags=("-m",)
+        tmp_path / "out", "certifier.tau=.6,.75", "hydra/launcher=parallel", cwd=tmp_path, flags=("-m",)
     )  # fmt: skip
     status, _, err = finish(process)
     assert status == 0, err
