@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format clean
+.PHONY: help setup demo reproduce-segcertify-figure2 test check format clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z][a-z0-9-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 24
@@ -21,6 +21,9 @@ $(STAMP): pyproject.toml
 
 demo: setup  ## train on street scenes, certify and attack 20 images, print the table (minutes on 2 cores)
 	$(BIN)/python run.py experiment=demo
+
+reproduce-segcertify-figure2: setup  ## the toy study of SegCertify's paper (Fig. 2), its findings checked (about half a minute)
+	$(BIN)/python scripts/reproduce.py segcertify-figure2
 
 test: check  ## check, then run all tests
 	$(BIN)/python -m pytest

@@ -52,7 +52,7 @@ def certify(
 
 def attack(
     model: Segmenter, image: Tensor, target: Tensor, threat: Threat, method: Callable[..., AttackResult], *,
-    name: str = "image", seed: int = 0, hardware: Hardware | None = None, **options: Any,
+    name: str = "image", seed: int = 0, hardware: Hardware | None = None,
 ) -> AttackResult:  # fmt: skip
     """Attack one image without any configuration.
 
@@ -61,11 +61,10 @@ def attack(
         image: ``3 x H x W`` in [0, 1].
         target: ``H x W`` int64 labels, 255 ignored.
         threat: for example ``certseg.types.L2(0.5)``.
-        method: for example ``certseg.attacks.pgd``.
+        method: for example ``certseg.attacks.PGD(steps=40)``.
         name: of the image; with ``seed`` it determines all random numbers.
         seed: of the attack.
         hardware: as in :func:`certify`.
-        options: of the method.
 
     Raises:
         CertsegError: as :func:`certify`.
@@ -75,4 +74,4 @@ def attack(
 
     hardware = hardware or Hardware()
     stream = NoiseStream(seed, name)
-    return method(hardware.place(model), image, target, threat, stream=stream, hardware=hardware, **options)
+    return method(hardware.place(model), image, target, threat, stream=stream, hardware=hardware)

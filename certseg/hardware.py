@@ -1,5 +1,7 @@
-"""Where and how tensors are computed: device, precision, seeds, ranks, clocks. Nothing here changes what is computed,
-except ``precision``, which is part of the model that is certified and therefore part of a result's key.
+"""Where and how tensors are computed: device, precision, seeds, ranks, clocks.
+
+``precision`` is part of the model that is certified and the kind of device draws the noise, so both are part of a
+result's key. The rest changes rounding at most.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 
 import numpy as np
 import torch
@@ -20,6 +23,7 @@ import torch.distributed as dist
 from certseg.errors import ConfigError
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_PATIENCE = timedelta(hours=24)  # ranks that go on from uneven progress wait long for each other
 
 
 @dataclass(frozen=True)
@@ -32,13 +36,14 @@ class Hardware:
             ``float16`` (GPU only). The rounded network is the base classifier that gets certified.
         noise_batch: noisy copies of one image per forward pass; halved and retried when memory runs out.
         channels_last: keep image tensors and weights in channels-last order.
-        compile: wrap the network in ``torch.compile`` for sampling.
+        compile: run the network through ``torch.compile`` in certification and attack; on the CPU that needs a C++
+            compiler.
         workers: processes that load training data.
         deterministic: ask torch for bit-reproducible kernels.
         threads: CPU threads per process, null for torch's default.
 
     Raises:
-        ConfigError: a value is unknown or the machine has no such device.
+        ConfigError: a value is unknown or of the wrong type, or the machine has no such device.
     """
 
     device: str = "auto"
@@ -51,20 +56,21 @@ class Hardware:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise ConfigError("Unknown hardware.device", expected="auto, cpu or cuda", received=self.device)
+        _require("device", self.device, "auto, cpu or cuda", self.device in ("auto", "cpu", "cuda"))
+        _require("precision", self.precision, f"one of {', '.join(PRECISIONS)}", self.precision in tuple(PRECISIONS))
+        for name in ("channels_last", "compile", "deterministic"):
+            value = getattr(self, name)
+            _require(name, value, "true or false", isinstance(value, bool))
+        _require("noise_batch", self.noise_batch, "a positive integer", _is_count(self.noise_batch, 1))
+        _require("workers", self.workers, "a non-negative integer", _is_count(self.workers, 0))
+        threads = self.threads
+        _require("threads", threads, "null or a positive integer", threads is None or _is_count(threads, 1))
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ConfigError(
                 "hardware.device is cuda but torch sees no GPU", remedy="Use hardware=auto or hardware=cpu"
             )
-        if self.precision not in PRECISIONS:
-            raise ConfigError("Unknown hardware.precision", expected=", ".join(PRECISIONS), received=self.precision)
         if self.precision == "float16" and self.torch_device.type == "cpu":
             raise ConfigError("hardware.precision=float16 needs a GPU", remedy="Use bfloat16 or float32 on the CPU")
-        if not isinstance(self.noise_batch, int) or self.noise_batch < 1:
-            raise ConfigError("hardware.noise_batch must be a positive integer", received=self.noise_batch)
-        if not isinstance(self.workers, int) or self.workers < 0:
-            raise ConfigError("hardware.workers must be a non-negative integer", received=self.workers)
 
     @property
     def torch_device(self) -> torch.device:
@@ -74,10 +80,15 @@ class Hardware:
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
 
     def setup(self, seed: int) -> None:
-        """Seed every generator, set threads and determinism, and join the process group when torchrun started us."""
+        """Seed every generator, set threads and determinism, and join the process group when torchrun started us.
+
+        Raises:
+            ConfigError: ``seed`` is not a non-negative integer.
+        """
+        checked_seed(seed)
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002 - the global generator is the one mmseg's transforms use
-        torch.manual_seed(seed)
+        torch.manual_seed(seed % 2**64)
         if self.threads:
             torch.set_num_threads(self.threads)
         if self.deterministic:
@@ -89,18 +100,42 @@ class Hardware:
         else:
             _keep_freed_memory()
         if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
 
     def place(self, network: torch.nn.Module) -> torch.nn.Module:
-        """Move ``network`` to the device in eval mode, in channels-last order if asked."""
+        """Move ``network`` to the device in eval mode, in channels-last order and compiled if asked."""
         network = network.to(self.torch_device).eval()
-        return network.to(memory_format=torch.channels_last) if self.channels_last else network
+        if self.channels_last:
+            network = network.to(memory_format=torch.channels_last)
+        if self.compile and network._compiled_call_impl is None:
+            network.compile()  # in place: attributes and parameter names stay
+        return network
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """The context in which a network is sampled at ``precision``."""
         if self.precision == "float32":
             return contextlib.nullcontext()
         return torch.autocast(self.torch_device.type, dtype=PRECISIONS[self.precision])
+
+
+def checked_seed(seed: int) -> int:
+    """``seed`` if it is a non-negative integer.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not _is_count(seed, 0):
+        raise ConfigError("seed must be a non-negative integer", received=repr(seed))
+    return seed
+
+
+def _require(name: str, value: object, expected: str, holds: bool) -> None:
+    if not holds:
+        raise ConfigError(f"hardware.{name} must be {expected}", received=repr(value))
+
+
+def _is_count(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _keep_freed_memory() -> None:

@@ -1,5 +1,8 @@
 """Smoothing noise as a function of (seed, image name, purpose, sample index) alone.
 
+The samples of one stream are distinct; different streams overlap with a negligible, stated probability
+(:meth:`NoiseStream.generator`).
+
 A sample's noise does not depend on batch size, on which rank draws it or on what was drawn before, so results survive
 resuming and sharding unchanged. It does depend on the kind of device: CPU and GPU generators differ.
 """
@@ -46,12 +49,13 @@ class Gaussian:
 
     def radius(self, tau: float) -> float:
         """Radius within which a class of probability above ``tau`` keeps a probability above 1/2:
-        ``sigma * Phi^-1(tau)`` in the l2 norm (Cohen et al. 2019, Theorem 1; seed 001, Theorem 5.1).
+        ``sigma * Phi^-1(tau)`` in the l2 norm (Cohen et al. 2019, Theorem 1; seed 001, Theorem 5.1). It is 0 at
+        ``tau = 0.5``, which :meth:`threat` refuses: no perturbation is covered.
 
         Raises:
             ConfigError: ``tau`` outside [0.5, 1).
         """
-        if not 0.5 <= tau < 1.0:
+        if not (isinstance(tau, (int, float)) and 0.5 <= tau < 1.0):
             raise ConfigError("tau must lie in [0.5, 1)", received=tau, remedy="A typical value is 0.75")
         return float(self.sigma * norm.ppf(tau))
 
@@ -70,7 +74,7 @@ class NoiseStream:
     Args:
         seed: the run's seed.
         name: the image's name.
-        purpose: what the noise is for; different purposes never share noise.
+        purpose: what the noise is for; each purpose has a stream of its own.
     """
 
     seed: int
@@ -82,8 +86,13 @@ class NoiseStream:
         return NoiseStream(self.seed, self.name, purpose)
 
     def generator(self, index: int, device: torch.device) -> torch.Generator:
-        """The generator of sample ``index``. torch's CPU generator uses 32 bits of a seed; adding the index to the
-        hash keeps the first 2^32 samples of a stream distinct even so."""
+        """The generator of sample ``index``: seeded with a hash of the stream plus ``index``.
+
+        torch's CPU generator keeps the lowest 32 bits of a seed. Because the index is added to the hash, not hashed
+        with it, the first 2^32 samples of a stream are distinct all the same, with certainty, and it is this that a
+        certificate rests on. Two streams of m and n samples (two images, or two purposes of one image) have a
+        sample in common with probability below (m + n) / 2^32 on the CPU and (m + n) / 2^63 on a GPU.
+        """
         key = f"{self.seed}\0{self.name}\0{self.purpose}".encode()
         base = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big")
         return torch.Generator(device).manual_seed((base + index) % 2**63)

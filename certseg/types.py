@@ -112,6 +112,25 @@ def check_image(image: Tensor, name: str = "input") -> None:
         )
 
 
+def check_target(target: Tensor, size: tuple[int, int], num_classes: int) -> None:
+    """Raise :class:`DataError` unless ``target`` is int64 of shape ``size`` (height, width) with every value below
+    ``num_classes`` or :data:`IGNORE_INDEX`."""
+    if target.dtype != torch.int64 or tuple(target.shape) != tuple(size):
+        raise DataError(
+            "The target does not fit its image",
+            expected=f"int64 labels of shape {tuple(size)}",
+            received=f"{target.dtype} of shape {tuple(target.shape)}",
+        )
+    bad = (target != IGNORE_INDEX) & ((target < 0) | (target >= num_classes))
+    if bad.any():
+        raise DataError(
+            "The target holds labels the model does not know",
+            expected=f"0 .. {num_classes - 1} or {IGNORE_INDEX}",
+            received=target[bad].unique().tolist()[:8],
+            remedy="Check the data set's label mapping and the model's number of classes",
+        )
+
+
 @runtime_checkable
 class Segmenter(Protocol):
     """A segmentation model as attacks and certifiers see it: images in [0, 1] in, one logits tensor out.
@@ -172,6 +191,7 @@ class Certificate:
         passes: network evaluations spent.
         seconds: wall-clock parts by name (``sampling``, ``statistics``), synchronised with the device.
         flags: anything a reader of the row should know.
+        samples: noisy copies drawn, 0 for a deterministic certificate.
     """
 
     classes: Tensor
@@ -182,6 +202,7 @@ class Certificate:
     passes: Passes
     seconds: dict[str, float] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
+    samples: int = 0
 
 
 @dataclass(frozen=True)
@@ -194,7 +215,7 @@ class AttackResult:
         threat: the budget.
         predictor: the model attacked, in the words of :attr:`Certificate.predictor`; ``base`` for the network itself.
         norm: the norm of the perturbation in the threat's own norm, computed in float64.
-        votes: ``H x W`` int64, for a sampled predictor the number of votes for ``prediction``; None otherwise.
+        votes: ``K x H x W`` int32, for a sampled predictor the number of votes for each class; None otherwise.
         num_votes: number of samples voted on; 0 otherwise.
         passes: network evaluations spent.
         seconds: wall-clock parts by name.

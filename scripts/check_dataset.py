@@ -2,56 +2,57 @@
 
     python scripts/check_dataset.py dataset=camvid dataset.root=data/camvid dataset.split=val
 
-takes the settings of ``configs/dataset/<name>.yaml`` and the overrides of the main command. Prints counts, image sizes
-and the share of every class; names every missing, unreadable or inconsistent file and then exits with status 1. Exits
-with status 2 when the data set cannot be opened at all.
+takes the overrides of run.py; those of other groups play no part. Prints counts, image sizes and the share of every
+class; names every missing, unreadable or inconsistent file and then exits with status 1. Exits with status 2 when the
+command line cannot be used or the data set cannot be opened at all.
 """
 
 from __future__ import annotations
 
+import pydoc
 import sys
 from collections import Counter
 from pathlib import Path
 
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
-from hydra.utils import get_class
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from certseg.datasets.files import FileDataset
-from certseg.errors import CertsegError, ConfigError, DataError
+from certseg.errors import ConfigError, DataError
+from certseg.pipeline.console import explain
+from certseg.pipeline.settings import build
 from certseg.types import IGNORE_INDEX, SegmentationDataset
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 PIPELINE_KEYS = ("limit", "train_split", "val_split")
 
 
-def build(overrides: list[str]) -> SegmentationDataset:
+def opened(overrides: list[str]) -> SegmentationDataset:
     """The data set that the command line names, with its incomplete pairs collected instead of raised.
 
     Raises:
-        ConfigError: unknown data set or option.
+        ConfigError: no data set is named, or its settings do not fit it.
+        HydraException, OmegaConfBaseException: an override is unknown or malformed.
         CertsegError: what the data set's constructor raises.
     """
-    chosen = [f"+{entry}" if entry.startswith("dataset=") else entry for entry in overrides]
-    if not any(entry.startswith("+dataset=") for entry in chosen):
+    if not any(entry.startswith("dataset=") for entry in overrides):
         known = ", ".join(sorted(file.stem for file in (CONFIGS / "dataset").glob("*.yaml")))
-        raise ConfigError("No data set named", expected=f"dataset=<name>, one of {known}", received=" ".join(overrides))
-    try:
-        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            settings = OmegaConf.to_container(compose(overrides=chosen), resolve=True)["dataset"]
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(f"The command line cannot be used: {error}", received=" ".join(overrides)) from error
-    kind = get_class(settings.pop("_target_"))
+        received = " ".join(overrides) or "nothing"
+        raise ConfigError("No data set named", expected=f"dataset=<name>, one of {known}", received=received)
+    if flags := [entry for entry in overrides if entry.startswith("-")]:
+        raise ConfigError("Only overrides are understood here, and --help", received=" ".join(flags))
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = compose("config", overrides=overrides)
+    settings = OmegaConf.to_container(config.dataset, resolve=True, throw_on_missing=True)
     arguments = {key: value for key, value in settings.items() if key not in PIPELINE_KEYS}
-    if issubclass(kind, FileDataset):
+    kind = pydoc.locate(str(settings["_target_"]))  # None for what does not exist, which build then says
+    if isinstance(kind, type) and issubclass(kind, FileDataset):
         arguments["strict"] = False
-    return kind(**arguments)
+    return build("dataset", arguments)
 
 
 def inspect(dataset: SegmentationDataset, console: Console) -> tuple[list[str], Counter, torch.Tensor]:
@@ -95,14 +96,16 @@ def report(dataset: SegmentationDataset, sizes: Counter, pixels: torch.Tensor, c
     console.print(table)
 
 
-def main(overrides: list[str]) -> int:
-    """Check the data set that ``overrides`` name; the exit status is 0 without and 1 with problems, 2 unopened."""
+def main(arguments: list[str]) -> int:
+    """Check the data set that ``arguments`` name; the exit status is 0 without and 1 with problems, 2 unopened."""
+    if {"--help", "-h"} & set(arguments):
+        print(__doc__.strip())
+        return 0
     console = Console(soft_wrap=True)
     try:
-        dataset = build(overrides)
-    except CertsegError as error:
-        print(error, file=sys.stderr)
-        return 2
+        dataset = opened(arguments)
+    except Exception as error:
+        return explain(error)
     problems, sizes, pixels = inspect(dataset, console)
     report(dataset, sizes, pixels, console)
     for problem in problems:

@@ -1,5 +1,5 @@
 """Attacks: how far accuracy can be driven down within a threat, measured."""
 
-from certseg.attacks.pgd import Smoothing, pgd
+from certseg.attacks.pgd import PGD, Smoothing
 
-__all__ = ["Smoothing", "pgd"]
+__all__ = ["PGD", "Smoothing"]

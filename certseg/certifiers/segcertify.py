@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from certseg.certifiers.stopping import AnytimeTest, FixedTest
 from certseg.errors import ConfigError
 from certseg.hardware import Hardware, Stopwatch
 from certseg.noise import Gaussian, NoiseStream
 from certseg.sampling import NoisySampler
-from certseg.stats import CORRECTIONS, minimum_samples, rejection_threshold, upper_tail
-from certseg.types import Certificate, Segmenter, Threat, check_image
+from certseg.stats import check_correction
+from certseg.types import Certificate, Passes, Segmenter, Threat, check_image
+
+STOPPING = ("fixed", "curtailed", "anytime")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What the noisy copies of one image said; every tau, alpha and correction can be evaluated from it.
+
+    Args:
+        classes: ``H x W`` int64, the guess from the first ``n0`` samples.
+        counts: ``H x W`` int32, how often it was drawn in ``n`` fresh ones.
+        passes: network evaluations spent.
+        seconds: wall-clock parts by name.
+        flags: of the sampling.
+    """
+
+    classes: Tensor
+    counts: Tensor
+    passes: Passes
+    seconds: dict[str, float]
+    flags: tuple[str, ...] = ()
 
 
 class SegCertify:
@@ -24,16 +47,29 @@ class SegCertify:
     its proof gives only P[f_i(x + d + e) = c_i] > 1/2, so that is not claimed here.) For M images the joint
     confidence is ``1 - M * alpha``.
 
-    Algorithm 2 of the paper: guess c_i from ``n0`` samples, count it in ``n`` fresh samples, test H0: p_i <= tau for
-    all pixels of the image together.
+    Algorithm 2 of the paper: guess c_i from ``n0`` samples, count it in fresh samples, test H0: p_i <= tau for all
+    pixels of the image together.
+
+    With ``correction=kfwer`` the claim is weaker: all certified pixels but at most ``k - 1``. With
+    ``benjamini_yekutieli`` no claim is made about a single image: the expected share of wrong pixels among the
+    certified ones is at most ``alpha`` (false discovery rate).
+
+    Several certificates may be taken from the same samples, one per tau, alpha and correction. Each claim holds by
+    itself with its own probability; a claim picked because of the samples does not.
 
     Args:
         sigma: standard deviation of the noise, on the [0, 1] image scale.
-        tau: probability a certified class must exceed, in [0.5, 1).
+        tau: probability a certified class must exceed, in [0.5, 1); 0.5 tests but certifies nothing.
         n0: samples that choose the class.
-        n: fresh samples that test it.
-        alpha: family-wise error rate per image, in (0, 1).
-        correction: ``holm`` or ``bonferroni``.
+        n: fresh samples that test it; with ``stopping=anytime`` the largest number of them.
+        alpha: error rate per image, in [1e-12, 1).
+        correction: ``holm``, ``bonferroni``, ``kfwer`` or ``benjamini_yekutieli``.
+        k: of ``kfwer``.
+        stopping: ``fixed`` draws n samples. ``curtailed`` decides the same and stops as soon as no further sample can
+            change a decision. ``anytime`` tests by e-processes that may be looked at after every batch and stops when
+            further samples do not pay (:class:`certseg.certifiers.stopping.AnytimeTest`).
+        look_every: samples between two looks of ``curtailed`` and ``anytime``.
+        gain: share of the image that a further batch of ``anytime`` must be expected to certify.
 
     Raises:
         ConfigError: an argument is outside its domain.
@@ -43,30 +79,34 @@ class SegCertify:
 
     def __init__(
         self, *, sigma: float, tau: float = 0.75, n0: int = 10, n: int = 100, alpha: float = 0.001,
-        correction: str = "holm",
+        correction: str = "holm", k: int = 1, stopping: str = "fixed", look_every: int = 10, gain: float = 0.001,
     ) -> None:  # fmt: skip
-        for option, value in (("n0", n0), ("n", n)):
+        for option, value in (("n0", n0), ("n", n), ("look_every", look_every)):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ConfigError(f"certifier.{option} must be a positive integer", received=value)
-        if not 0.0 < alpha < 1.0:
-            raise ConfigError("certifier.alpha must lie inside (0, 1)", received=alpha)
-        if correction not in CORRECTIONS:
+        if not (isinstance(alpha, (int, float)) and 1e-12 <= alpha < 1.0):
             raise ConfigError(
-                "Unknown certifier.correction", expected=" or ".join(sorted(CORRECTIONS)), received=correction
-            )
+                "certifier.alpha must lie in [1e-12, 1)", received=alpha, remedy="The papers use 0.001"
+            )  # below, 1 - alpha cannot be told from certainty
+        if stopping not in STOPPING:
+            raise ConfigError("Unknown certifier.stopping", expected=", ".join(STOPPING), received=stopping)
+        if not (isinstance(gain, (int, float)) and 0.0 <= gain < 1.0):
+            raise ConfigError("certifier.gain must be a share of the image in [0, 1)", received=gain)
+        check_correction(correction, alpha, k)
+        if k != 1 and correction != "kfwer":
+            raise ConfigError("certifier.k belongs to certifier.correction=kfwer", received=f"{correction}, k={k}")
         self.noise = Gaussian(sigma)
-        self.tau, self.n0, self.n, self.alpha, self.correction = tau, n0, n, alpha, correction
+        self.tau, self.n0, self.n, self.alpha, self.correction, self.k = tau, n0, n, alpha, correction, k
+        self.stopping, self.look_every, self.gain = stopping, look_every, gain
         self.radius = self.noise.radius(tau)
-        self._p_values = upper_tail(n, tau)
+        if stopping == "anytime":
+            self.test = AnytimeTest(tau, alpha, n, correction, look_every, gain)
+        else:
+            self.test = FixedTest(tau, alpha, n, correction, k, look_every if stopping == "curtailed" else None)
 
     @property
     def threat(self) -> Threat:
-        """The perturbations the certificate holds for: an l2 ball of radius R."""
-        if self.radius == 0.0:
-            raise ConfigError(
-                "certifier.tau=0.5 certifies the radius 0, which is no certificate",
-                remedy="Choose tau above 0.5, for example 0.75",
-            )
+        """The perturbations the certificate holds for: a ball of radius R in the noise's norm."""
         return self.noise.threat(self.radius)
 
     @property
@@ -75,15 +115,56 @@ class SegCertify:
         return f"smoothed({self.noise})"
 
     @property
+    def confidence(self) -> float:
+        """Probability with which the claim about one image holds; 0 where none is made about single images."""
+        return 0.0 if self.correction == "benjamini_yekutieli" else 1.0 - self.alpha
+
+    @property
+    def tolerated(self) -> int | None:
+        """Certified pixels of an image that may be wrong within the claim; None without a claim about an image."""
+        return None if self.correction == "benjamini_yekutieli" else self.k - 1
+
+    @property
+    def claim(self) -> str | None:
+        """What is guaranteed, in words, where it is not the usual statement about every certified pixel."""
+        if self.correction == "benjamini_yekutieli":
+            return (
+                "No statement about a single image: the expected share of wrong pixels among the certified ones is at "
+                f"most {self.alpha:g} (false discovery rate)"
+            )
+        if self.k > 1:
+            return (
+                f"for all certified pixels but at most {self.k - 1} and every {self.threat.norm} perturbation of norm "
+                f"≤ R the class of `{self.predictor}` does not change"
+            )
+        return None
+
+    @property
     def settings(self) -> dict[str, object]:
-        """Everything that decides the result."""
-        names = ("tau", "n0", "n", "alpha", "correction")
+        """Everything that decides the result and is not at a default that switches it off."""
+        names = ["tau", "n0", "n", "alpha", "correction"]
+        names += ["k"] if self.correction == "kfwer" else []
+        names += {"fixed": [], "curtailed": ["stopping", "look_every"]}.get(
+            self.stopping, ["stopping", "look_every", "gain"]
+        )
         return {"sigma": self.noise.sigma, **{name: getattr(self, name) for name in names}}
 
+    @property
+    def samples_identity(self) -> dict[str, object] | None:
+        """What decides :meth:`sample`, None where the samples drawn depend on the decisions."""
+        if self.stopping != "fixed":
+            return None
+        return {"noise": str(self.noise), "sigma": self.noise.sigma, "n0": self.n0, "n": self.n}
+
     def check(self, num_pixels: int) -> None:
-        """Raise :class:`ConfigError` if no pixel of an image of ``num_pixels`` could ever be certified with this n."""
-        if self._p_values[-1] > self.alpha / num_pixels:
-            needed = minimum_samples(self.tau, self.alpha, num_pixels)
+        """Raise :class:`ConfigError` if no pixel of an image of ``num_pixels`` could ever be certified."""
+        if self.radius == 0.0:
+            raise ConfigError(
+                "certifier.tau=0.5 certifies the radius 0, which is no certificate",
+                remedy="Choose tau above 0.5, for example 0.75",
+            )
+        needed = self.test.samples_needed(num_pixels)
+        if self.n < needed:
             raise ConfigError(
                 f"certifier.n={self.n} cannot certify a single pixel of an image of {num_pixels} pixels at "
                 f"tau={self.tau:g}, alpha={self.alpha:g}",
@@ -109,30 +190,59 @@ class SegCertify:
             DataError: the image is not in [0, 1].
             ModelError: the model returned NaN, infinite or misshapen logits.
         """
+        if self.samples_identity is not None:
+            return self.from_samples(self.sample(segmenter, image, stream=stream, hardware=hardware))
         check_image(image, stream.name)
-        threat = self.threat
+        self.check(image.shape[-2] * image.shape[-1])
+        watch = Stopwatch(hardware.torch_device)
+        sampler = NoisySampler(segmenter, image, self.noise, stream, hardware)
+        with watch("sampling"):
+            classes = sampler.class_counts(0, self.n0).argmax(dim=0)
+            certified, drawn = self.test.certify(sampler, classes, self.n0)
+        return self._certificate(classes, certified, drawn, sampler.passes, watch.seconds, tuple(sorted(sampler.flags)))
+
+    def sample(self, segmenter: Segmenter, image: Tensor, *, stream: NoiseStream, hardware: Hardware) -> Samples:
+        """The sampling of :meth:`certify` alone; arguments and errors as there.
+
+        Raises:
+            ConfigError: ``stopping`` is not ``fixed``.
+        """
+        if self.samples_identity is None:
+            raise ConfigError("Samples can be kept only with certifier.stopping=fixed", received=self.stopping)
+        check_image(image, stream.name)
         self.check(image.shape[-2] * image.shape[-1])
         watch = Stopwatch(hardware.torch_device)
         sampler = NoisySampler(segmenter, image, self.noise, stream, hardware)
         with watch("sampling"):
             classes = sampler.class_counts(0, self.n0).argmax(dim=0)
             counts = sampler.agreement(classes, self.n0, self.n)
-        with watch("statistics"):
-            certified = self.decide(counts)
-        return Certificate(
-            classes=classes.cpu(), certified=certified.cpu(), threat=threat, predictor=self.predictor,
-            confidence=1.0 - self.alpha, passes=sampler.passes, seconds=watch.seconds,
-            flags=tuple(sorted(sampler.flags)),
-        )  # fmt: skip
+        return Samples(classes.cpu(), counts.cpu(), sampler.passes, watch.seconds, tuple(sorted(sampler.flags)))
 
     def decide(self, counts: Tensor) -> Tensor:
-        """The pixels whose hypothesis ``p <= tau`` is rejected.
+        """The pixels (``H x W`` bool) certified by ``counts`` (``H x W`` integers) out of ``n`` fresh samples.
 
-        Args:
-            counts: ``H x W`` integers, how often the guessed class was drawn in ``n`` fresh samples.
-
-        Returns:
-            ``H x W`` bool.
+        Raises:
+            ConfigError: ``stopping=anytime``, whose decisions are made on the way.
         """
-        histogram = torch.bincount(counts.flatten(), minlength=self.n + 1).cpu().numpy().astype(np.int64)
-        return counts >= rejection_threshold(histogram, self._p_values, self.alpha, self.correction)
+        if not isinstance(self.test, FixedTest):
+            raise ConfigError("Counts alone do not decide with certifier.stopping=anytime")
+        return self.test.decide(counts)
+
+    def from_samples(self, samples: Samples) -> Certificate:
+        """The certificate that :meth:`certify` gives for an image with these samples."""
+        watch = Stopwatch(torch.device("cpu"))
+        self.check(samples.counts.numel())
+        with watch("statistics"):
+            certified = self.decide(samples.counts)
+        return self._certificate(
+            samples.classes, certified, self.n, samples.passes, samples.seconds | watch.seconds, samples.flags
+        )
+
+    def _certificate(
+        self, classes: Tensor, certified: Tensor, drawn: int, passes: Passes, seconds: dict[str, float],
+        flags: tuple[str, ...],
+    ) -> Certificate:  # fmt: skip
+        return Certificate(
+            classes=classes.cpu(), certified=certified.cpu(), threat=self.threat, predictor=self.predictor,
+            confidence=self.confidence, passes=passes, seconds=seconds, flags=flags, samples=self.n0 + drawn,
+        )  # fmt: skip

@@ -4,14 +4,16 @@ from certseg.datasets.ade20k import ADE20K
 from certseg.datasets.camvid import CamVid
 from certseg.datasets.cityscapes import Cityscapes
 from certseg.datasets.coco_stuff10k import COCOStuff10k
-from certseg.datasets.folder import Folder
+from certseg.datasets.folder import IMAGE_SUFFIXES, Folder
 from certseg.datasets.pascal_context import PascalContext
+from certseg.datasets.reading import image_pixels, read_image
 from certseg.datasets.streets import Streets
 from certseg.datasets.view import View, evenly_spaced
 from certseg.datasets.voc2012 import VOC2012
 
 __all__ = [
     "ADE20K",
+    "IMAGE_SUFFIXES",
     "VOC2012",
     "COCOStuff10k",
     "CamVid",
@@ -21,4 +23,6 @@ __all__ = [
     "Streets",
     "View",
     "evenly_spaced",
+    "image_pixels",
+    "read_image",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from certseg.datasets.files import FileDataset, Origin, checked_split, match_folders, require
+from certseg.datasets.files import FileDataset, Origin, checked_root, checked_split, match_folders, require
 from certseg.datasets.reading import LabelCoding
 
 CLASS_NAMES = (
@@ -44,7 +44,7 @@ class CamVid(FileDataset):
         size: Sequence[int] | None = None,
         strict: bool = True,
     ):
-        folder = Path(root).expanduser()
+        folder = checked_root(root)
         require(folder, ORIGIN, folder)
         checked_split(split, ("train", "val", "test"), ORIGIN.title)
         images = require(folder / split / "images", ORIGIN, folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections import Counter
@@ -9,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from certseg.datasets.content import file_digests
 from certseg.datasets.reading import LabelCoding, read_image, read_label, resized, to_sample
 from certseg.errors import ConfigError, DataError
 from certseg.types import Sample
@@ -66,6 +68,20 @@ def checked_size(size: Sequence[int] | None) -> tuple[int, int] | None:
             "dataset.size is no image size", expected="null or [height, width] in pixels", received=repr(size)
         )
     return values
+
+
+def checked_root(root: str | Path) -> Path:
+    """The folder that ``dataset.root`` names, with ``~`` replaced.
+
+    Raises:
+        ConfigError: it is no path.
+    """
+    if not isinstance(root, (str, Path)) or not str(root):
+        raise ConfigError(
+            "dataset.root is not set", expected="the folder of the data set", received=repr(root),
+            remedy="Set dataset.root=<folder>",
+        )  # fmt: skip
+    return Path(root).expanduser()
 
 
 def checked_split(split: str, known: Iterable[str], title: str) -> str:
@@ -230,10 +246,19 @@ class FileDataset:
         return tuple(pair.name for pair in self.pairs)
 
     def fingerprint(self) -> str:
-        """Hex digest over names, byte sizes of the files, and every setting that changes pixels or labels.
+        """Hex digest over names, the files' contents, and every setting that changes pixels or labels.
 
-        It stays when the folder moves. A file replaced by another of exactly the same length goes unnoticed.
+        It stays when the folder moves. The files are read when it is first asked for (what of long files, says
+        :mod:`certseg.datasets.content`); later changes show in a new object.
+
+        Raises:
+            DataError: a file cannot be read.
         """
-        files = [[pair.name, pair.image.stat().st_size, pair.label.stat().st_size] for pair in self.pairs]
+        return self._fingerprint
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
+        contents = file_digests(file for pair in self.pairs for file in (pair.image, pair.label))
+        files = [[pair.name, *contents[2 * i : 2 * i + 2]] for i, pair in enumerate(self.pairs)]
         coding = [self.coding.num_classes, self.coding.ignore, self.coding.first]
         return digest(self.name, self.split, self.size, coding, self.class_names, files)

@@ -6,7 +6,7 @@ import colorsys
 from collections.abc import Sequence
 from pathlib import Path
 
-from certseg.datasets.files import FileDataset, Origin, match_folders, require
+from certseg.datasets.files import FileDataset, Origin, checked_root, match_folders, require
 from certseg.datasets.reading import LabelCoding
 from certseg.errors import ConfigError, DataError
 from certseg.types import IGNORE_INDEX
@@ -53,7 +53,7 @@ class Folder(FileDataset):
     ):
         names = _class_names(class_names, num_classes)
         ignore = _ignored(ignore_index, reduce_zero_label)
-        base = Path(root).expanduser()
+        base = checked_root(root)
         require(base, ORIGIN, base)
         folder = base if split is None else base / str(split)
         if not folder.is_dir():

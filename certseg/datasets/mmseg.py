@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from certseg.datasets.files import FileDataset, Origin, Pair, checked_split, missing_files, require
+from certseg.datasets.files import FileDataset, Origin, Pair, checked_root, checked_split, missing_files, require
 from certseg.datasets.reading import LabelCoding
 from certseg.types import IGNORE_INDEX
 
@@ -62,7 +62,7 @@ class LibraryDataset(FileDataset):
     """
 
     def __init__(self, layout: Layout, root: str | Path, split: str, size: Sequence[int] | None, strict: bool):
-        folder = Path(root).expanduser()
+        folder = checked_root(root)
         require(folder, layout.origin, folder)
         checked_split(split, layout.splits, layout.origin.title)
         pairs: list[Pair] = []

@@ -81,6 +81,19 @@ def read_image(file: Path) -> np.ndarray:
     return np.asarray(picture.convert("RGB"))
 
 
+def image_pixels(file: Path) -> int:
+    """Number of pixels of an image file, from its header.
+
+    Raises:
+        DataError: it is no image.
+    """
+    try:
+        with Image.open(file) as picture:
+            return picture.width * picture.height
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"Image file {file} cannot be read", received=f"{type(error).__name__}: {error}") from error
+
+
 def read_label(file: Path) -> np.ndarray:
     """``H x W`` values as they are in the file; a palette image gives its indices, not its colours.
 

@@ -19,7 +19,12 @@ from certseg.types import AttackResult, Sample, Segmenter, Threat
 
 
 class Attack(Protocol):
-    """A function from a model, an image, its labels and a threat to the worst image it found."""
+    """From a model, an image, its labels and a threat to the worst image it found.
+
+    ``predictor`` is the model attacked, in the words of the certificates it is to be compared with.
+    """
+
+    predictor: str
 
     def __call__(
         self, segmenter: Segmenter, image: Tensor, target: Tensor, threat: Threat, *, stream: NoiseStream,
@@ -35,7 +40,6 @@ class AttackStage:
         name: the attack's name in tables.
         attack: the attack.
         threat: its budget.
-        predictor: the model attacked, in the words of the certificates it is to be compared with.
         segmenter: the network.
         class_names: of the data set.
         settings: what a reader of the summary should know of the attack.
@@ -46,11 +50,11 @@ class AttackStage:
     kind = "attack"
 
     def __init__(
-        self, name: str, attack: Attack, threat: Threat, predictor: str, segmenter: Segmenter,
-        class_names: Sequence[str], *, settings: Mapping[str, object], seed: int, hardware: Hardware,
+        self, name: str, attack: Attack, threat: Threat, segmenter: Segmenter, class_names: Sequence[str], *,
+        settings: Mapping[str, object], seed: int, hardware: Hardware,
     ) -> None:  # fmt: skip
         self.name = name
-        self._attack, self._threat, self._predictor, self._segmenter = attack, threat, predictor, segmenter
+        self._attack, self._threat, self._predictor, self._segmenter = attack, threat, attack.predictor, segmenter
         self._class_names, self._settings = class_names, dict(settings)
         self._seed, self._hardware = seed, hardware
 
@@ -75,7 +79,7 @@ class AttackStage:
             "adversarial": (result.adversarial * 255).round().byte().numpy(),  # for pictures only: it is rounded
         }
         if result.votes is not None:
-            maps["votes"] = result.votes.numpy().astype(np.int32)
+            maps["votes"] = result.votes.numpy()
             maps["num_votes"] = np.asarray(result.num_votes)
         return row, maps
 

@@ -9,44 +9,85 @@ from operator import add
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from certseg.evaluation.loop import Maps, Row, by_class, image_mean
+from certseg.certifiers import Samples
+from certseg.evaluation.loop import Maps, Row, Store, by_class, image_mean
 from certseg.hardware import Hardware
 from certseg.metrics import CertifiedCounts, ClassCounts, worst_case_miou
 from certseg.noise import NoiseStream
-from certseg.types import Certificate, Sample, Segmenter, Threat
+from certseg.types import Certificate, Passes, Sample, Segmenter, Threat
 
 
 class Certifier(Protocol):
-    """What this stage needs of a certifier."""
+    """What this stage needs of a certifier.
+
+    ``claim`` words the guarantee where it is not the usual one; ``tolerated`` is the number of certified pixels of an
+    image that may be wrong within it, None where nothing is claimed about single images. A certifier whose samples can
+    be kept also has ``samples_identity``, ``sample`` and ``from_samples``
+    (:class:`certseg.certifiers.SegCertify`).
+    """
 
     name: str
     threat: Threat
     predictor: str
     settings: dict[str, object]
+    claim: str | None
+    tolerated: int | None
 
     def certify(self, segmenter: Segmenter, image: Tensor, *, stream: NoiseStream, hardware: Hardware) -> Certificate:
         """Certify one image."""
 
 
 class CertificationStage:
-    """Certify every image."""
+    """Certify every image.
+
+    Args:
+        certifier: the certifier.
+        segmenter: the network.
+        class_names: of the data set.
+        seed: of the run.
+        hardware: of the run.
+        samples: where the samples of each image are kept and found again, so that another tau, alpha or correction
+            needs no forward pass; None keeps none.
+    """
 
     kind = "certifier"
 
     def __init__(
-        self, certifier: Certifier, segmenter: Segmenter, class_names: Sequence[str], *, seed: int, hardware: Hardware
-    ) -> None:
+        self, certifier: Certifier, segmenter: Segmenter, class_names: Sequence[str], *, seed: int, hardware: Hardware,
+        samples: Store | None = None,
+    ) -> None:  # fmt: skip
         self.name = certifier.name
         self._certifier, self._segmenter, self._class_names = certifier, segmenter, class_names
         self._seed, self._hardware = seed, hardware
+        self._samples = samples
+        self._known = samples.read() if samples is not None else {}
+
+    def _certify(self, sample: Sample) -> Certificate:
+        options = {"stream": NoiseStream(self._seed, sample.name), "hardware": self._hardware}
+        if self._samples is None:
+            return self._certifier.certify(self._segmenter, sample.image, **options)
+        row = self._known.get(sample.name)
+        if row is not None:
+            maps = self._samples.load_map(sample.name)
+            kept = Samples(
+                torch.from_numpy(maps["classes"].astype(np.int64)), torch.from_numpy(maps["counts"].astype(np.int32)),
+                Passes(**row["passes"]), row["seconds"], tuple(row["flags"]),
+            )  # fmt: skip
+            return self._certifier.from_samples(kept)
+        drawn = self._certifier.sample(self._segmenter, sample.image, **options)
+        self._samples.save_map(sample.name, classes=drawn.classes.numpy(), counts=drawn.counts.numpy())
+        self._samples.append(
+            {"image": sample.name, "figures": {}, "counts": {}, "seconds": drawn.seconds,
+             "passes": asdict(drawn.passes), "flags": list(drawn.flags)}
+        )  # fmt: skip
+        return self._certifier.from_samples(drawn)
 
     def run(self, sample: Sample) -> tuple[Row, Maps]:
         """The certificate of one image, counted against its labels."""
-        certificate = self._certifier.certify(
-            self._segmenter, sample.image, stream=NoiseStream(self._seed, sample.name), hardware=self._hardware
-        )
+        certificate = self._certify(sample)
         num_classes = len(self._class_names)
         certified = CertifiedCounts.from_maps(certificate.classes, certificate.certified, sample.target, num_classes)
         prediction = ClassCounts.from_maps(certificate.classes, sample.target, num_classes)
@@ -57,6 +98,7 @@ class CertificationStage:
                 "prediction_accuracy": prediction.accuracy(),
                 "radius": certificate.threat.radius,
                 "confidence": certificate.confidence,
+                "samples": certificate.samples,
             },
             "counts": {"certified": certified.to_json(), "prediction": prediction.to_json()},
             "seconds": certificate.seconds,
@@ -79,6 +121,8 @@ class CertificationStage:
             "predictor": self._certifier.predictor,
             "threat": {"norm": threat.norm, "radius": threat.radius},
             "confidence": min(row["figures"]["confidence"] for row in rows),
+            "claim": self._certifier.claim,
+            "tolerated": self._certifier.tolerated,
             "figures": {
                 "certified_accuracy/image_mean": image_mean(rows, "certified_accuracy"),
                 "certified_accuracy/pooled": certified.accuracy(),
@@ -87,6 +131,7 @@ class CertificationStage:
                 "prediction_miou/pooled": prediction.miou(),
                 "certified_miou/pooled": as_map.miou(),
                 "worst_case_miou/pooled": worst_case_miou(certified),
+                "samples/image_mean": image_mean(rows, "samples"),
             },
             "class_iou": {
                 "certified": by_class(self._class_names, as_map.iou()),

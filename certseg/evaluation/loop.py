@@ -48,19 +48,22 @@ class Store(Protocol):
     def save_map(self, name: str, **arrays: np.ndarray) -> object:
         """Store the maps of one image."""
 
+    def load_map(self, name: str) -> Maps:
+        """The maps of one image."""
+
 
 def evaluate(
     stage: Stage, dataset: SegmentationDataset, store: Store, *, on_image: Callable[[str], None] | None = None
 ) -> dict[str, Any] | None:
     """Run ``stage`` on the images of ``dataset`` that have no row yet and summarise the rows of all of them.
 
-    Under torchrun every rank takes its share of the images and rank 0 returns the summary of all; others return None.
+    Under torchrun every rank takes its share of these images and rank 0 returns the summary of all; others return None.
 
     Args:
         stage: what to do with an image.
         dataset: the images, each with a name of its own.
         store: finished rows; shared by all ranks.
-        on_image: told the name of every image of this rank when it is finished or was before.
+        on_image: told the name of every image of this rank when it is finished.
 
     Raises:
         DataError: two images share a name.
@@ -70,14 +73,14 @@ def evaluate(
     if len(set(names)) != len(names):
         raise DataError("Image names of a data set must differ", received=f"{len(names) - len(set(names))} repeated")
     finished = store.read()
-    for index in range(rank(), len(names), world_size()):
-        name = names[index]
-        if name not in finished:
-            row, maps = stage.run(dataset[index])
-            store.save_map(name, **maps)
-            store.append({"image": name, **row})
+    barrier()  # every rank has seen the same rows before one adds to them
+    waiting = [index for index, name in enumerate(names) if name not in finished]
+    for index in waiting[rank() :: world_size()]:
+        row, maps = stage.run(dataset[index])
+        store.save_map(names[index], **maps)
+        store.append({"image": names[index], **row})
         if on_image is not None:
-            on_image(name)
+            on_image(names[index])
     barrier()
     if rank() != 0:
         return None

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from certseg.errors import DataError
-from certseg.types import IGNORE_INDEX
+from certseg.types import IGNORE_INDEX, check_target
 
 
 def labelled(target: Tensor, num_classes: int) -> Tensor:
@@ -18,17 +17,8 @@ def labelled(target: Tensor, num_classes: int) -> Tensor:
     Raises:
         DataError: a label is neither below ``num_classes`` nor :data:`IGNORE_INDEX`.
     """
-    mask = target != IGNORE_INDEX
-    values = target[mask]
-    if values.numel() and not (int(values.min()) >= 0 and int(values.max()) < num_classes):
-        bad = sorted({int(v) for v in values.unique() if not 0 <= int(v) < num_classes})
-        raise DataError(
-            "The target holds labels the model does not know",
-            expected=f"0 .. {num_classes - 1} or {IGNORE_INDEX}",
-            received=bad[:8],
-            remedy="Check the data set's label mapping and the model's number of classes",
-        )
-    return mask
+    check_target(target, target.shape, num_classes)
+    return target != IGNORE_INDEX
 
 
 def class_histogram(values: Tensor, num_classes: int) -> np.ndarray:

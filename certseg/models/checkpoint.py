@@ -6,7 +6,6 @@ of mmsegmentation (``backbone.*``, ``decode_head.*`` under ``state_dict``) are r
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pickle
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from certseg.errors import CheckpointError
+from certseg.models.files import first_line, replacing
 
 FORMAT = "certseg/1"
 _SHOWN = 3
@@ -40,19 +40,12 @@ def save_checkpoint(path: str | os.PathLike, segmenter: nn.Module, meta: Mapping
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"The meta data for {path} are not plain JSON ({error})") from error
     weights = {key: value.detach().cpu() for key, value in segmenter.state_dict().items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        with replacing(path) as file:
             torch.save({"format": FORMAT, "meta": meta, "state_dict": weights}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except OSError as error:
         raise CheckpointError(f"Cannot write the checkpoint {path} ({error})") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def load_checkpoint(segmenter: nn.Module, path: str | os.PathLike, *, trust: bool = False) -> dict:
@@ -94,7 +87,7 @@ def _read(path: Path, trust: bool) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a broken or hostile file provokes
         if not _needs_code(error):
-            raise CheckpointError(f"The checkpoint {path} is corrupt ({_first_line(error)})") from error
+            raise CheckpointError(f"The checkpoint {path} is corrupt ({first_line(error)})") from error
         if not trust:
             raise CheckpointError(
                 f"The checkpoint {path} cannot be read safely: it holds Python objects that run code when loaded",
@@ -103,17 +96,13 @@ def _read(path: Path, trust: bool) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=False)
     except Exception as error:
-        raise CheckpointError(f"The checkpoint {path} cannot be unpickled ({_first_line(error)})") from error
+        raise CheckpointError(f"The checkpoint {path} cannot be unpickled ({first_line(error)})") from error
 
 
 def _needs_code(error: Exception) -> bool:
     """Whether the safe reader refused an object, as opposed to not understanding the file."""
     refusals = ("GLOBAL", "Can only build", "Can only create", "Trying to call reduce", "Trying to instantiate")
     return isinstance(error, pickle.UnpicklingError) and any(text in str(error) for text in refusals)
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
 
 
 def _foreign_names(weights: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:

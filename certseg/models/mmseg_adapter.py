@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -29,7 +30,7 @@ class MMSegSegmenter(nn.Module):
         config: a model config in mmsegmentation's form, or the name of a config shipped with mmsegmentation, with or
             without ``.py``, such as ``upernet/upernet_r50_4xb2-40k_cityscapes-512x1024``. Pretrained weights named in
             it are not fetched.
-        name: how results call the model.
+        name: how results and their folders call the model: letters, digits, ``.``, ``_`` and ``-``.
         scales: the network sees the image at ``round(scale * H) x round(scale * W)`` for each scale; the logits are
             resized back bilinearly.
         flip: also run each scale mirrored left to right.
@@ -59,7 +60,7 @@ class MMSegSegmenter(nn.Module):
         overrides: Mapping | None = None,
     ):
         super().__init__()
-        _check_arguments(num_classes, scales, inference)
+        _check_arguments(num_classes, name, scales, inference)
         self.num_classes = num_classes
         self.name = name
         self.scales = tuple(float(scale) for scale in scales)
@@ -198,9 +199,15 @@ class MMSegSegmenter(nn.Module):
             )
 
 
-def _check_arguments(num_classes: int, scales: Sequence[float], inference: str) -> None:
+def _check_arguments(num_classes: int, name: str, scales: Sequence[float], inference: str) -> None:
     if not isinstance(num_classes, int) or num_classes < 2:
         raise ConfigError("A segmentation model needs at least two classes", received=f"num_classes {num_classes!r}")
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ConfigError(
+            "model.name must be a plain word, for it becomes a folder",
+            expected="letters, digits, '.', '_' and '-', the first a letter or digit",
+            received=repr(name),
+        )
     if isinstance(scales, str) or not isinstance(scales, Sequence) or not scales:
         raise ConfigError("model.scales must be a non-empty list", expected="such as [0.5]", received=scales)
     if not all(isinstance(scale, (int, float)) and 0 < scale <= 8 for scale in scales):

@@ -51,7 +51,7 @@ def model_config(config: Mapping | str, overrides: Mapping | None) -> dict:
     model = _shipped_model(config) if isinstance(config, str) else plain(config)
     if not overrides:
         return model
-    with _quiet_import():
+    with quiet_import():
         from mmengine.config import Config
     merged = Config({"model": model})
     try:
@@ -72,7 +72,7 @@ def _shipped_model(name: str) -> dict:
             expected=f"one of its {len(names)} configs, for example {' or '.join(close) or names[0]}",
             remedy="certseg.models.shipped_configs() lists them",
         )
-    with _quiet_import():
+    with quiet_import():
         from mmengine.config import Config
 
         content = Config.fromfile(_config_root() / f"{name}.py", import_custom_modules=False).to_dict()
@@ -125,7 +125,7 @@ def _initialise(network: nn.Module) -> None:
 
 @functools.cache
 def _registry() -> tuple[Any, type, type]:
-    with _quiet_import():
+    with quiet_import():
         import mmseg.models  # noqa: F401 - registers the networks
         from mmengine.config import ConfigDict
         from mmengine.registry import DefaultScope
@@ -148,9 +148,9 @@ def data_samples(labels: Tensor, needs_edges: bool) -> list:
 
 
 @contextlib.contextmanager
-def _quiet_import() -> Iterator[None]:
-    """Hide what the libraries say on import about compiled operators that certseg does not use."""
-    with warnings.catch_warnings():
+def quiet_import() -> Iterator[None]:
+    """Hide what the libraries print and warn on import about packages and operators that certseg does not use."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.filterwarnings("ignore")
         yield
 
@@ -164,8 +164,7 @@ def _quiet() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.filterwarnings("ignore")
+        with quiet_import():
             yield
     finally:
         logger.setLevel(level)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import time
@@ -14,13 +13,15 @@ from typing import Any
 import numpy as np
 import yaml
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from certseg.datasets import evenly_spaced
 from certseg.errors import CertsegError, ConfigError
 from certseg.evaluation import check_bracket, evaluate
-from certseg.hardware import Hardware, rank
+from certseg.hardware import Hardware, rank, world_size
 from certseg.pipeline.console import explain, progress, say
+from certseg.pipeline.deployment import certify_pictures, pictures_of
 from certseg.pipeline.keys import evaluation_identity, key
 from certseg.pipeline.network import Network, build_dataset, obtain
 from certseg.pipeline.provenance import provenance
@@ -32,6 +33,7 @@ from certseg.reporting import (
     RowStore,
     console_summary,
     picture,
+    read_json,
     safe_name,
     write_json_atomic,
     write_report,
@@ -39,6 +41,7 @@ from certseg.reporting import (
 from certseg.types import SegmentationDataset
 
 RESULT_FILE = "result.json"
+FAILURE_FILE = "failed.json"
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,23 @@ class Result:
 
 
 def run_job(cfg: DictConfig) -> None:
-    """Run one Hydra job; what a user can mend becomes one line and exit status 2."""
+    """Run one Hydra job; what a user can mend becomes one line and exit status 2.
+
+    A job of a sweep leaves its error in its folder for the sweep's report and lets the other jobs run.
+    """
+    hydra = HydraConfig.get()
+    directory, overrides = Path(hydra.runtime.output_dir), list(hydra.overrides.task)
+    is_sweep = hydra.mode == RunMode.MULTIRUN
     try:
-        run(cfg, Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().overrides.task)
-    except CertsegError as error:
-        sys.exit(explain(error))
+        run(cfg, directory, overrides)
+    except Exception as error:
+        if not is_sweep and not isinstance(error, CertsegError):
+            raise
+        status = explain(error)
+        if not is_sweep:
+            sys.exit(status)
+        message = " ".join(str(error).split()) or type(error).__name__
+        write_json_atomic(directory / FAILURE_FILE, {"overrides": overrides, "error": message, "status": status})
 
 
 def run(cfg: DictConfig, directory: Path, overrides: Sequence[str] = ()) -> Path | None:
@@ -66,7 +81,7 @@ def run(cfg: DictConfig, directory: Path, overrides: Sequence[str] = ()) -> Path
         overrides: what was changed on the command line, for the report.
 
     Returns:
-        The report's path; None on ranks other than 0.
+        The report's path; None on ranks other than 0 and where ``input`` names pictures instead of a data set.
 
     Raises:
         CertsegError: anything a user can mend.
@@ -81,8 +96,16 @@ def run(cfg: DictConfig, directory: Path, overrides: Sequence[str] = ()) -> Path
     dataset = evenly_spaced(whole, settings["dataset"]["limit"])
     plan.check(dataset[0].target.numel())
     folder = Path(settings["output"]) / whole.name
-    wandb = {"project": tracker.project, "mode": tracker.mode} if tracker.project else None
-    network = obtain(settings, len(whole.class_names), hardware, folder, wandb)
+    if rank() == 0:
+        tracker.check()
+    pictures = pictures_of(settings["input"], plan.certifier) if settings["input"] is not None else []
+    network = obtain(settings, len(whole.class_names), hardware, folder, tracker.training_options())
+    if pictures:
+        certify_pictures(
+            pictures, plan.certifier, network, whole.class_names, whole.palette, seed=settings["seed"],
+            hardware=hardware, directory=directory / "pictures",
+        )  # fmt: skip
+        return None
     results = _evaluate(settings, plan, network, whole, dataset, hardware, folder)
     if rank() != 0:
         return None
@@ -95,8 +118,8 @@ def run(cfg: DictConfig, directory: Path, overrides: Sequence[str] = ()) -> Path
         entries=entries, pictures=pictures, context=context,
     )  # fmt: skip
     _remember(directory, network.label, entries, overrides)
-    _track(tracker, settings, results, pictures)
     console_summary(entries, report=report, seconds=seconds)
+    _track(tracker, settings, results, dataset.names(), pictures)
     return report
 
 
@@ -105,19 +128,38 @@ def _evaluate(
     dataset: SegmentationDataset, hardware: Hardware, folder: Path,
 ) -> list[Result]:  # fmt: skip
     results = []
-    for job in plan.jobs(network.segmenter, whole.class_names, hardware):
-        identity = evaluation_identity(
-            settings, network.identity, whole.fingerprint(), job.identity, hardware if job.is_sampled else None
-        )
+    fingerprint = whole.fingerprint()
+    subject = key({"network": network.identity, "data": fingerprint})
+
+    def identity_of(stage: Mapping[str, Any], is_sampled: bool) -> dict[str, Any]:
+        return evaluation_identity(settings, network.identity, fingerprint, stage, hardware if is_sampled else None)
+
+    samples = None
+    if plan.samples_identity is not None:  # shared by every tau, alpha and correction
+        identity = identity_of({"samples": plan.samples_identity}, True)
+        samples = RowStore(folder / network.label / f"samples-{key(identity)}", identity=identity)
+    for job in plan.jobs(network.segmenter, whole.class_names, hardware, samples):
+        identity = identity_of(job.identity, job.is_sampled)
         directory = folder / network.label / f"{job.stage.name}-{key(identity)}"
         store = RowStore(directory, identity=identity)
+        before = len(store.read())
+        started = time.perf_counter()
         result = _run_stage(job, dataset, store)
         if result is not None:
+            result["subject"] = subject
             write_json_atomic(directory / "summary.json", result)
-            (directory / "config.yaml").write_text(yaml.safe_dump(dict(settings), sort_keys=False))
-            write_json_atomic(directory / "run.json", provenance(hardware))
+            if len(store.read()) > before:
+                _remember_computation(directory, settings, hardware, time.perf_counter() - started)
             results.append(Result(Entry(result, directory=directory), store))
     return results
+
+
+def _remember_computation(directory: Path, settings: Mapping[str, Any], hardware: Hardware, seconds: float) -> None:
+    """Where and how the rows were computed; one entry for every run that added some."""
+    path = directory / "run.json"
+    runs = read_json(path)["runs"] if path.exists() else []
+    write_json_atomic(path, {"runs": [*runs, provenance(hardware) | {"seconds": seconds}]})
+    (directory / "config.yaml").write_text(yaml.safe_dump(dict(settings), sort_keys=False))
 
 
 def _run_stage(job: Job, dataset: SegmentationDataset, store: RowStore) -> dict[str, Any] | None:
@@ -126,8 +168,13 @@ def _run_stage(job: Job, dataset: SegmentationDataset, store: RowStore) -> dict[
         say(f"{job.stage.name}: {finished} of {len(dataset)} images are finished already.")
     if rank() != 0 or finished == len(dataset):
         return evaluate(job.stage, dataset, store)
-    with progress(job.stage.name, len(dataset)) as on_image:
+    with progress(job.stage.name, _share(len(dataset) - finished)) as on_image:
         return evaluate(job.stage, dataset, store, on_image=on_image)
+
+
+def _share(images: int) -> int:
+    """How many of the waiting images this rank takes."""
+    return len(range(rank(), images, world_size()))
 
 
 def _with_brackets(results: Sequence[Result], names: Sequence[str]) -> list[Entry]:
@@ -140,7 +187,11 @@ def _with_brackets(results: Sequence[Result], names: Sequence[str]) -> list[Entr
             if (result.entry.kind, other.entry.kind) == ("attack", "certifier"):
                 bracket = check_bracket(other.entry.summary, other.store, summary, result.store, names)
                 if bracket is not None:
-                    figures |= {"bracket/violations": 0, "bracket/undecided_pixels": bracket.undecided_pixels}
+                    figures |= {
+                        "bracket/violations": 0,
+                        "bracket/certified_pixels": bracket.certified_pixels,
+                        "bracket/undecided_pixels": bracket.undecided_pixels,
+                    }
         entries.append(Entry({**summary, "figures": figures}, directory=result.entry.directory))
     return entries
 
@@ -182,12 +233,16 @@ def _remember(directory: Path, label: str, entries: Sequence[Entry], overrides: 
     write_json_atomic(directory / RESULT_FILE, result)
 
 
-def _track(tracker: Any, settings: Mapping[str, Any], results: Sequence[Result], pictures: Sequence[Path]) -> None:
-    tracker.start(json.loads(json.dumps(settings)))
+def _track(
+    tracker: Any, settings: Mapping[str, Any], results: Sequence[Result], names: Sequence[str],
+    pictures: Sequence[Path],
+) -> None:  # fmt: skip
+    tracker.start(settings)
     try:
         tracker.log_summaries([result.entry for result in results])
         for result in results:
-            tracker.log_table(list(result.store.read().values()), name=f"rows/{result.entry.summary['name']}")
+            rows = result.store.read()
+            tracker.log_table([rows[name] for name in names], name=f"rows/{result.entry.name}")
             tracker.log_artifact(result.entry.directory)
         tracker.log_images(pictures)
     finally:

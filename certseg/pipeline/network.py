@@ -15,7 +15,7 @@ from certseg.models import load_checkpoint
 from certseg.pipeline.console import say
 from certseg.pipeline.keys import checkpoint_identity, key, training_identity
 from certseg.pipeline.settings import build
-from certseg.training import TrainingReport, train
+from certseg.training import train
 from certseg.types import SegmentationDataset
 
 
@@ -25,15 +25,14 @@ class Network:
 
     Args:
         segmenter: on the hardware's device, in eval mode.
-        identity: what decides its weights.
+        identity: what decides its weights, and for a trained one their digest: the same settings may give other
+            weights on another machine.
         label: for directories and tables, for example ``upernet_tiny-noise``.
-        training: the training's report, None for a loaded checkpoint.
     """
 
     segmenter: nn.Module
     identity: dict[str, Any]
     label: str
-    training: TrainingReport | None
 
 
 def build_dataset(settings: Mapping[str, Any], split: str | None = None) -> SegmentationDataset:
@@ -73,8 +72,9 @@ def obtain(
         path = Path(model["checkpoint"])
         identity = checkpoint_identity(settings, path)
         load_checkpoint(segmenter, path, trust=model["trust_checkpoint"])
-        say(f"Loaded {path}.")
-        return Network(_placed(segmenter, hardware), identity, f"{model['name']}-checkpoint", None)
+        if rank() == 0:
+            say(f"Loaded {path}.")
+        return Network(_placed(segmenter, hardware), identity, f"{model['name']}-checkpoint")
     if settings["dataset"]["train_split"] is None:
         raise ConfigError("There is nothing to train on", remedy="Give model.checkpoint=... or dataset.train_split=...")
     train_set = build_dataset(settings, "train")
@@ -92,7 +92,7 @@ def obtain(
         verb = "Reused training" if report.reused else f"Trained in {report.seconds:.0f} s"
         figures = ", ".join(f"{name} {100 * value:.1f} %" for name, value in sorted(report.figures.items()))
         say(f"{verb}: {directory}" + (f" (validation: {figures})" if figures else ""))
-    return Network(_placed(segmenter, hardware), identity, label, report)
+    return Network(_placed(segmenter, hardware), identity | {"weights": report.weights_sha256}, label)
 
 
 def _placed(segmenter: nn.Module, hardware: Hardware) -> nn.Module:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from certseg.errors import ConfigError
-from certseg.evaluation import AttackStage, CertificationStage, PredictionStage, Stage
+from certseg.evaluation import AttackStage, CertificationStage, PredictionStage, Stage, Store
 from certseg.hardware import Hardware
 from certseg.pipeline.keys import pruned
 from certseg.pipeline.settings import build, chosen
@@ -31,7 +31,7 @@ class Plan:
 
     Args:
         certifier: or None.
-        attack: a function of model, image, labels and threat, or None.
+        attack: called with model, image, labels and threat; or None.
         threat: the attack's budget, or None.
         settings: of the run.
     """
@@ -46,47 +46,64 @@ class Plan:
         """Build certifier and attack.
 
         Raises:
-            ConfigError: nothing is chosen, an argument is outside its domain, or the attack has no threat.
+            ConfigError: an argument is outside its domain, or the attack has no threat.
         """
         certifier = build("certifier", settings["certifier"]) if chosen(settings, "certifier") else None
         if not chosen(settings, "attack"):
             return cls(certifier, None, None, settings)
         options = {k: v for k, v in settings["attack"].items() if k not in ("name", "norm", "radius")}
-        return cls(certifier, build("attack", options), _threat(settings["attack"], certifier), settings)
+        attack = build("attack", options)
+        return cls(certifier, attack, _threat(settings["attack"], certifier, attack.norms), settings)
 
     def check(self, num_pixels: int) -> None:
         """Raise ConfigError if the certifier could never certify a pixel of such an image."""
         if self.certifier is not None:
             self.certifier.check(num_pixels)
 
-    def jobs(self, segmenter: nn.Module, class_names: Sequence[str], hardware: Hardware) -> list[Job]:
-        """The stages, in the order in which they run."""
+    @property
+    def samples_identity(self) -> dict[str, Any] | None:
+        """What decides the samples of the certifier, None where there are none to keep."""
+        return getattr(self.certifier, "samples_identity", None)
+
+    def jobs(
+        self, segmenter: nn.Module, class_names: Sequence[str], hardware: Hardware, samples: Store | None = None
+    ) -> list[Job]:
+        """The stages, in the order in which they run; ``samples`` is where the certifier's samples are kept."""
         seed = self.settings["seed"]
         jobs = [Job(PredictionStage(segmenter, class_names, hardware), {"prediction": True}, False)]
         if self.certifier is not None:
-            stage = CertificationStage(self.certifier, segmenter, class_names, seed=seed, hardware=hardware)
-            jobs.append(Job(stage, pruned(self.settings, "certifier"), True))
+            stage = CertificationStage(
+                self.certifier, segmenter, class_names, seed=seed, hardware=hardware, samples=samples
+            )
+            jobs.append(Job(stage, self._certifier_identity(), True))
         if self.attack is not None:
             jobs.append(self._attack_job(segmenter, class_names, hardware))
         return jobs
 
+    def _certifier_identity(self) -> dict[str, Any]:
+        """What decides a certifier's rows: not the settings that its other settings switch off."""
+        return {"certifier": self.certifier.name, "predictor": self.certifier.predictor, **self.certifier.settings}
+
     def _attack_job(self, segmenter: nn.Module, class_names: Sequence[str], hardware: Hardware) -> Job:
-        smoothing = self.attack.keywords.get("smoothing")
-        predictor = smoothing.predictor if smoothing else "base"
         identity = {**pruned(self.settings, "attack"), "norm": self.threat.norm, "radius": self.threat.radius}
-        shown = {k: v for k, v in identity.items() if isinstance(v, int | float | str) and k[0] != "_"}
+        nested = {
+            f"{group}.{k}": v for group, part in identity.items() if isinstance(part, dict) for k, v in part.items()
+        }
+        shown = {
+            k: v for k, v in (identity | nested).items() if isinstance(v, int | float | str) and "_target_" not in k
+        }
         stage = AttackStage(
-            self.settings["attack"]["name"], self.attack, self.threat, predictor, segmenter, class_names,
+            self.settings["attack"]["name"], self.attack, self.threat, segmenter, class_names,
             settings={k: v for k, v in shown.items() if k not in ("norm", "radius")},
             seed=self.settings["seed"], hardware=hardware,
         )  # fmt: skip
         return Job(stage, identity, True)
 
 
-def _threat(attack: Mapping[str, Any], certifier: Any) -> Threat:
+def _threat(attack: Mapping[str, Any], certifier: Any, norms: Sequence[str]) -> Threat:
     norm, radius = attack["norm"], attack["radius"]
-    if norm not in THREATS:
-        raise ConfigError("Unknown attack.norm", expected=", ".join(THREATS), received=norm)
+    if norm not in norms:
+        raise ConfigError("attack.norm is not one this attack knows", expected=", ".join(norms), received=norm)
     if radius is not None:
         return THREATS[norm](radius)
     if certifier is None or certifier.threat.norm != norm:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +16,64 @@ from omegaconf import DictConfig
 class SweepReport(Callback):
     """Hydra callback: after the last job, one report over the results all jobs left in their folders.
 
-    It reads files only, so it works with every launcher. A job that failed has left no
-    result and is missing from the table.
+    It reads files only, so it works with every launcher. Jobs that failed are named, and the process exits with the
+    largest of their statuses.
     """
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Write ``report.md`` into the sweep's folder and print the table."""
         from certseg.pipeline.console import say
-        from certseg.pipeline.main import RESULT_FILE
-        from certseg.reporting import Entry, console_summary, read_json, write_report
+        from certseg.pipeline.main import FAILURE_FILE, RESULT_FILE
+        from certseg.reporting import console_summary, read_json, write_report
 
         folder = Path(config.hydra.sweep.dir)
         results = [read_json(path) for path in sorted(folder.glob(f"*/{RESULT_FILE}"), key=_job_number)]
-        if not results:
-            return
-        entries = {}
-        for result in results:
-            for part in result["entries"]:  # jobs that share a model share its clean prediction
-                entry = Entry(part["summary"], model=result["label"], directory=Path(part["directory"]))
-                entries.setdefault((part["directory"], entry.kind), entry)
-        ordered = sorted(entries.values(), key=lambda entry: entry.kind != "prediction")
-        command = shlex.join(["python", "run.py", "-m", *config.hydra.overrides.task])
-        report = write_report(folder, title=f"Sweep of {len(results)} runs", command=command, entries=ordered)
-        say("")
-        console_summary(ordered, report=report)
+        failures = [read_json(path) for path in sorted(folder.glob(f"*/{FAILURE_FILE}"), key=_job_number)]
+        if results:
+            ordered = _entries(results)
+            command = shlex.join(["python", "run.py", "-m", *config.hydra.overrides.task])
+            context = {"failed": {" ".join(job["overrides"]): job["error"] for job in failures}} if failures else {}
+            title = f"Sweep of {len(results) + len(failures)} runs"
+            report = write_report(folder, title=title, command=command, entries=ordered, context=context)
+            say("")
+            console_summary(ordered, report=report)
+        for job in failures:
+            say(f"failed: {' '.join(job['overrides'])}: {job['error']}")
+        if failures:
+            sys.exit(max(job["status"] for job in failures))
+
+
+def _entries(results: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """The entries of all jobs, predictions first; what jobs share is listed once."""
+    from certseg.reporting import Entry
+
+    entries = {}
+    models = _model_labels(results)
+    for result, model in zip(results, models, strict=True):
+        for part in result["entries"]:
+            entry = Entry(part["summary"], model=model, directory=Path(part["directory"]))
+            shown = {name: part["summary"].get(name) for name in ("images", "figures")}
+            entries.setdefault((part["directory"], entry.kind, json.dumps(shown, sort_keys=True)), entry)
+    return sorted(entries.values(), key=lambda entry: entry.kind != "prediction")
+
+
+def _model_labels(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The label of each job's model on its data, with the overrides that tell it from others of the same label."""
+    subjects: dict[str, dict[str, set[str]]] = {}
+    for result in results:
+        own = {o for o in result["overrides"] if not o.lstrip("+~").startswith(("certifier", "attack"))}
+        kept = subjects.setdefault(result["label"], {})
+        kept[_subject(result)] = kept.get(_subject(result), own) & own
+    labels = []
+    for result in results:
+        peers = subjects[result["label"]]
+        telling = sorted(peers[_subject(result)] - set.intersection(*peers.values()))
+        labels.append(", ".join([result["label"], *telling]))
+    return labels
+
+
+def _subject(result: Mapping[str, Any]) -> str:
+    return str(result["entries"][0]["summary"].get("subject"))
 
 
 def _job_number(path: Path) -> tuple[int, str]:

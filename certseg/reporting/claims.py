@@ -11,6 +11,8 @@ from certseg.reporting.entries import Entry, plural, threat_text
 LOWER = "certified_accuracy/image_mean"
 UPPER = "attacked_accuracy/image_mean"
 VIOLATIONS = "bracket/violations"
+UNDECIDED = "bracket/undecided_pixels"
+CERTIFIED_PIXELS = "bracket/certified_pixels"
 
 
 @dataclass(frozen=True)
@@ -57,15 +59,23 @@ def brackets(entries: Sequence[Entry]) -> list[Bracket]:
 
 
 def bracket_status(entries: Sequence[Entry]) -> str:
-    """One line on ``certified <= truth <= attacked``: holds, violated or not checked."""
+    """One line on ``certified <= truth <= attacked``: holds, not significantly violated, violated or not checked."""
     pairs = brackets(entries)
     violations = sum(entry.figure(VIOLATIONS) or 0 for entry in entries)
     broken = sum(not pair.holds for pair in pairs)
     if violations or broken:
         what = plural(int(violations), "violation") if violations else f"{plural(broken, 'pair')} out of order"
         return f"VIOLATED: {what}; a certificate or an attack has a defect"
-    if any(entry.figure(VIOLATIONS) is not None for entry in entries):
-        return "holds on every image checked (certified ≤ attacked)"
+    checked = [entry for entry in entries if entry.figure(VIOLATIONS) is not None]
+    outvoted = sum(entry.figure(UNDECIDED) or 0 for entry in checked)
+    if outvoted:
+        certified = sum(entry.figure(CERTIFIED_PIXELS) or 0 for entry in checked)
+        return (
+            f"no significant violation: {outvoted:.0f} of {certified:.0f} certified pixels were outvoted under attack, "
+            "within the chance of the vote"
+        )
+    if checked:
+        return "holds on every image checked: no certified pixel changed"
     if pairs:
         return "holds for the averages (certified ≤ attacked); single images were not compared"
     return "not checked: no attack shares model, predictor and threat with a certificate"
@@ -79,6 +89,8 @@ def claim(entry: Entry) -> str:
     """
     if entry.confidence is None:
         return "The summary states no confidence, so nothing is claimed."
+    if entry.confidence == 0:
+        return f"{entry.summary.get('claim') or 'No statement about single images'}."
     guarantee = entry.summary.get("claim") or _does_not_change(entry)
     scale = "R counts the whole image, on the [0, 1] scale." if entry.threat.get("radius") is not None else ""
     if entry.confidence >= 1:
@@ -106,7 +118,7 @@ def _does_not_change(entry: Entry) -> str:
 
 
 def _subject(entry: Entry) -> tuple:
-    return entry.model, entry.predictor, entry.images
+    return entry.subject, entry.predictor, entry.images
 
 
 def _same_threat(one: Entry, other: Entry) -> bool:

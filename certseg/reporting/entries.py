@@ -72,6 +72,11 @@ class Entry:
         return str(self.summary.get("predictor") or "")
 
     @property
+    def subject(self) -> str:
+        """What tells weights and data apart; the label of the model where the summary does not say."""
+        return str(self.summary.get("subject") or self.model)
+
+    @property
     def threat(self) -> Mapping[str, Any]:
         """The threat as a mapping, empty for a prediction."""
         return self.summary.get("threat") or {}

@@ -70,7 +70,7 @@ def sweeps(entries: Sequence[Entry]) -> list[list[Entry]]:
     """
     families: dict[tuple, list[Entry]] = {}
     for entry in entries:
-        families.setdefault((entry.model, entry.name, entry.predictor), []).append(entry)
+        families.setdefault((entry.model, entry.subject, entry.name, entry.predictor), []).append(entry)
     lines: dict[tuple, list[Entry]] = {}
     for family, members in families.items():
         splitting = _settings_at_equal_size(members)

@@ -1,13 +1,16 @@
 """Experiment tracking: nothing, or Weights & Biases.
 
-wandb is imported here alone, and only once a run is started.
+wandb is imported here alone (mmengine does so for a training's curves), and only once a run is checked or started.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,11 +26,17 @@ _LOGIN_SECONDS = 15  # how long a terminal may ask for a key
 class Tracker(Protocol):
     """Where a run's configuration and results are sent besides the disk.
 
-    ``project`` and ``mode`` are also what training curves are tracked with; ``project`` is None for no tracking.
+    ``project`` is None for no tracking.
     """
 
     project: str | None
     mode: str
+
+    def check(self) -> None:
+        """Raise ResultError, before anything is computed, if :meth:`start` could not succeed for want of a login."""
+
+    def training_options(self) -> dict[str, Any] | None:
+        """What the curves of a training are tracked with, for ``wandb.init``; None for no tracking."""
 
     def start(self, config: Mapping[str, Any]) -> None:
         """Begin a run with its resolved configuration."""
@@ -53,6 +62,13 @@ class NoTracking:
 
     project: str | None = None
     mode = "disabled"
+
+    def check(self) -> None:
+        """Do nothing."""
+
+    def training_options(self) -> dict[str, Any] | None:
+        """None."""
+        return None
 
     def start(self, config: Mapping[str, Any]) -> None:
         """Do nothing."""
@@ -86,9 +102,11 @@ class WandbTracking:
         entity: user or team; None for the account's default.
         name: the run's name; None for one chosen by wandb.
         directory: where wandb keeps its files; created if missing.
+        group: what a command's two runs, of type ``training`` and ``results``, are found together by; None for
+            ``WANDB_RUN_GROUP`` or else a new one.
 
     Raises:
-        ConfigError: ``mode`` is unknown or ``project`` empty.
+        ConfigError: ``mode`` is unknown, ``project`` empty, or another name not a text.
     """
 
     def __init__(
@@ -98,39 +116,55 @@ class WandbTracking:
         entity: str | None = None,
         name: str | None = None,
         directory: str | os.PathLike[str] = "outputs",
+        group: str | None = None,
     ):
         if mode not in MODES:
             raise ConfigError("Unknown tracking.mode", expected=", ".join(MODES), received=mode)
         if not isinstance(project, str) or not project:
             raise ConfigError("tracking.project must be the name of a W&B project", received=repr(project))
+        for option, value in (("entity", entity), ("name", name), ("group", group)):
+            if value is not None and (not isinstance(value, str) or not value):
+                raise ConfigError(f"tracking.{option} must be null or a name", received=repr(value))
         self.project, self.mode, self.entity, self.name = project, mode, entity, name
+        made_up = f"{datetime.now():%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
+        self.group = group or os.environ.get("WANDB_RUN_GROUP") or made_up
         self.directory = Path(directory)
         self._run: Any = None
+
+    def check(self) -> None:
+        """Log in, which only ``online`` needs.
+
+        Raises:
+            ResultError: there is no API key (at a terminal wandb asks for one and waits some seconds) or no network.
+        """
+        if self.mode != "online":
+            return
+        import wandb
+
+        with _starting():
+            if not wandb.login(timeout=_LOGIN_SECONDS):
+                raise ConfigError("There is no API key")
+
+    def training_options(self) -> dict[str, Any] | None:
+        """``project``, ``mode``, ``entity`` and ``group`` for ``wandb.init``."""
+        return {"project": self.project, "mode": self.mode, "entity": self.entity, "group": self.group}
 
     def start(self, config: Mapping[str, Any]) -> None:
         """Begin a run with its resolved configuration.
 
         Raises:
-            ResultError: wandb could not start within about half a minute, or there is no API key for ``online`` (at a
-                terminal wandb asks for one and waits some seconds).
+            ResultError: wandb could not start within about half a minute, or as :meth:`check`.
         """
+        self.check()
         import wandb
 
-        try:
-            if self.mode == "online" and not wandb.login(timeout=_LOGIN_SECONDS):
-                raise ConfigError("There is no API key")
+        with _starting():
             self.directory.mkdir(parents=True, exist_ok=True)
             settings = wandb.Settings(silent=True, console="off", init_timeout=_START_SECONDS, disable_git=True)
             self._run = wandb.init(
-                project=self.project, entity=self.entity, name=self.name, mode=self.mode, dir=self.directory,
-                config=plain(config), settings=settings, reinit="create_new",
+                project=self.project, entity=self.entity, group=self.group, name=self.name, job_type="results",
+                mode=self.mode, dir=self.directory, config=plain(config), settings=settings, reinit="create_new",
             )  # fmt: skip
-        except Exception as error:  # wandb raises many kinds, among them the network's
-            raise ResultError(
-                "Weights & Biases did not start",
-                received=f"{type(error).__name__}: {' '.join(str(error).split()).rstrip('.')}",
-                remedy="Use tracking=none or tracking.mode=offline, or log in with `wandb login`",
-            ) from error
 
     def log_summaries(self, entries: Sequence[Entry]) -> None:
         """Put all figures, seconds and passes into the run's summary, under label and threat of their entry."""
@@ -187,3 +221,15 @@ class WandbTracking:
         if self._run is None:
             raise ResultError("The W&B run was not started or is finished", remedy="Call start(config) first")
         return self._run
+
+
+@contextlib.contextmanager
+def _starting() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # wandb raises many kinds, among them the network's
+        raise ResultError(
+            "Weights & Biases did not start",
+            received=f"{type(error).__name__}: {' '.join(str(error).split()).rstrip('.')}",
+            remedy="Use tracking=none or tracking.mode=offline, or log in with `wandb login`",
+        ) from error

@@ -1,6 +1,17 @@
 """Exact statistics of counts: binomial tails and multiple testing on histograms."""
 
+from certseg.stats.anytime import e_bonferroni_threshold, e_holm_threshold, log_wealth
 from certseg.stats.binomial import minimum_samples, upper_tail
-from certseg.stats.multiple_testing import CORRECTIONS, rejection_threshold
+from certseg.stats.multiple_testing import CORRECTIONS, check_correction, largest_level, rejection_threshold
 
-__all__ = ["CORRECTIONS", "minimum_samples", "rejection_threshold", "upper_tail"]
+__all__ = [
+    "CORRECTIONS",
+    "check_correction",
+    "e_bonferroni_threshold",
+    "e_holm_threshold",
+    "largest_level",
+    "log_wealth",
+    "minimum_samples",
+    "rejection_threshold",
+    "upper_tail",
+]

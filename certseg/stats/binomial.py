@@ -29,21 +29,19 @@ def upper_tail(num_samples: int, probability: float) -> np.ndarray:
     return tail
 
 
-def minimum_samples(tau: float, alpha: float, num_tests: int) -> int:
-    """Smallest n for which any test at all can be rejected: ``tau ** n <= alpha / num_tests``.
+def minimum_samples(tau: float, level: float) -> int:
+    """Smallest n for which a test can be rejected at ``level``: ``tau ** n <= level``.
 
-    With fewer samples even a pixel that never changed its class has a p-value above the first threshold of Holm and
-    of Bonferroni, and everything abstains.
+    With fewer samples even a pixel that never changed its class has too large a p-value, and everything abstains.
 
     Args:
         tau: probability under the null hypothesis, in (0, 1).
-        alpha: family-wise error rate, in (0, 1).
-        num_tests: number of pixels tested together.
+        level: the largest p-value that is rejected, in (0, 1); :func:`certseg.stats.largest_level`.
     """
-    samples = max(1, math.ceil(math.log(alpha / num_tests) / math.log(tau)))
+    samples = max(1, math.ceil(math.log(level) / math.log(tau)))
     # the rounding of the logarithms may be off by one in either direction; the table decides
-    while upper_tail(samples, tau)[-1] > alpha / num_tests:
+    while upper_tail(samples, tau)[-1] > level:
         samples += 1
-    while samples > 1 and upper_tail(samples - 1, tau)[-1] <= alpha / num_tests:
+    while samples > 1 and upper_tail(samples - 1, tau)[-1] <= level:
         samples -= 1
     return samples

@@ -8,14 +8,13 @@ contains ``loss`` are summed and minimised; others are only logged.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from certseg.errors import ConfigError
+from certseg.training.checks import is_number, require
 
 SIGMA_SAMPLING = ("fixed", "uniform")
 
@@ -77,18 +76,12 @@ class NoiseObjective:
     sampling: str = "fixed"
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.sigma) and self.sigma > 0):
-            raise ConfigError(
-                "objective.sigma must be a finite positive number on the [0, 1] image scale",
-                received=self.sigma,
-                remedy="Use training=clean to train without noise",
-            )
-        if not 0 <= self.clean_share < 1:
-            raise ConfigError("objective.clean_share must be in [0, 1)", received=self.clean_share)
-        if self.sampling not in SIGMA_SAMPLING:
-            raise ConfigError(
-                "Unknown objective.sampling", expected=" or ".join(SIGMA_SAMPLING), received=self.sampling
-            )
+        sigma, share = self.sigma, self.clean_share
+        expected = "a positive number on the [0, 1] image scale (training=clean trains without noise)"
+        require("training.objective.sigma", sigma, expected, is_number(sigma) and sigma > 0)
+        require("training.objective.clean_share", share, "a share in [0, 1)", is_number(share) and 0 <= share < 1)
+        known = self.sampling in SIGMA_SAMPLING
+        require("training.objective.sampling", self.sampling, " or ".join(SIGMA_SAMPLING), known)
 
     def __call__(self, segmenter: TrainableSegmenter, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Losses of noisy images."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from certseg.errors import ConfigError
 from certseg.hardware import PRECISIONS
+from certseg.training.checks import is_count, is_number, require
 from certseg.training.objectives import CleanObjective, Objective
 
 
@@ -33,17 +34,19 @@ class Augmentation:
     photometric: bool = False
 
     def __post_init__(self) -> None:
+        share, chance = self.cat_max_ratio, self.flip
+        _require("augmentation.scale", self.scale, "null or [smallest, largest] factor", self._is_scale())
+        _require("augmentation.cat_max_ratio", share, "a number in (0, 1]", is_number(share) and 0 < share <= 1)
+        _require("augmentation.flip", chance, "a number in [0, 1]", is_number(chance) and 0 <= chance <= 1)
+        _require("augmentation.photometric", self.photometric, "true or false", isinstance(self.photometric, bool))
         if self.scale is not None:
-            scale = tuple(float(s) for s in self.scale)
-            if len(scale) != 2 or not 0 < scale[0] <= scale[1] < math.inf:
-                raise ConfigError(
-                    "augmentation.scale must hold the smallest and the largest resize factor",
-                    expected="null or two numbers such as [0.5, 2.0]",
-                    received=self.scale,
-                )
-            object.__setattr__(self, "scale", scale)
-        _require("augmentation.cat_max_ratio", self.cat_max_ratio, "in (0, 1]", 0 < self.cat_max_ratio <= 1)
-        _require("augmentation.flip", self.flip, "in [0, 1]", 0 <= self.flip <= 1)
+            object.__setattr__(self, "scale", tuple(float(factor) for factor in self.scale))
+
+    def _is_scale(self) -> bool:
+        if self.scale is None:
+            return True
+        factors = self.scale if isinstance(self.scale, (list, tuple)) else ()
+        return len(factors) == 2 and all(map(is_number, factors)) and 0 < factors[0] <= factors[1]
 
 
 @dataclass(frozen=True)
@@ -90,21 +93,22 @@ class Recipe:
 
     def __post_init__(self) -> None:
         valid_name = isinstance(self.name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name)
-        _require("training.name", self.name, "letters, digits, '.', '_' and '-'", bool(valid_name))
+        _require("name", self.name, "a word of letters, digits, '.', '_' and '-'", bool(valid_name))
         for name in ("objective", "augmentation"):
-            _require(f"training.{name}", getattr(self, name), "an object, see configs/training/", self._is_built(name))
+            _require(name, getattr(self, name), "an object, see configs/training/", self._is_built(name))
         for name in ("iterations", "batch_size", "checkpoint_interval"):
-            _require(f"training.{name}", getattr(self, name), "a positive integer", _is_count(getattr(self, name), 1))
-        _require("training.validations", self.validations, "an integer >= 0", _is_count(self.validations, 0))
-        limit = self.val_images
-        _require("training.val_images", limit, "null or a positive integer", limit is None or _is_count(limit, 1))
-        _require("training.lr", self.lr, "a finite positive number", 0 < self.lr < math.inf)
-        _require("training.weight_decay", self.weight_decay, "a number >= 0", 0 <= self.weight_decay < math.inf)
-        _require("training.warmup", self.warmup, "a share in [0, 1)", 0 <= self.warmup < 1)
-        _require("training.power", self.power, "a number >= 0", 0 <= self.power < math.inf)
-        clip = self.clip
-        _require("training.clip", clip, "null or a positive number", clip is None or 0 < clip < math.inf)
-        _require("training.precision", self.precision, ", ".join(PRECISIONS), self.precision in PRECISIONS)
+            _require(name, getattr(self, name), "a positive integer", is_count(getattr(self, name), 1))
+        _require("validations", self.validations, "an integer >= 0", is_count(self.validations, 0))
+        limit, clip, warmup = self.val_images, self.clip, self.warmup
+        _require("val_images", limit, "null or a positive integer", limit is None or is_count(limit, 1))
+        _require("lr", self.lr, "a positive number", is_number(self.lr) and self.lr > 0)
+        for name in ("weight_decay", "power"):
+            value = getattr(self, name)
+            _require(name, value, "a number >= 0", is_number(value) and value >= 0)
+        _require("warmup", warmup, "a share in [0, 1)", is_number(warmup) and 0 <= warmup < 1)
+        _require("clip", clip, "null or a positive number", clip is None or (is_number(clip) and clip > 0))
+        known = tuple(PRECISIONS)
+        _require("precision", self.precision, f"one of {', '.join(known)}", self.precision in known)
         self._check_crop()
 
     def _is_built(self, name: str) -> bool:
@@ -119,10 +123,10 @@ class Recipe:
                     remedy="Set training.crop=[height,width] or training.augmentation.scale=null",
                 )
             return
-        crop = tuple(self.crop)
-        if len(crop) != 2 or not all(_is_count(side, 1) for side in crop):
-            raise ConfigError("training.crop must be null or [height, width] in pixels", received=self.crop)
-        object.__setattr__(self, "crop", crop)
+        sides = self.crop if isinstance(self.crop, (list, tuple)) else ()
+        is_size = len(sides) == 2 and all(is_count(side, 1) for side in sides)
+        _require("crop", self.crop, "null or [height, width] in pixels", is_size)
+        object.__setattr__(self, "crop", tuple(sides))
 
     @property
     def warmup_iterations(self) -> int:
@@ -147,10 +151,5 @@ def _fields(objective: Objective) -> dict:
     return dataclasses.asdict(objective) if dataclasses.is_dataclass(objective) else dict(vars(objective))
 
 
-def _is_count(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
 def _require(name: str, value: object, expected: str, holds: bool) -> None:
-    if not holds:
-        raise ConfigError(f"Invalid {name}", expected=expected, received=repr(value))
+    require(f"training.{name}", value, expected, holds)

@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
+from certseg.errors import ResultError
 from certseg.hardware import Hardware, rank, world_size
 from certseg.training.data import DrawSampler, TrainingImages, ValidationImages, collate
 from certseg.training.hooks import LOG_INTERVAL, HistoryHook, ProgressHook, SeedHook, StateHook
@@ -22,6 +23,7 @@ from certseg.training.store import TrainingFolder
 from certseg.types import SegmentationDataset
 
 WARMUP_START = 0.01
+_TRACKING_SECONDS = 30  # how long W&B may take to start, or a terminal may ask for its key
 
 
 class FolderRunner(Runner):
@@ -81,6 +83,9 @@ def run(
 
     Returns:
         the hook that knows seconds and resumes, and the last validation's figures (empty without validation).
+
+    Raises:
+        ResultError: W&B does not start.
     """
     amp = recipe.precision == "float16"
     autocast = recipe.precision if recipe.precision == "bfloat16" else None
@@ -119,6 +124,7 @@ def run(
                 experiment_name=f"{recipe.name}-{uuid.uuid4().hex}",
                 **_validation(val_set, recipe, segmenter.num_classes, hardware.workers),
             )
+            _start_tracking(runner)
             if keeper.start:
                 runner.logger.info("resumed at iteration %d", keeper.start)
             runner.train()
@@ -176,7 +182,23 @@ def _schedule(recipe: Recipe) -> list[dict]:
 def _visualizer(recipe: Recipe, folder: TrainingFolder, wandb: dict | None) -> dict:
     backends = []
     if wandb is not None:
-        quiet = {"settings": {"silent": True}}
-        settings = {"mode": "offline", "dir": str(folder.directory), "config": recipe.settings(), **quiet, **wandb}
+        quiet = {"silent": True, "init_timeout": _TRACKING_SECONDS, "login_timeout": _TRACKING_SECONDS}
+        place = {"mode": "offline", "dir": str(folder.directory), "job_type": "training"}
+        settings = {"config": recipe.settings(), "settings": quiet, **place, **wandb}
         backends.append({"type": "WandbVisBackend", "init_kwargs": settings})
     return {"type": "Visualizer", "vis_backends": backends}
+
+
+def _start_tracking(runner: FolderRunner) -> None:
+    """Begin the W&B run before the first step; mmengine would at the first log line."""
+    backend = runner.visualizer.get_backend("WandbVisBackend")
+    if backend is None or rank() != 0:
+        return
+    try:
+        _ = backend.experiment
+    except Exception as error:  # wandb raises many kinds, among them the network's
+        raise ResultError(
+            "Weights & Biases did not start",
+            received=f"{type(error).__name__}: {' '.join(str(error).split()).rstrip('.')}",
+            remedy="Use tracking=none or tracking.mode=offline, or log in with `wandb login`",
+        ) from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import logging
 import os
@@ -15,15 +16,18 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 import torch.distributed as dist
 
 from certseg.errors import CheckpointError, ConfigError, ResultError
 from certseg.hardware import rank, world_size
+from certseg.models.files import first_line, replacing
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 1.0
+_ANEW = "Delete the folder to train again"
 STATE_KEYS = {"identity", "iteration", "seconds", "resumed", "segmenter", "optimiser", "schedulers"}
 
 
@@ -93,27 +97,42 @@ class TrainingFolder:
                 shutil.rmtree(path, ignore_errors=True)
 
     def read_finished(self) -> dict | None:
-        """The finished marker, or None if the training is not finished.
+        """The finished marker, or None if the training is not finished; its ``weights`` is the sha256 of ``model.pt``.
 
         Raises:
             ResultError: the marker is unreadable or belongs to another training.
+            CheckpointError: ``model.pt`` is missing or another than the training left.
         """
         if not self.finished.exists():
             return None
         try:
             marker = json.loads(self.finished.read_text())
         except (OSError, ValueError) as error:
-            raise ResultError(
-                f"{self.finished} is unreadable ({error})", remedy="Delete the folder to train again"
-            ) from error
+            raise ResultError(f"{self.finished} is unreadable ({error})", remedy=_ANEW) from error
         self._check_identity(marker.get("identity"), self.finished)
+        weights = self._weights_sha256()
+        if marker.setdefault("weights", weights) != weights:  # markers of earlier versions have none
+            raise CheckpointError(
+                f"{self.model} is not the model that this training ended with",
+                expected=f"sha256 {marker['weights']}",
+                received=weights,
+                remedy=_ANEW,
+            )
         return marker
 
     def write_finished(self, marker: dict) -> None:
-        """Write the finished marker, then drop the state."""
+        """Write the finished marker with the sha256 of ``model.pt``, then drop the state."""
+        marker = {"identity": self.identity, "weights": self._weights_sha256(), **marker}
         with self._replacing(self.finished) as file:
-            file.write(json.dumps({"identity": self.identity, **marker}, indent=2, sort_keys=True).encode() + b"\n")
+            file.write(json.dumps(marker, indent=2, sort_keys=True).encode() + b"\n")
         self.state.unlink(missing_ok=True)
+
+    def _weights_sha256(self) -> str:
+        try:
+            with self.model.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise CheckpointError(f"{self.model} cannot be read ({error.strerror})", remedy=_ANEW) from error
 
     def read_state(self) -> dict | None:
         """The state of an unfinished training, or None.
@@ -128,7 +147,7 @@ class TrainingFolder:
         try:
             state = torch.load(self.state, map_location="cpu", weights_only=True)
         except Exception as error:  # whatever a damaged file provokes in the reader
-            raise CheckpointError(f"{self.state} cannot be read ({_first_line(error)})", remedy=remedy) from error
+            raise CheckpointError(f"{self.state} cannot be read ({first_line(error)})", remedy=remedy) from error
         if not isinstance(state, dict) or STATE_KEYS - state.keys():
             raise CheckpointError(f"{self.state} is not the state of a training", remedy=remedy)
         self._check_identity(state["identity"], self.state)
@@ -168,20 +187,9 @@ class TrainingFolder:
         )
 
     @contextlib.contextmanager
-    def _replacing(self, path: Path) -> Iterator:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    def _replacing(self, path: Path) -> Iterator[BinaryIO]:
         try:
-            with open(temporary, "wb") as file:
+            with replacing(path) as file:
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
         except OSError as error:
             raise ResultError(f"Cannot write {path} ({error})", remedy="Check the free space of the disk") from error
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
 import os
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,8 +11,9 @@ import torch.distributed as dist
 from torch import nn
 
 from certseg.errors import ConfigError
-from certseg.hardware import Hardware, barrier, rank, world_size
+from certseg.hardware import Hardware, barrier, checked_seed, rank, world_size
 from certseg.models import load_checkpoint, save_checkpoint
+from certseg.models.mmseg_library import quiet_import
 from certseg.training.recipe import Recipe
 from certseg.training.store import TrainingFolder
 from certseg.types import SegmentationDataset
@@ -32,6 +29,7 @@ class TrainingReport:
         checkpoint: the weights, readable with :func:`certseg.models.load_checkpoint`.
         iterations: optimiser steps taken in all.
         seconds: wall-clock seconds of the training, validation included, interrupted runs up to their last state.
+        weights_sha256: hex digest of the file ``checkpoint``, the same as when the training ended.
         figures: ``<view>/pixel_accuracy/pooled`` and ``<view>/miou/pooled`` of the last validation, shares in [0, 1];
             views are ``clean`` and, for a noise training, ``noise``. Empty without validation.
         resumed: how many times the training was resumed.
@@ -41,6 +39,7 @@ class TrainingReport:
     checkpoint: Path
     iterations: int
     seconds: float
+    weights_sha256: str
     figures: dict[str, float] = field(default_factory=dict)
     resumed: int = 0
     reused: bool = False
@@ -75,12 +74,13 @@ def train(
         hardware: device, workers, memory order.
         seed: non-negative; with recipe, data and initial weights it determines the result.
         identity: JSON values that say which training this is (a different one in the folder is an error).
-        wandb: arguments of ``wandb.init`` such as ``project`` and ``mode`` (default offline); None for no tracking.
+        wandb: arguments of ``wandb.init`` such as ``project``, ``mode`` (default offline), ``entity`` and ``group``;
+            None for no tracking.
 
     Raises:
         ConfigError: recipe, data set, model and hardware do not go together.
-        ResultError: the folder belongs to another training or cannot be written.
-        CheckpointError: a stored state or model cannot be read.
+        ResultError: the folder belongs to another training or cannot be written, or W&B does not start.
+        CheckpointError: a stored state or model cannot be read, or the model is another than the training left.
         DataError: images or labels are unusable.
         ModelError: the loss is not finite.
     """
@@ -99,7 +99,9 @@ def train(
         log.info("reusing the finished training in %s", folder.directory)
     figures = {name: float("nan") if value is None else value for name, value in done["figures"].items()}
     numbers = {name: done[name] for name in ("iterations", "seconds", "resumed")}
-    return TrainingReport(checkpoint=folder.model, figures=figures, reused=marker is not None, **numbers)
+    return TrainingReport(
+        checkpoint=folder.model, figures=figures, weights_sha256=done["weights"], reused=marker is not None, **numbers
+    )
 
 
 def _train(
@@ -112,7 +114,7 @@ def _train(
     seed: int,
     wandb: dict | None,
 ) -> None:
-    with _quiet_import():
+    with quiet_import():
         from certseg.training import runner
     state = folder.read_state()
     if rank() == 0:
@@ -138,8 +140,7 @@ def _check(segmenter: nn.Module, train_set: SegmentationDataset, recipe: Recipe,
             f"torchrun started {processes} processes, which do not know each other yet",
             remedy="Call hardware.setup(seed) before training",
         )
-    if not isinstance(seed, int) or seed < 0:
-        raise ConfigError("The seed of a training must be a non-negative integer", received=seed)
+    checked_seed(seed)
     if segmenter.num_classes != len(train_set.class_names):
         raise ConfigError(
             "The model and the training set have different numbers of classes",
@@ -155,11 +156,3 @@ def _check(segmenter: nn.Module, train_set: SegmentationDataset, recipe: Recipe,
             expected=f"a multiple of {world_size()}",
             received=recipe.batch_size,
         )
-
-
-@contextlib.contextmanager
-def _quiet_import() -> Iterator[None]:
-    """Hide what mmsegmentation prints and warns about packages that certseg does not use."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield

@@ -86,13 +86,17 @@ def test_lengths_may_be_fractions():
 def test_the_attack_takes_the_certified_threat():
     plan = Plan.of(settings_of("attack=pgd_smoothed", "certifier.tau=0.9", "certifier.sigma=0.5"))
     assert plan.threat == plan.certifier.threat
-    assert plan.attack.keywords["smoothing"].sigma == 0.5
+    assert plan.attack.smoothing.sigma == 0.5
 
 
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
         (["certifier.tau=.4"], "tau must lie"),
+        (["certifier.tau=high"], "tau must lie"),
+        (["certifier.alpha=small"], "certifier.alpha"),
+        (["certifier.alpha=1e-17"], "certifier.alpha"),
+        (["attack=pgd", "attack.norm=l1", "attack.radius=1"], "attack.norm"),
         (["certifier.sigma=0"], "sigma must be"),
         (["certifier.sigma=8/0"], "Cannot read sigma"),
         (["certifier.sigma=wide"], "Cannot read sigma"),
@@ -105,6 +109,10 @@ def test_the_attack_takes_the_certified_threat():
         (["attack=pgd_smoothed", "certifier=none"], "certifier.sigma"),
         (["attack=pgd_smoothed", "attack.smoothing.samples=0"], "samples"),
         (["attack=pgd", "attack.radius=-1"], "positive"),
+        (["attack=pgd", "attack.steps=0"], "attack.steps"),
+        (["attack=pgd", "attack.restarts=many"], "attack.restarts"),
+        (["attack=pgd", "attack.step_size=2/255"], "share of the radius"),
+        (["attack=pgd", "attack.loss=hinge"], "attack.loss"),
     ],
     ids=str,
 )
@@ -141,8 +149,8 @@ def test_no_omegaconf_object_leaves_the_pipeline():
             walk(entry)
 
     walk(settings_of("attack=pgd_smoothed"))
-    modes = Plan.of(settings_of("attack=pgd_smoothed")).attack.keywords
-    assert not any(OmegaConf.is_config(value) for value in modes.values())
+    attack = Plan.of(settings_of("attack=pgd_smoothed")).attack
+    assert not any(OmegaConf.is_config(value) for value in vars(attack).values())
 
 
 @pytest.mark.parametrize(

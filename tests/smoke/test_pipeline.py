@@ -14,6 +14,11 @@ from certseg.errors import CheckpointError, ConfigError, DataError
 from certseg.pipeline import run
 
 
+def files(output):
+    """What only a run that computes rows may touch."""
+    return [*output.rglob("rows.jsonl"), *output.rglob("run.json")]
+
+
 def rows_file(output, stage):
     found = list(output.glob(f"*/*/{stage}-*/rows.jsonl"))
     return found[0] if found else None
@@ -33,7 +38,7 @@ def wait_for(condition, process, seconds=240):
 def first_run(tmp_path_factory):
     """An uninterrupted run with certificate and attack."""
     output = tmp_path_factory.mktemp("first")
-    cfg = configuration(output, "attack=pgd_smoothed", "attack.steps=2", "attack.smoothing.votes=20")
+    cfg = configuration(output, "attack=pgd_smoothed", "attack.steps=2", "attack.smoothing.votes=50")
     report = run(cfg, output / "report", ["attack=pgd_smoothed"])
     return output, report, cfg
 
@@ -54,16 +59,17 @@ def test_a_run_leaves_everything_a_reader_needs(first_run):
     assert f"{100 * figure['certified_accuracy/image_mean']:.1f}" in text
     assert list((output / "report" / "figures").glob("test_*.png"))
     run_json = json.loads((rows_file(output, "segcertify").parent / "run.json").read_text())
-    assert run_json["versions"]["torch"]
+    assert run_json["runs"][0]["versions"]["torch"]
+    assert run_json["runs"][0]["seconds"] > 0
 
 
 def test_the_same_run_again_computes_nothing(first_run, capsys):
     output, _, cfg = first_run
-    before = {path: path.stat().st_mtime_ns for path in output.rglob("rows.jsonl")}
+    before = {path: path.stat().st_mtime_ns for path in files(output)}
     figures = summaries(output)
     weights = next(output.rglob("model.pt")).stat().st_mtime_ns
     run(cfg, output / "again")
-    assert {path: path.stat().st_mtime_ns for path in output.rglob("rows.jsonl")} == before
+    assert {path: path.stat().st_mtime_ns for path in files(output)} == before
     assert next(output.rglob("model.pt")).stat().st_mtime_ns == weights
     assert summaries(output) == figures
     assert "Reused training" in capsys.readouterr().out
@@ -129,6 +135,28 @@ def test_a_sweep_trains_once_and_ends_in_one_table(tmp_path):
     assert out.count("Reused training") == 1
 
 
+def test_a_job_that_fails_does_not_end_the_sweep(tmp_path):
+    process = start(tmp_path / "out", "certifier.tau=.6,.3,.75", "pictures=0", cwd=tmp_path, flags=("-m",))
+    status, out, err = finish(process)
+    assert status == 2
+    assert "tau must lie in [0.5, 1)" in err
+    assert re.search(r"failed: .*certifier.tau=0?\.3", out)
+    report = next((tmp_path / "out" / "runs").glob("*/*/report.md")).read_text()
+    assert report.count("| certified |") == 2
+    assert "tau must lie" in report
+
+
+def test_a_sweep_over_models_compares_each_with_itself(tmp_path):
+    """Certificates of one seed's network say nothing about another's."""
+    options = ("seed=0,1", "attack=pgd_smoothed", "attack.steps=2", "attack.smoothing.votes=50", "pictures=0")
+    status, _, err = finish(start(tmp_path / "out", *options, cwd=tmp_path, flags=("-m",)))
+    assert status == 0, err
+    report = next((tmp_path / "out" / "runs").glob("*/*/report.md")).read_text()
+    assert report.count("lies between") <= 2
+    assert "seed=0" in report
+    assert "seed=1" in report
+
+
 def test_the_joblib_launcher_shares_one_training(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="the joblib extra is not installed")
     process = start(
@@ -143,7 +171,7 @@ def test_the_joblib_launcher_shares_one_training(tmp_path):
 def test_two_processes_share_the_images_and_agree_with_one(first_run, tmp_path):
     output, _, _ = first_run
     checkpoint = next(output.rglob("model.pt"))
-    options = (f"model.checkpoint={checkpoint}", "attack=pgd_smoothed", "attack.steps=2", "attack.smoothing.votes=20")
+    options = (f"model.checkpoint={checkpoint}", "attack=pgd_smoothed", "attack.steps=2", "attack.smoothing.votes=50")
     run(configuration(tmp_path / "one", *options), tmp_path / "one" / "report")
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--standalone")
     status, _, err = finish(start(tmp_path / "two", *options, cwd=tmp_path, launcher=torchrun))
@@ -158,6 +186,7 @@ def test_two_processes_share_the_images_and_agree_with_one(first_run, tmp_path):
         (("certifier.tauu=.6",), "certifier.tauu"),
         (("certifier=segcertfy",), "certifier/segcertfy"),
         (("dataset=cityscapes",), "dataset.root"),
+        (("experiment=dmeo",), "experiment/dmeo"),
     ],
     ids=str,
 )
@@ -174,6 +203,7 @@ def test_what_a_user_can_mend_is_one_line_and_a_status(overrides, words, tmp_pat
     ("overrides", "kind", "words"),
     [
         (("certifier.n=10",), ConfigError, "n >= "),
+        (("certifier.tau=.5",), ConfigError, "radius 0"),
         (("model.checkpoint=nowhere.pt",), CheckpointError, "nowhere.pt"),
         (("pictures=-1",), ConfigError, "pictures"),
         (("dataset.limit=0",), ConfigError, "limit"),

@@ -3,8 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from linear_pixels import image_with_margins, two_classes
 
 from certseg.certifiers import SegCertify
+from certseg.hardware import Hardware
+from certseg.noise import NoiseStream
+from certseg.sampling import NoisySampler
+from certseg.stats import upper_tail
 
 TRIALS = 3000
 ALPHA = 0.05
@@ -55,7 +60,7 @@ def test_the_simulation_notices_a_broken_rule():
     limit = ALPHA + 4 * np.sqrt(ALPHA * (1 - ALPHA) / TRIALS)
 
     def uncorrected(counts, _):
-        return certifier._p_values[counts] <= ALPHA
+        return upper_tail(certifier.n, certifier.tau)[counts] <= ALPHA
 
     def miscounted(counts, guesses):
         return certifier.decide(torch.from_numpy(np.minimum(counts + guesses, certifier.n))).numpy()
@@ -82,10 +87,37 @@ def test_reusing_the_guessing_samples_breaks_the_test():
     assert wrong_reused > 1.5 * max(wrong_fresh, 1)
 
 
+def rate_of_certified_coin_flips(certifier, images):
+    """Share of images, every pixel of which flips a fair coin between two classes, with any pixel certified."""
+    model, hardware = two_classes(), Hardware(device="cpu", noise_batch=certifier.n)
+    image = image_with_margins(model, torch.zeros(5, 10))
+    assert (model.probability(image, certifier.noise.sigma) == 0.5).all()
+    wrong = 0
+    for name in range(images):
+        result = certifier.certify(model, image, stream=NoiseStream(0, str(name)), hardware=hardware)
+        wrong += bool(result.certified.any())
+    return wrong / images
+
+
+def test_certify_itself_draws_fresh_samples(monkeypatch):
+    """The whole of ``certify`` on a model of exact probability 1/2 keeps alpha; testing on the guessing samples, which
+    doubles the chance that a pixel passes, does not. (alpha puts the first threshold just above P[Bin(20, 1/2) >= 16],
+    so that the discrete test loses little of it.)"""
+    images = 800
+    certifier = SegCertify(sigma=0.25, tau=0.5 + 1e-9, n0=20, n=20, alpha=0.296)
+    limit = certifier.alpha + 4 * np.sqrt(certifier.alpha * (1 - certifier.alpha) / images)
+    assert rate_of_certified_coin_flips(certifier, images) <= limit
+    agreement = NoisySampler.agreement
+    monkeypatch.setattr(
+        NoisySampler, "agreement", lambda self, classes, first, number: agreement(self, classes, 0, number)
+    )
+    assert rate_of_certified_coin_flips(certifier, images) > limit
+
+
 def test_no_power_is_thrown_away():
     """With every pixel at tau and one test, the rate comes close to alpha: the test is exact, not merely valid."""
     certifier = SegCertify(sigma=0.25, tau=0.75, n=100, alpha=ALPHA)
     rate = false_certificate_rate(certifier, np.array([0.75]), honest(certifier), np.random.default_rng(4))
-    table = certifier._p_values
+    table = upper_tail(certifier.n, certifier.tau)
     exact = table[table <= ALPHA].max()
     assert abs(rate - exact) <= 4 * np.sqrt(exact * (1 - exact) / TRIALS)

@@ -4,7 +4,7 @@ import torch
 from linear_pixels import image_with_margins, two_classes
 
 import certseg
-from certseg.attacks import pgd
+from certseg.attacks import PGD
 from certseg.certifiers import SegCertify
 from certseg.types import L2
 
@@ -23,7 +23,7 @@ def test_certify_and_attack_meet():
     again = certseg.certify(model, image, SegCertify(sigma=0.25), seed=1)
     assert torch.equal(certificate.certified, again.certified)
     target = torch.zeros(3, 4).long()
-    weak = certseg.attack(model, image, target, L2(0.1), pgd, steps=3)
-    strong = certseg.attack(model, image, target, L2(3.0), pgd, steps=20)
+    weak = certseg.attack(model, image, target, L2(0.1), PGD(steps=3))
+    strong = certseg.attack(model, image, target, L2(3.0), PGD(steps=20))
     assert (weak.prediction == 0).all()
     assert (strong.prediction == 1).all()

@@ -3,7 +3,7 @@ import pytest
 import torch
 from linear_pixels import image_with_margins, two_classes
 
-from certseg.attacks import Smoothing, pgd
+from certseg.attacks import PGD, Smoothing
 from certseg.certifiers import SegCertify
 from certseg.errors import BracketError
 from certseg.evaluation import check_bracket
@@ -27,8 +27,10 @@ def certificate(classes, certified):
     return {"classes": np.array([classes]), "certified": np.array([certified], dtype=bool)}
 
 
-def vote(prediction, votes, of=100):
-    return {"prediction": np.array([prediction]), "votes": np.array([votes]), "num_votes": np.asarray(of)}
+def vote(kept, of=100):
+    """Votes of class 0 (certified) against class 1 in a row of pixels."""
+    votes = np.array([[kept], [[of - v for v in kept]]])
+    return {"prediction": votes.argmax(0), "votes": votes, "num_votes": np.asarray(of)}
 
 
 def test_a_network_breaks_a_certificate_by_any_change():
@@ -39,8 +41,24 @@ def test_a_network_breaks_a_certificate_by_any_change():
 
 def test_votes_break_a_certificate_only_where_chance_cannot_explain_them():
     maps = certificate([0, 0, 0], [True, True, True])
-    assert broken_pixels(maps, vote([1, 1, 0], [52, 60, 90])) == (0, 2)
-    assert broken_pixels(maps, vote([1, 1, 0], [52, 85, 90])) == (1, 1)
+    assert broken_pixels(maps, vote([90, 80, 70])) == (0, 0)
+    assert broken_pixels(maps, vote([48, 40, 90])) == (0, 2)
+    assert broken_pixels(maps, vote([48, 15, 90])) == (1, 0)
+
+
+def test_many_pixels_outvoted_together_break_a_map_that_none_breaks_alone():
+    count = 20000
+    one = vote([20] + [90] * (count - 1))
+    maps = certificate([0] * count, [True] * count)
+    assert broken_pixels(maps, one) == (0, 1)
+    assert broken_pixels(maps, vote([20] * count)) == (count, 0)
+
+
+def test_votes_split_over_several_classes_count_against_the_certified_one():
+    votes = np.full((12, 1, 1), 0)
+    votes[1:11] = 10
+    attacked = {"prediction": votes.argmax(0), "votes": votes, "num_votes": np.asarray(100)}
+    assert broken_pixels(certificate([0], [True]), attacked) == (1, 0)
 
 
 def test_correct_certificates_are_hardly_ever_accused():
@@ -48,14 +66,13 @@ def test_correct_certificates_are_hardly_ever_accused():
     rng = np.random.default_rng(0)
     maps = certificate([0] * 2000, [True] * 2000)
     for _ in range(50):
-        ones = rng.binomial(100, 0.5, 2000)
-        prediction, votes = (ones > 50).astype(int), np.maximum(ones, 100 - ones)
-        assert broken_pixels(maps, vote(prediction.tolist(), votes.tolist()))[0] == 0
+        assert broken_pixels(maps, vote(rng.binomial(100, 0.5, 2000).tolist()))[0] == 0
+        assert broken_pixels(maps, vote([int(rng.binomial(100, 0.5))] * 2000))[0] == 0  # all pixels as one
 
 
 def test_a_violation_is_an_error_that_names_the_image():
     certificates = Maps(a=certificate([0], [True]), b=certificate([0], [True]))
-    attacked = Maps(a=vote([0], [99]), b=vote([1], [99]))
+    attacked = Maps(a=vote([99]), b=vote([1]))
     with pytest.raises(BracketError, match="'b'"):
         check_bracket(CERTIFIER, certificates, ATTACK, attacked, ["a", "b"])
     result = check_bracket(CERTIFIER, certificates, ATTACK, attacked, ["a"])
@@ -86,10 +103,8 @@ def test_certifier_and_attack_agree_and_a_planted_fault_is_found(inflation):
     result = certifier.certify(model, image, stream=stream, hardware=hardware)
     assert result.certified.all()
     claimed = type(result.threat)(certifier.radius * inflation)
-    attacked = pgd(
-        model, image, torch.zeros(2, 3).long(), claimed, stream=stream, hardware=hardware, steps=20,
-        smoothing=Smoothing(sigma=0.25, samples=4, votes=200),
-    )  # fmt: skip
+    attack = PGD(steps=20, smoothing=Smoothing(sigma=0.25, samples=4, votes=200))
+    attacked = attack(model, image, torch.zeros(2, 3).long(), claimed, stream=stream, hardware=hardware)
     summaries = [
         {"name": name, "predictor": result.predictor, "threat": {"norm": "l2", "radius": claimed.radius}}
         for name in ("segcertify", "pgd")

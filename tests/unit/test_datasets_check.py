@@ -67,23 +67,43 @@ def test_every_bad_file_is_named(script, tree, capsys):
         assert any(str(bad) in line and why in line for line in lines)
 
 
-def test_streets(script, capsys):
-    assert script.main(["dataset=streets", "dataset.count=2", "dataset.size=[32,64]"]) == 0
+def test_streets_and_overrides_of_other_groups(script, capsys):
+    others = ["seed=1", "attack=pgd", "certifier.n=50", "model=mmseg", "experiment=demo", "hydra/launcher=parallel"]
+    assert script.main(["dataset=streets", "dataset.count=2", "dataset.size=[32,64]", *others]) == 0
     assert "32 x 64 (2)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help(script, flag, capsys):
+    assert script.main(["dataset=streets", flag]) == 0
+    assert "python scripts/check_dataset.py dataset=" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "No data set named"),
-        (["dataset=unheard_of"], "cannot be used"),
-        (["dataset=camvid", "dataset.colour=red"], "cannot be used"),
+        (["datset=camvid"], "No data set named"),
+        (["dataset=unheard_of"], "Could not find 'dataset/unheard_of'"),
+        (["dataset=camvid", "dataset.colour=red"], "Could not override 'dataset.colour'"),
+        (["dataset=camvid", "+dataset.colour=red"], "unexpected keyword argument 'colour'"),
+        (["dataset=camvid", "seeed=1"], "Could not override 'seeed'"),
+        (["dataset=camvid", "dataset.size=[1"], "no viable alternative at input"),
+        (["dataset=camvid", "dataset._target_=certseg.datasets.Nothing"], "certseg.datasets.Nothing"),
+        (["dataset=streets", "-m"], "Received: -m"),
         (["dataset=camvid", "dataset.root=/nonexistent"], "dataset.root=<folder>"),
+        (["dataset=camvid", "dataset.root=null"], "dataset.root=<folder>"),
+        (["dataset=voc2012", "dataset.root=null"], "dataset.root=<folder>"),
+        (["dataset=folder", "dataset.num_classes=3", "dataset.root=null"], "dataset.root=<folder>"),
     ],
 )
-def test_unusable_command_lines(script, arguments, message, capsys):
+def test_unusable_command_lines_are_one_line(script, arguments, message, capsys):
     assert script.main(arguments) == 2
-    assert message in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)

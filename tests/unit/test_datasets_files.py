@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from shared import SHARED, needs_shared
 
-from certseg.datasets import CamVid, Folder, evenly_spaced
+from certseg.datasets import VOC2012, CamVid, Folder, evenly_spaced
+from certseg.datasets.content import file_digests
 from certseg.errors import ConfigError, DataError
 from certseg.types import IGNORE_INDEX
 
@@ -138,6 +139,65 @@ def test_fingerprint(camvid, tmp_path_factory):
     for kind in ("images", "labels"):
         (moved / "test" / kind / "frame_0.png").rename(moved / "test" / kind / "frame_2.png")
     assert CamVid(moved).fingerprint() != first
+
+
+@pytest.mark.parametrize(
+    ("suffix", "length"), [("bmp", 48), ("tif", 300_000), ("png", 100), ("png", 300_000), ("png", 9_000_000)]
+)
+def test_fingerprint_notices_other_content_of_the_same_length(tmp_path, suffix, length):
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    for folder in (images, labels):
+        folder.mkdir()
+    content = bytearray(length)
+    (images / f"a.{suffix}").write_bytes(content)
+    write_label(labels / "a.png", 0)
+    first = Folder(tmp_path, None, num_classes=1).fingerprint()
+    for position in (0, length - 1, *([length // 2] if suffix != "png" else [])):
+        changed = content.copy()
+        changed[position] = 1
+        (images / f"a.{suffix}").write_bytes(changed)
+        assert Folder(tmp_path, None, num_classes=1).fingerprint() != first
+    (images / f"a.{suffix}").write_bytes(content)
+    assert Folder(tmp_path, None, num_classes=1).fingerprint() == first
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp"])
+def test_one_pixel_of_a_large_picture_changes_the_fingerprint(tmp_path, suffix):
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)  # above 256 KiB in every format
+    prints = set()
+    write_label(tmp_path / "labels" / "a.png", 0)
+    (tmp_path / "images").mkdir()
+    for value in (0, 1):
+        pixels[120, 200, 1] = value
+        Image.fromarray(pixels).save(tmp_path / "images" / f"a.{suffix}")
+        prints.add(Folder(tmp_path, None, num_classes=1).fingerprint())
+    assert len(prints) == 2
+
+
+def test_long_compressed_files_are_sampled(tmp_path):
+    path = tmp_path / "a.png"
+    content = bytearray(2**20)
+    path.write_bytes(content)
+    (first,) = file_digests([path])
+    content[2**19] = 1  # in none of the blocks
+    path.write_bytes(content)
+    assert file_digests([path]) == [first]
+    path.write_bytes(content + b"\0")
+    assert file_digests([path]) != [first]
+
+
+def test_fingerprint_of_a_vanished_file_names_it(camvid):
+    dataset = CamVid(camvid)
+    (camvid / "test/labels/frame_1.png").unlink()
+    with pytest.raises(DataError, match=r"frame_1\.png cannot be read"):
+        dataset.fingerprint()
+
+
+@pytest.mark.parametrize("root", [None, "", 3])
+def test_a_root_that_is_no_path(root):
+    for build in (CamVid, Folder, VOC2012):
+        with pytest.raises(ConfigError, match=r"dataset\.root"):
+            build(root=root, **({"num_classes": 2} if build is Folder else {}))
 
 
 def test_evenly_spaced(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from linear_pixels import image_with_margins, two_classes
 
-from certseg.attacks import Smoothing, pgd
+from certseg.attacks import PGD, Smoothing
 from certseg.certifiers import SegCertify
 from certseg.errors import DataError, ModelError, ResultError
 from certseg.evaluation import AttackStage, CertificationStage, PredictionStage, evaluate
@@ -70,12 +70,12 @@ def certification():
 
 
 def stages():
-    attack = lambda *a, **k: pgd(*a, steps=3, smoothing=Smoothing(0.25, samples=2, votes=20), **k)  # noqa: E731
+    attack = PGD(steps=3, smoothing=Smoothing(0.25, samples=2, votes=50))
     return [
         PredictionStage(two_classes(), NAMES, CPU),
         certification(),
         AttackStage(
-            "pgd", attack, L2(0.16), "smoothed(gaussian, sigma=0.25)", two_classes(), NAMES,
+            "pgd", attack, L2(0.16), two_classes(), NAMES,
             settings={"steps": 3}, seed=0, hardware=CPU,
         ),
     ]  # fmt: skip
@@ -146,7 +146,7 @@ def test_attack_rows_hold_norm_and_votes():
     store = Memory()
     evaluate(stages()[2], Images(), store)
     assert all(row["figures"]["norm"] <= 0.16 for row in store.rows.values())
-    assert all(maps["num_votes"] == 20 for maps in store.maps.values())
+    assert all(maps["num_votes"] == 50 for maps in store.maps.values())
 
 
 def test_rows_of_other_images_do_not_enter_a_summary():

@@ -3,6 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from certseg import geometry
 from certseg.errors import ConfigError
 from certseg.geometry import ascent_direction, perturbation_norm, project, random_start
 from certseg.types import L1, L2, Linf
@@ -44,6 +45,30 @@ def test_l2_projection_reaches_the_sphere():
     threat = L2(0.3)
     point = project(image + 0.1 * torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(0)), image, threat)
     assert perturbation_norm(point, image, threat) == pytest.approx(0.3, rel=1e-5)
+
+
+@pytest.mark.parametrize("radius", [0.169, 0.05, 0.01, 0.001])
+@pytest.mark.parametrize("overshoot", [1.1, 2.0])  # at 0.001 rounding lengthens the first and shortens the second
+def test_short_l2_perturbations_reach_the_sphere_in_a_few_evaluations(radius, overshoot, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    image = 0.2 + 0.6 * torch.rand(3, 360, 480, generator=generator)  # the box does not bind
+    direction = torch.randn(3, 360, 480, generator=generator)
+    candidate = image + direction * (overshoot * radius / direction.norm())
+    evaluations = []
+
+    def counted(*arguments):
+        assert len(evaluations) < 10, "too many norms"
+        evaluations.append(perturbation_norm(*arguments))
+        return evaluations[-1]
+
+    monkeypatch.setattr(geometry, "perturbation_norm", counted)
+    point = project(candidate, image, L2(radius))
+    assert len(evaluations) <= 4
+    assert (1 - 1e-5) * radius <= perturbation_norm(point, image, L2(radius)) <= radius
+    assert float(point.min()) >= 0
+    assert float(point.max()) <= 1
+    wanted = image.double() + (candidate.double() - image.double()) * (radius / evaluations[0])
+    assert float((point - wanted).abs().max()) <= 2**-24 * 2  # every entry is a float32 neighbour of its own value
 
 
 @pytest.mark.parametrize("threat", [L2(0.5), Linf(0.1)])

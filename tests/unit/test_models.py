@@ -68,6 +68,12 @@ def images(*shape, seed=2):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.parametrize("name", ["", "a/b", "../up", ".hidden", "two words", "ü", "a\n", None, 5])
+def test_a_name_is_a_plain_word(name):
+    with pytest.raises(ConfigError, match=r"model\.name must be a plain word"):
+        MMSegSegmenter(num_classes=5, config=TINY, name=name)
+
+
 # --- protocol, shapes, gradients
 
 

@@ -86,7 +86,7 @@ def test_log_mean_softmax_is_float32_for_half_precision():
 def test_edges_are_those_of_mmsegmentation(width):
     from certseg.models import mmseg_library
 
-    with mmseg_library._quiet_import():
+    with mmseg_library.quiet_import():
         from mmseg.datasets.transforms import GenerateEdge
     labels = np.random.default_rng(0).choice([0] * 40 + [1, 2, 255], size=(24, 32)).astype(np.int64)
     expected = GenerateEdge(edge_width=width)({"img_shape": labels.shape, "gt_seg_map": labels})["gt_edge_map"]

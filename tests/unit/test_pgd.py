@@ -1,8 +1,8 @@
 import pytest
 import torch
-from linear_pixels import image_with_margins, two_classes
+from linear_pixels import LinearPixels, image_with_margins, two_classes
 
-from certseg.attacks import Smoothing, pgd
+from certseg.attacks import PGD, Smoothing
 from certseg.errors import ConfigError, DataError, ModelError
 from certseg.geometry import perturbation_norm
 from certseg.hardware import Hardware
@@ -14,7 +14,7 @@ STREAM = NoiseStream(0, "x")
 
 
 def attack(model, image, target, threat, **options):
-    return pgd(model, image, target, threat, stream=STREAM, hardware=CPU, **options)
+    return PGD(**options)(model, image, target, threat, stream=STREAM, hardware=CPU)
 
 
 def test_linf_reaches_the_exact_optimum_on_the_linear_model():
@@ -94,14 +94,32 @@ def test_smoothed_gradient_is_the_same_in_one_batch_and_in_several():
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.Tanh(), torch.nn.Conv2d(4, 3, 1))
     model.num_classes = 3
     image, target = torch.rand(3, 6, 5), torch.randint(3, (6, 5))
-    smoothing = Smoothing(sigma=0.25, samples=6, votes=10)
+    smoothing = Smoothing(sigma=0.25, samples=6, votes=50)
     results = [
-        pgd(model, image, target, L2(0.5), stream=STREAM, hardware=Hardware(device="cpu", noise_batch=batch),
-            steps=3, smoothing=smoothing)
+        PGD(steps=3, smoothing=smoothing)(
+            model, image, target, L2(0.5), stream=STREAM, hardware=Hardware(device="cpu", noise_batch=batch)
+        )
         for batch in (6, 4)
-    ]  # fmt: skip
+    ]
     assert torch.allclose(results[0].adversarial, results[1].adversarial, atol=1e-4)
     assert results[1].passes.forward > results[0].passes.forward
+
+
+def test_the_smoothed_attack_backs_off_when_memory_runs_out():
+    class Hungry(LinearPixels):
+        def forward(self, images):
+            if images.requires_grad and len(images) > 2:
+                raise torch.OutOfMemoryError("out of memory")
+            return super().forward(images)
+
+    torch.manual_seed(0)
+    plain = LinearPixels(torch.randn(2, 3), torch.zeros(2))
+    hungry = Hungry(plain.weight.detach(), plain.bias.detach())
+    image, target = torch.rand(3, 5, 6), torch.zeros(5, 6, dtype=torch.int64)
+    options = {"steps": 3, "smoothing": Smoothing(sigma=0.25, samples=8, votes=50)}
+    expected, result = (attack(model, image, target, L2(0.5), **options) for model in (plain, hungry))
+    assert torch.allclose(expected.adversarial, result.adversarial, atol=1e-4)
+    assert "noise_batch_reduced_to_2" in result.flags
 
 
 def test_a_model_without_gradient_is_flagged():

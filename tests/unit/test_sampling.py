@@ -1,11 +1,15 @@
+import weakref
+
 import pytest
 import torch
 from linear_pixels import LinearPixels, image_with_margins, two_classes
 
+from certseg import sampling
+from certseg.certifiers import SegCertify
 from certseg.errors import ModelError
 from certseg.hardware import Hardware
 from certseg.noise import Gaussian, NoiseStream
-from certseg.sampling import NoisySampler
+from certseg.sampling import NoisySampler, WorkingBatch, halving
 
 CPU = Hardware(device="cpu")
 
@@ -26,6 +30,14 @@ def test_noise_depends_on_seed_name_purpose_and_index_only():
     for other in (draw(1, "a", "certify", 0), draw(0, "b", "certify", 0), draw(0, "a", "x", 0)):
         assert not torch.equal(reference[:1], other)
     assert len({tuple(sample.flatten().tolist()) for sample in reference}) == 6
+
+
+@pytest.mark.parametrize("purpose", ["certify", "attack"])
+def test_the_seeds_of_a_stream_differ_in_the_bits_the_cpu_keeps(purpose):
+    for name in ("a", "b", "street/7"):
+        stream = NoiseStream(0, name, purpose)
+        seeds = [stream.generator(i, torch.device("cpu")).initial_seed() % 2**32 for i in range(2000)]
+        assert [(seed - seeds[0]) % 2**32 for seed in seeds] == list(range(2000))
 
 
 def test_noise_has_the_stated_distribution():
@@ -120,21 +132,124 @@ def test_misshapen_logits_are_an_error():
 
 
 class Hungry(LinearPixels):
-    """Runs out of memory on more than two images at once."""
+    """Runs out of memory on more than two images at once, and keeps the sizes it was asked for."""
+
+    def __init__(self):
+        super().__init__(two_classes().weight.detach(), two_classes().bias.detach())
+        self.sizes = []
 
     def forward(self, images):
+        self.sizes.append(len(images))
         if len(images) > 2:
             raise torch.OutOfMemoryError("out of memory")
         return super().forward(images)
 
 
 def test_the_batch_backs_off_when_memory_runs_out():
-    plain, hungry = two_classes(), Hungry(two_classes().weight.detach(), two_classes().bias.detach())
+    plain, hungry = two_classes(), Hungry()
     image = image_with_margins(plain, torch.linspace(-0.5, 0.5, 12).reshape(3, 4))
     draw = sampler(hungry, image, batch=16)
     assert torch.equal(draw.class_counts(0, 21), sampler(plain, image).class_counts(0, 21))
     assert draw.flags == {"noise_batch_reduced_to_2"}
     assert draw.passes.forward == 21
+
+
+def test_the_batch_that_works_is_remembered_for_images_of_the_same_shape():
+    hungry = Hungry()
+    sampler(hungry, torch.rand(3, 3, 4), batch=16).class_counts(0, 16)
+    hungry.sizes.clear()
+    later = sampler(hungry, torch.rand(3, 3, 4), batch=16, name="b")
+    later.class_counts(0, 5)
+    assert hungry.sizes == [2, 2, 1]
+    assert later.flags == {"noise_batch_reduced_to_2"}
+    hungry.sizes.clear()
+    larger = sampler(hungry, torch.rand(3, 4, 4), batch=16)
+    assert not larger.flags
+    larger.class_counts(0, 16)
+    assert hungry.sizes[:4] == [16, 8, 4, 2]
+    assert not sampler(two_classes(), torch.rand(3, 3, 4), batch=16).flags
+
+
+def test_a_short_run_does_not_reduce_the_batch():
+    batch = WorkingBatch(two_classes(), (3, 2, 2), Hardware(device="cpu", noise_batch=8))
+    assert batch.run(lambda size: "done", 3) == ("done", 3)
+    assert batch.size == 8
+
+
+def test_gradients_and_samples_remember_their_own_batch():
+    model, hardware = two_classes(), Hardware(device="cpu", noise_batch=8)
+    WorkingBatch(model, (3, 2, 2), hardware, "gradient").run(Fits(1))
+    assert WorkingBatch(model, (3, 2, 2), hardware, "gradient").size == 1
+    assert WorkingBatch(model, (3, 2, 2), hardware).size == 8
+
+
+@pytest.mark.parametrize("counted", ["class_counts", "agreement"])
+def test_counting_that_runs_out_of_memory_backs_off_too(counted, monkeypatch):
+    model = two_classes()
+    image = image_with_margins(model, torch.linspace(-0.5, 0.5, 12).reshape(3, 4))
+    arguments = (0, 21) if counted == "class_counts" else (torch.zeros(3, 4, dtype=torch.int64), 0, 21)
+    expected = getattr(sampler(model, image), counted)(*arguments)
+    number = sampling._number
+
+    def hungry_number(hits, dim):
+        if dim == 0 and hits.shape[0] > 3:
+            raise torch.OutOfMemoryError("out of memory")
+        return number(hits, dim)
+
+    monkeypatch.setattr(sampling, "_number", hungry_number)
+    draw = sampler(two_classes(), image, batch=16)
+    assert torch.equal(getattr(draw, counted)(*arguments), expected)
+    assert draw.flags == {"noise_batch_reduced_to_2"}
+    assert draw.passes.forward == 21
+
+
+@pytest.mark.parametrize("counted", ["class_counts", "agreement"])
+def test_the_logits_of_a_batch_are_gone_before_the_next_pass(counted):
+    class Watched(LinearPixels):
+        alive = None
+
+        def forward(self, images):
+            assert self.alive is None or self.alive() is None
+            logits = super().forward(images)
+            self.alive = weakref.ref(logits)
+            return logits
+
+    draw = sampler(Watched(torch.randn(2, 3)), torch.rand(3, 2, 2), batch=2)
+    arguments = (0, 7) if counted == "class_counts" else (torch.zeros(2, 2, dtype=torch.int64), 0, 7)
+    getattr(draw, counted)(*arguments)
+    assert draw.passes.forward == 7
+
+
+class Fits:
+    """Work that fits up to a number of images and holds a tensor while it runs."""
+
+    def __init__(self, most, error="CUDA out of memory"):
+        self.most, self.error, self.sizes, self.held = most, error, [], None
+
+    def __call__(self, size):
+        assert self.held is None or self.held() is None, "the failed attempt still holds its memory"
+        self.sizes.append(size)
+        activations = torch.ones(size)
+        self.held = weakref.ref(activations)
+        if size > self.most:
+            raise RuntimeError(self.error)
+        return float(activations.sum())
+
+
+@pytest.mark.parametrize(
+    "error", ["CUDA out of memory", "DefaultCPUAllocator: can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED"]
+)
+def test_halving_frees_a_failed_attempt_and_returns_the_batch_that_worked(error):
+    work = Fits(3, error)
+    assert halving(13, work) == (3.0, 3)
+    assert work.sizes == [13, 6, 3]
+
+
+def test_halving_gives_up_at_one_image():
+    work = Fits(0)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        halving(4, work)
+    assert work.sizes == [4, 2, 1]
 
 
 def test_other_runtime_errors_are_not_swallowed():
@@ -144,3 +259,75 @@ def test_other_runtime_errors_are_not_swallowed():
 
     with pytest.raises(RuntimeError, match="shapes"):
         sampler(Broken(torch.zeros(2, 3)), torch.rand(3, 2, 2)).class_counts(0, 4)
+
+
+class PixelConv(torch.nn.Module):
+    """The logits of ``two_classes`` by a convolution, which autocast rounds; keeps the types it returned."""
+
+    num_classes = 2
+
+    def __init__(self):
+        super().__init__()
+        linear = two_classes()
+        self.conv = torch.nn.Conv2d(3, 2, 1)
+        self.conv.weight.data, self.conv.bias.data = linear.weight.data[..., None, None], linear.bias.data
+        self.returned = set()
+
+    def forward(self, images):
+        logits = self.conv(images)
+        self.returned.add(logits.dtype)
+        return logits
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_sampling_runs_at_the_precision_asked_for(precision):
+    model, dtype = PixelConv(), getattr(torch, precision)
+    hardware = Hardware(device="cpu", precision=precision)
+    image = image_with_margins(two_classes(), torch.linspace(-0.5, 0.5, 30).reshape(5, 6))
+    counts = NoisySampler(model, image, Gaussian(0.3), NoiseStream(0, "a"), hardware).class_counts(0, 40)
+    assert model.returned == {dtype}
+    noise = torch.empty(40, 3, 5, 6)
+    NoiseStream(0, "a").fill(noise, Gaussian(0.3), 0)
+    with torch.no_grad():
+        logits = torch.nn.functional.conv2d(
+            (image + noise).to(dtype), model.conv.weight.to(dtype), model.conv.bias.to(dtype)
+        )
+    assert torch.equal(counts[0], (logits[:, 0] > logits[:, 1]).sum(0).int())
+    assert torch.equal(counts[1], (logits[:, 1] > logits[:, 0]).sum(0).int())
+
+
+def test_certify_at_bfloat16():
+    model = PixelConv()
+    image = image_with_margins(two_classes(), torch.tensor([[0.8, -0.8, 0.0]]))
+    hardware = Hardware(device="cpu", precision="bfloat16", noise_batch=16)
+    result = SegCertify(sigma=0.25).certify(model, image, stream=NoiseStream(0, "x"), hardware=hardware)
+    assert model.returned == {torch.bfloat16}
+    assert result.certified.tolist() == [[True, True, False]]
+    assert result.classes[result.certified].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("height", [5.0, 60000.0])
+def test_float16_logits_are_neither_summed_nor_subtracted_in_float16(height):
+    """65504 is the largest float16: 128 x 128 pixels of 5 sum to more, and so does a margin of 2 x 60000."""
+
+    class Half(torch.nn.Module):
+        num_classes = 2
+
+        def forward(self, images):
+            sign = torch.ones_like(images[:, :1])
+            return (height * torch.cat([sign, -sign], dim=1)).half()
+
+    draw = sampler(Half(), torch.rand(3, 128, 128), batch=4)
+    assert (draw.class_counts(0, 6)[0] == 6).all()
+    assert (draw.agreement(torch.zeros(128, 128, dtype=torch.int64), 0, 6) == 6).all()
+
+
+def test_float16_logits_that_are_not_finite_are_still_an_error():
+    class Overflown(torch.nn.Module):
+        num_classes = 2
+
+        def forward(self, images):
+            return (1e6 * images[:, :2].abs()).half()
+
+    with pytest.raises(ModelError, match="NaN or infinite"):
+        sampler(Overflown(), torch.rand(3, 4, 4)).class_counts(0, 2)

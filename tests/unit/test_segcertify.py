@@ -11,6 +11,7 @@ from certseg.certifiers import SegCertify
 from certseg.errors import ConfigError, DataError
 from certseg.hardware import Hardware
 from certseg.noise import NoiseStream
+from certseg.stats import upper_tail
 
 CPU = Hardware(device="cpu", noise_batch=16)
 GOLDEN = SHARED / "golden" / "segcertify.npz"
@@ -30,7 +31,7 @@ def test_golden_decisions_of_the_official_implementation(case, correction):
         sigma=meta["sigma"], tau=meta["tau"], n0=meta["n0"], n=meta["n"], alpha=meta["alpha"], correction=correction
     )
     guess, counts = golden[f"{case}/guess"], golden[f"{case}/count"]
-    assert np.allclose(certifier._p_values[counts], golden[f"{case}/pvalue"], rtol=1e-9, atol=0)
+    assert np.allclose(upper_tail(certifier.n, certifier.tau)[counts], golden[f"{case}/pvalue"], rtol=1e-9, atol=0)
     certified = certifier.decide(torch.from_numpy(counts)[None]).numpy()[0]
     expected = golden[f"{case}/classes_{correction}"]
     assert np.array_equal(np.where(certified, guess, -1), expected)
@@ -71,6 +72,22 @@ def test_certifies_exactly_the_pixels_that_are_clearly_above_tau():
     assert result.passes.forward == 450
     assert result.confidence == 0.999
     assert set(result.seconds) == {"sampling", "statistics"}
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_every_sample_is_drawn_once_so_that_testing_never_reuses_a_guess(batch, monkeypatch):
+    drawn, fill = [], NoiseStream.fill
+
+    def recorded(self, out, noise, first):
+        drawn.extend((self, index) for index in range(first, first + len(out)))
+        fill(self, out, noise, first)
+
+    monkeypatch.setattr(NoiseStream, "fill", recorded)
+    stream = NoiseStream(0, "x")
+    hardware = Hardware(device="cpu", noise_batch=batch)
+    certifier = SegCertify(sigma=0.25, n0=12, n=45)
+    certifier.certify(two_classes(), torch.rand(3, 2, 3), stream=stream, hardware=hardware)
+    assert drawn == [(stream, index) for index in range(12 + 45)]
 
 
 def test_the_radius_is_tight_on_a_linear_model():

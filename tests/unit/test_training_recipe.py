@@ -33,6 +33,7 @@ from certseg.training import Augmentation, CleanObjective, NoiseObjective, Recip
         ("power", -0.1),
         ("clip", 0.0),
         ("precision", "int8"),
+        ("precision", ["float32"]),
         ("validations", -1),
         ("val_images", 0),
         ("checkpoint_interval", 0),
@@ -41,6 +42,39 @@ from certseg.training import Augmentation, CleanObjective, NoiseObjective, Recip
 def test_recipe_refuses(field, value):
     with pytest.raises(ConfigError, match=rf"training\.{field}"):
         Recipe(**{field: value})
+
+
+NUMBERS = [
+    "iterations", "batch_size", "crop", "lr", "weight_decay", "warmup", "power", "clip", "validations", "val_images",
+    "checkpoint_interval",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", ["fast", True, [1, "two"], {}, math.inf])
+@pytest.mark.parametrize("field", NUMBERS)
+def test_a_wrong_type_is_named_with_its_setting(field, value):
+    with pytest.raises(ConfigError, match=rf"^training\.{field} must be .*Received: ") as caught:
+        Recipe(**{field: value})
+    assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["fast", True, None, [1, 2], math.nan])
+@pytest.mark.parametrize("field", ["cat_max_ratio", "flip", "sigma", "clean_share"])
+def test_a_wrong_type_in_an_object_is_named_with_its_setting(field, value):
+    kind, place = (NoiseObjective, "objective") if field in ("sigma", "clean_share") else (Augmentation, "augmentation")
+    with pytest.raises(ConfigError, match=rf"^training\.{place}\.{field} must be "):
+        kind(**{field: value})
+
+
+@pytest.mark.parametrize("value", ["fast", 2.0, [1, "two"], [0.5, math.inf], True])
+def test_a_wrong_scale_is_named(value):
+    with pytest.raises(ConfigError, match=r"^training\.augmentation\.scale must be "):
+        Augmentation(scale=value)
+
+
+def test_photometric_is_true_or_false():
+    with pytest.raises(ConfigError, match=r"^training\.augmentation\.photometric must be true or false"):
+        Augmentation(photometric="strong")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,163 @@
+"""How many samples test the guessed classes, and which pixels they certify.
+
+A rule draws from a :class:`certseg.sampling.NoisySampler` and returns the certified pixels and the samples it used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from certseg.errors import ConfigError
+from certseg.sampling import NoisySampler
+from certseg.stats import (
+    e_bonferroni_threshold,
+    e_holm_threshold,
+    largest_level,
+    log_wealth,
+    minimum_samples,
+    rejection_threshold,
+    upper_tail,
+)
+
+
+@dataclass(frozen=True)
+class FixedTest:
+    """The binomial test after ``n`` samples, corrected for the number of pixels (Algorithm 2 of seed 001).
+
+    Args:
+        tau: probability a certified class must exceed.
+        alpha: error rate of the correction.
+        n: number of samples.
+        correction: one of :data:`certseg.stats.CORRECTIONS`.
+        k: of the correction ``kfwer``.
+        look_every: None draws all samples; a number looks after every so many and stops as soon as no outcome of the
+            rest could change any decision (curtailment: the same decisions from fewer samples).
+    """
+
+    tau: float
+    alpha: float
+    n: int
+    correction: str
+    k: int = 1
+    look_every: int | None = None
+
+    def samples_needed(self, num_pixels: int) -> int:
+        """Smallest n with which a pixel of an image of ``num_pixels`` can be certified at all."""
+        return minimum_samples(self.tau, largest_level(num_pixels, self.alpha, self.correction, self.k))
+
+    def certify(self, sampler: NoisySampler, classes: Tensor, first: int) -> tuple[Tensor, int]:
+        """Test ``classes`` (``H x W``) with samples from index ``first`` on.
+
+        Returns:
+            The certified pixels (``H x W`` bool) and the number of samples drawn.
+        """
+        if self.look_every is None:
+            return self.decide(sampler.agreement(classes, first, self.n)), self.n
+        counts, drawn = torch.zeros_like(classes, dtype=torch.int32), 0
+        while drawn < self.n:
+            step = min(self.look_every, self.n - drawn)
+            counts += sampler.agreement(classes, first + drawn, step)
+            drawn += step
+            if self._is_settled(histogram_of(counts, drawn), drawn):
+                break
+        return self.decide(counts), drawn
+
+    def decide(self, counts: Tensor) -> Tensor:
+        """The pixels whose hypothesis ``p <= tau`` is rejected by ``counts`` (``H x W``) out of ``n``."""
+        return counts >= self._threshold(histogram_of(counts, self.n))
+
+    def _threshold(self, histogram: np.ndarray) -> int:
+        return rejection_threshold(histogram, upper_tail(self.n, self.tau), self.alpha, self.correction, self.k)
+
+    def _is_settled(self, histogram: np.ndarray, drawn: int) -> bool:
+        """Whether the remaining samples change nothing. Every correction rejects more when counts grow, so the final
+        rejections lie between those with no further agreement and those with nothing else; equal numbers of pixels
+        in both mean equal pixels."""
+        left = self.n - drawn
+        if left == 0:
+            return True
+        worst = np.concatenate([histogram, np.zeros(left, dtype=histogram.dtype)])
+        best = np.concatenate([np.zeros(left, dtype=histogram.dtype), histogram])
+        return worst[self._threshold(worst) :].sum() == best[self._threshold(best) :].sum()
+
+
+@dataclass(frozen=True)
+class AnytimeTest:
+    """An e-process per pixel, looked at after every batch; valid at every moment (:mod:`certseg.stats.anytime`).
+
+    It stops when every pixel is certified, when ``n`` samples are drawn, or when no number of further batches is
+    expected to certify at least ``gain`` of the image per batch. The expectation takes every undecided pixel's share of
+    agreements so far to go on. However bad that guess is, it costs certified pixels only, never validity.
+
+    Args:
+        tau: probability a certified class must exceed.
+        alpha: family-wise error rate over all looks.
+        n: largest number of samples.
+        correction: ``holm`` (the closed test of the mean wealth) or ``bonferroni``.
+        look_every: samples between two looks.
+        gain: share of the image's pixels that a further batch must be expected to certify.
+    """
+
+    tau: float
+    alpha: float
+    n: int
+    correction: str
+    look_every: int = 10
+    gain: float = 0.001
+
+    def __post_init__(self) -> None:
+        if self.correction not in ("holm", "bonferroni"):
+            raise ConfigError(
+                "certifier.stopping=anytime has no such correction",
+                expected="certifier.correction=holm or bonferroni",
+                received=self.correction,
+            )
+
+    def samples_needed(self, num_pixels: int) -> int:
+        """Smallest n with which a pixel can be certified: if all agree, the mean wealth need only reach 1 / alpha."""
+        goal = np.log((num_pixels if self.correction == "bonferroni" else 1) / self.alpha)
+        needed = 1
+        while log_wealth(self.tau, needed, np.array(needed)) < goal:
+            needed += 1
+        return needed
+
+    def certify(self, sampler: NoisySampler, classes: Tensor, first: int) -> tuple[Tensor, int]:
+        """As :meth:`FixedTest.certify`."""
+        counts, drawn = torch.zeros_like(classes, dtype=torch.int32), 0
+        certified = torch.zeros_like(classes, dtype=torch.bool)
+        while drawn < self.n:
+            step = min(self.look_every, self.n - drawn)
+            counts += sampler.agreement(classes, first + drawn, step)
+            drawn += step
+            certified |= self.decide(counts, drawn)
+            undecided = histogram_of(counts[~certified], drawn)
+            if not undecided.any() or not self._pays(undecided, drawn, counts.numel()):
+                break
+        return certified, drawn
+
+    def decide(self, counts: Tensor, drawn: int) -> Tensor:
+        """The pixels rejected by ``counts`` (``H x W``) out of ``drawn`` at this look alone."""
+        histogram = histogram_of(counts, drawn)
+        rule = e_holm_threshold if self.correction == "holm" else e_bonferroni_threshold
+        return counts >= rule(histogram, log_wealth(self.tau, drawn, np.arange(drawn + 1)), self.alpha)
+
+    def _pays(self, undecided: np.ndarray, drawn: int, num_pixels: int) -> bool:
+        steps = np.arange(1, (self.n - drawn + self.look_every - 1) // self.look_every + 1)
+        if len(steps) == 0:
+            return False
+        seen = np.flatnonzero(undecided)
+        later = np.minimum(drawn + steps * self.look_every, self.n)
+        expected = seen[:, None] + np.floor((later - drawn) * (seen[:, None] / drawn))
+        goal = np.log((num_pixels if self.correction == "bonferroni" else undecided.sum()) / self.alpha)
+        reached = log_wealth(self.tau, later[None], expected) >= goal
+        certified = (undecided[seen][:, None] * reached).sum(axis=0)
+        return bool((certified / steps).max() >= self.gain * num_pixels)
+
+
+def histogram_of(counts: Tensor, n: int) -> np.ndarray:
+    """How many pixels have each count ``0 .. n``: ``(n + 1,)`` int64."""
+    return torch.bincount(counts.flatten(), minlength=n + 1).cpu().numpy().astype(np.int64)

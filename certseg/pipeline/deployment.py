@@ -1,0 +1,134 @@
+"""Predict and certify pictures without labels: ``python run.py input=photos/``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from certseg.datasets import IMAGE_SUFFIXES, image_pixels, read_image
+from certseg.errors import ConfigError, DataError
+from certseg.evaluation import Certifier
+from certseg.hardware import Hardware, rank, world_size
+from certseg.noise import NoiseStream
+from certseg.pipeline.console import progress, say
+from certseg.pipeline.network import Network
+from certseg.reporting import Entry, Panel, claim, picture, safe_name, write_json_atomic
+from certseg.types import IGNORE_INDEX, Certificate
+
+
+def pictures_of(path: str | Path, certifier: Certifier | None) -> list[Path]:
+    """The picture files at ``path``: itself, or those directly in the folder, sorted.
+
+    Raises:
+        ConfigError: there is no certifier, or one whose settings could certify none of them.
+        DataError: there are none, or two that differ in their suffix alone.
+    """
+    if certifier is None:
+        raise ConfigError("input= needs a certifier", received="certifier=none", remedy="Use certifier=segcertify")
+    path = Path(path)
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    found = [file for file in files if file.is_file() and file.suffix.lower() in IMAGE_SUFFIXES]
+    if not found:
+        raise DataError(
+            f"There is no picture at input={path}", expected=f"files that end in {', '.join(IMAGE_SUFFIXES)}"
+        )
+    stems = [file.stem for file in found]
+    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if twice:
+        raise DataError("Pictures of one folder need different names", received=", ".join(twice[:5]))
+    for file in found:
+        certifier.check(image_pixels(file))
+    return found
+
+
+def certify_pictures(
+    files: Sequence[Path], certifier: Certifier, network: Network, class_names: Sequence[str],
+    palette: Sequence[Sequence[int]], *, seed: int, hardware: Hardware, directory: Path,
+) -> list[Path]:  # fmt: skip
+    """Certify every file and write next to one another, below ``directory``:
+
+    - ``<name>.certified.png``: class ids of the certified pixels, 255 where the certifier abstains;
+    - ``<name>.json``: what is claimed, with which confidence, for which threat, and the share of each class;
+    - ``<name>.overview.png``: the picture, the prediction and the certified map, to look at.
+
+    Files already finished by an earlier run into the same directory are computed again. Under torchrun every rank takes
+    its share.
+
+    Raises:
+        DataError: a file cannot be read; the others before it are finished.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    mine = list(files)[rank() :: world_size()]
+    sidecars = []
+    with progress("certify", len(mine)) as on_image:
+        for file in mine:
+            image = torch.from_numpy(read_image(file).transpose(2, 0, 1).astype(np.float32) / np.float32(255))
+            certificate = certifier.certify(
+                network.segmenter, image, stream=NoiseStream(seed, file.name), hardware=hardware
+            )
+            stem = directory / safe_name(file.stem)
+            _write_map(stem.with_name(f"{stem.name}.certified.png"), certificate)
+            _draw(stem.with_name(f"{stem.name}.overview.png"), file.name, image, certificate, class_names, palette)
+            sidecar = stem.with_name(f"{stem.name}.json")
+            write_json_atomic(sidecar, _facts(file, certificate, certifier, network, class_names))
+            sidecars.append(sidecar)
+            on_image(file.name)
+    say(f"{len(mine)} certified maps with sidecars: {directory}")
+    return sidecars
+
+
+def _write_map(path: Path, certificate: Certificate) -> None:
+    ids = torch.where(certificate.certified, certificate.classes, IGNORE_INDEX).numpy().astype(np.uint8)
+    Image.fromarray(ids).save(path)
+
+
+def _draw(
+    path: Path, title: str, image: torch.Tensor, certificate: Certificate, class_names: Sequence[str],
+    palette: Sequence[Sequence[int]],
+) -> None:  # fmt: skip
+    classes = certificate.classes.numpy()
+    panels = [
+        Panel("image", image=image.permute(1, 2, 0).numpy()),
+        Panel("prediction", labels=classes),
+        Panel("certified", labels=classes, certified=certificate.certified.numpy()),
+    ]
+    picture(path, panels, class_names, palette, title=title)
+
+
+def _facts(
+    file: Path, certificate: Certificate, certifier: Certifier, network: Network, class_names: Sequence[str]
+) -> dict[str, Any]:
+    classes, certified = certificate.classes.numpy(), certificate.certified.numpy()
+    number = len(class_names)
+    predicted = np.bincount(classes.ravel(), minlength=number) / classes.size
+    kept = np.bincount(classes[certified], minlength=number) / classes.size
+    summary: Mapping[str, Any] = {
+        "kind": "certifier", "name": certifier.name, "figures": {}, "images": 1, "predictor": certificate.predictor,
+        "threat": {"norm": certificate.threat.norm, "radius": certificate.threat.radius},
+        "confidence": certificate.confidence, "claim": certifier.claim,
+    }  # fmt: skip
+    return {
+        "image": file.name,
+        "size": list(classes.shape),
+        "claim": claim(Entry(summary)),
+        "threat": summary["threat"],
+        "confidence": certificate.confidence,
+        "predictor": certificate.predictor,
+        "settings": dict(certifier.settings),
+        "model": network.label,
+        "abstention": float(1.0 - certified.mean()),
+        "classes": {
+            name: {"id": index, "predicted": float(predicted[index]), "certified": float(kept[index])}
+            for index, name in enumerate(class_names)
+        },
+        "abstains_as": IGNORE_INDEX,
+        "passes": asdict(certificate.passes),
+        "seconds": certificate.seconds,
+        "flags": list(certificate.flags),
+    }

@@ -1,0 +1,58 @@
+"""scripts/benchmark.py runs and says which goals are met. No time is asserted: this machine may be busy."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from certseg.stats import binomial
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("benchmark", ROOT / "scripts" / "benchmark.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_both_rows_state_their_goal(script, capsys, monkeypatch):
+    monkeypatch.setattr(script, "time_statistics", lambda n: (0.25, 100.0))  # its own test below
+    script.main(["segcertify", "--hardware", "cpu", "--size", "32", "32", "--repeats", "1", "--n", "50"])
+    out = capsys.readouterr().out
+    rows = [line for line in out.splitlines() if "<=" in line]
+    assert len(rows) == 2
+    assert "<= 0.1 s: missed" in rows[0]
+    assert "1 / 400" in rows[0]
+    assert re.search(r"<= 1\.15: (met|missed)", rows[1])
+    assert float(rows[1].split("│")[-3]) > 0  # the ratio
+    assert re.search(r"\b60\b", out)  # forward passes
+
+
+def test_a_goal_is_met_up_to_its_value(script):
+    assert script.verdict(0.1, 0.1, " s") == "<= 0.1 s: met"
+    assert script.verdict(1.151, 1.15) == "<= 1.15: missed"
+
+
+def test_the_timed_statistics_include_the_table_of_p_values(script, monkeypatch):
+    tables, tail = [], binomial.binom.sf
+
+    def recorded(counts, n, tau):
+        tables.append((n, tau))
+        return tail(counts, n, tau)
+
+    monkeypatch.setattr(binomial.binom, "sf", recorded)
+    certified = script.decide(torch.tensor([[0, 60], [30, 60]], dtype=torch.int32), 60)
+    assert (60, 0.75) in tables
+    assert certified.tolist() == [[False, True], [False, True]]
+
+
+def test_the_statistics_are_timed_against_a_loop(script):
+    threads = torch.get_num_threads()
+    ours, loop = script.time_statistics(50, loop_pixels=20)
+    assert 0 < ours < loop
+    assert torch.get_num_threads() == threads
