@@ -16,7 +16,7 @@ setup: $(STAMP)  ## make .venv with everything certseg needs (uv, about 5 GB)
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[dev]'
 	touch $@
 
 demo: setup  ## train on street scenes, certify and attack 20 images, print the table (minutes on 2 cores)

@@ -19,8 +19,7 @@ from certseg.errors import ConfigError
 from certseg.hardware import Hardware, Stopwatch
 from certseg.noise import NoiseStream
 from certseg.sampling import NoisySampler
-from certseg.stats import minimum_samples
-from certseg.stats.confidence import clopper_pearson_lower
+from certseg.stats import clopper_pearson_lower, minimum_samples
 from certseg.types import Certificate, Segmenter, Threat, check_image
 
 

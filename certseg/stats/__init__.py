@@ -2,11 +2,13 @@
 
 from certseg.stats.anytime import e_bonferroni_threshold, e_holm_threshold, log_wealth
 from certseg.stats.binomial import minimum_samples, upper_tail
+from certseg.stats.confidence import clopper_pearson_lower
 from certseg.stats.multiple_testing import CORRECTIONS, check_correction, largest_level, rejection_threshold
 
 __all__ = [
     "CORRECTIONS",
     "check_correction",
+    "clopper_pearson_lower",
     "e_bonferroni_threshold",
     "e_holm_threshold",
     "largest_level",
