@@ -15,6 +15,7 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from torch import nn
 
 from certseg.datasets import evenly_spaced
 from certseg.errors import CertsegError, ConfigError
@@ -138,10 +139,19 @@ def _evaluate(
     if plan.samples_identity is not None:  # shared by every tau, alpha and correction
         identity = identity_of({"samples": plan.samples_identity}, True)
         samples = RowStore(folder / network.label / f"samples-{key(identity)}", identity=identity)
-    for job in plan.jobs(network.segmenter, whole.class_names, hardware, samples):
+
+    def jobs(segmenter: nn.Module | None) -> list[Job]:
+        return plan.jobs(segmenter, whole.class_names, hardware, samples)
+
+    stores = []
+    for job in jobs(None):
         identity = identity_of(job.identity, job.is_sampled)
         directory = folder / network.label / f"{job.stage.name}-{key(identity)}"
-        store = RowStore(directory, identity=identity)
+        stores.append(RowStore(directory, identity=identity))
+    names = set(dataset.names())
+    is_done = all(names <= store.read().keys() for store in stores)
+    for job, store in zip(jobs(None if is_done else network.segmenter), stores, strict=True):
+        directory = store.directory
         before = len(store.read())
         started = time.perf_counter()
         result = _run_stage(job, dataset, store)

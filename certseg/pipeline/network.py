@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,24 +16,35 @@ from certseg.models import load_checkpoint
 from certseg.pipeline.console import say
 from certseg.pipeline.keys import checkpoint_identity, key, training_identity
 from certseg.pipeline.settings import build
-from certseg.training import train
+from certseg.training import finished, train
 from certseg.types import SegmentationDataset
 
 
 @dataclass(frozen=True)
 class Network:
-    """A segmenter with its weights.
+    """A segmenter with its weights, built when it is first asked for: a run that has nothing left to compute is
+    spared that.
 
     Args:
-        segmenter: on the hardware's device, in eval mode.
+        load: gives the segmenter with its weights.
+        hardware: of the run.
         identity: what decides its weights, and for a trained one their digest: the same settings may give other
             weights on another machine.
         label: for directories and tables, for example ``upernet_tiny-noise``.
     """
 
-    segmenter: nn.Module
+    load: Callable[[], nn.Module]
+    hardware: Hardware
     identity: dict[str, Any]
     label: str
+
+    @functools.cached_property
+    def segmenter(self) -> nn.Module:
+        """On the hardware's device, in eval mode, without gradients of its weights."""
+        segmenter = self.hardware.place(self.load())
+        for parameter in segmenter.parameters():
+            parameter.requires_grad_(False)  # attacks differentiate with respect to the image only
+        return segmenter
 
 
 def build_dataset(settings: Mapping[str, Any], split: str | None = None) -> SegmentationDataset:
@@ -67,36 +79,35 @@ def obtain(
     """
     model = settings["model"]
     hardware.setup(settings["seed"])
-    segmenter = build_segmenter(settings, num_classes)
+
+    def loaded(path: Path, trust: bool) -> nn.Module:
+        segmenter = build_segmenter(settings, num_classes)
+        load_checkpoint(segmenter, path, trust=trust)
+        return segmenter
+
     if model["checkpoint"]:
         path = Path(model["checkpoint"])
         identity = checkpoint_identity(settings, path)
-        load_checkpoint(segmenter, path, trust=model["trust_checkpoint"])
-        if rank() == 0:
-            say(f"Loaded {path}.")
-        return Network(_placed(segmenter, hardware), identity, f"{model['name']}-checkpoint")
+        load = functools.partial(loaded, path, model["trust_checkpoint"])
+        return Network(load, hardware, identity, f"{model['name']}-checkpoint")
     if settings["dataset"]["train_split"] is None:
         raise ConfigError("There is nothing to train on", remedy="Give model.checkpoint=... or dataset.train_split=...")
     train_set = build_dataset(settings, "train")
-    val_set = build_dataset(settings, "val") if settings["dataset"]["val_split"] is not None else None
     identity = training_identity(settings, train_set.fingerprint())
     label = f"{model['name']}-{settings['training']['name']}"
     directory = folder / label / f"train-{key(identity)}"
-    recipe = build("training", settings["training"])
-    segmenter.to(hardware.torch_device)
-    report = train(
-        segmenter, train_set, val_set, recipe, directory,
-        hardware=hardware, seed=settings["seed"], identity=identity, wandb=dict(wandb) if wandb else None,
-    )  # fmt: skip
+    report = finished(directory, identity)
+    if report is None:
+        val_set = build_dataset(settings, "val") if settings["dataset"]["val_split"] is not None else None
+        recipe = build("training", settings["training"])
+        segmenter = build_segmenter(settings, num_classes).to(hardware.torch_device)
+        report = train(
+            segmenter, train_set, val_set, recipe, directory,
+            hardware=hardware, seed=settings["seed"], identity=identity, wandb=dict(wandb) if wandb else None,
+        )  # fmt: skip
     if rank() == 0:
         verb = "Reused training" if report.reused else f"Trained in {report.seconds:.0f} s"
         figures = ", ".join(f"{name} {100 * value:.1f} %" for name, value in sorted(report.figures.items()))
         say(f"{verb}: {directory}" + (f" (validation: {figures})" if figures else ""))
-    return Network(_placed(segmenter, hardware), identity | {"weights": report.weights_sha256}, label)
-
-
-def _placed(segmenter: nn.Module, hardware: Hardware) -> nn.Module:
-    segmenter = hardware.place(segmenter)
-    for parameter in segmenter.parameters():
-        parameter.requires_grad_(False)  # attacks differentiate with respect to the image only
-    return segmenter
+    load = functools.partial(loaded, report.checkpoint, False)
+    return Network(load, hardware, identity | {"weights": report.weights_sha256}, label)

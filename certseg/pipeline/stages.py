@@ -66,9 +66,10 @@ class Plan:
         return getattr(self.certifier, "samples_identity", None)
 
     def jobs(
-        self, segmenter: nn.Module, class_names: Sequence[str], hardware: Hardware, samples: Store | None = None
+        self, segmenter: nn.Module | None, class_names: Sequence[str], hardware: Hardware, samples: Store | None = None
     ) -> list[Job]:
-        """The stages, in the order in which they run; ``samples`` is where the certifier's samples are kept."""
+        """The stages, in the order in which they run; without a segmenter they can summarise but not compute.
+        ``samples`` is where the certifier's samples are kept."""
         seed = self.settings["seed"]
         jobs = [Job(PredictionStage(segmenter, class_names, hardware), {"prediction": True}, False)]
         if self.certifier is not None:
@@ -84,7 +85,7 @@ class Plan:
         """What decides a certifier's rows: not the settings that its other settings switch off."""
         return {"certifier": self.certifier.name, "predictor": self.certifier.predictor, **self.certifier.settings}
 
-    def _attack_job(self, segmenter: nn.Module, class_names: Sequence[str], hardware: Hardware) -> Job:
+    def _attack_job(self, segmenter: nn.Module | None, class_names: Sequence[str], hardware: Hardware) -> Job:
         identity = {**pruned(self.settings, "attack"), "norm": self.threat.norm, "radius": self.threat.radius}
         nested = {
             f"{group}.{k}": v for group, part in identity.items() if isinstance(part, dict) for k, v in part.items()

@@ -7,7 +7,7 @@
 
 from certseg.training.objectives import CleanObjective, NoiseObjective, Objective
 from certseg.training.recipe import Augmentation, Recipe
-from certseg.training.trainer import TrainingReport, train
+from certseg.training.trainer import TrainingReport, finished, train
 
 __all__ = [
     "Augmentation",
@@ -16,5 +16,6 @@ __all__ = [
     "Objective",
     "Recipe",
     "TrainingReport",
+    "finished",
     "train",
 ]

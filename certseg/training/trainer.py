@@ -97,10 +97,27 @@ def train(
         barrier()
     if marker is not None and rank() == 0:
         log.info("reusing the finished training in %s", folder.directory)
-    figures = {name: float("nan") if value is None else value for name, value in done["figures"].items()}
-    numbers = {name: done[name] for name in ("iterations", "seconds", "resumed")}
+    return _report(folder, done, reused=marker is not None)
+
+
+def finished(directory: str | os.PathLike, identity: dict) -> TrainingReport | None:
+    """The report of a training that is finished, None where it is not; arguments and errors as of :func:`train`.
+
+    It needs no network, so a run that has nothing left to compute answers at once.
+    """
+    if not Path(directory).is_dir():
+        return None
+    folder = TrainingFolder(directory, identity)
+    with folder.locked():
+        marker = folder.read_finished()
+    return None if marker is None else _report(folder, marker, reused=True)
+
+
+def _report(folder: TrainingFolder, marker: dict, *, reused: bool) -> TrainingReport:
+    figures = {name: float("nan") if value is None else value for name, value in marker["figures"].items()}
+    numbers = {name: marker[name] for name in ("iterations", "seconds", "resumed")}
     return TrainingReport(
-        checkpoint=folder.model, figures=figures, weights_sha256=done["weights"], reused=marker is not None, **numbers
+        checkpoint=folder.model, figures=figures, weights_sha256=marker["weights"], reused=reused, **numbers
     )
 
 
