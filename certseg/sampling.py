@@ -16,7 +16,7 @@ from torch import Tensor
 
 from certseg.errors import ModelError
 from certseg.hardware import Hardware
-from certseg.noise import Gaussian, NoiseStream
+from certseg.noise import Noise, NoiseStream
 from certseg.types import Passes, Segmenter
 
 Result = TypeVar("Result")
@@ -113,7 +113,7 @@ class NoisySampler:
     """
 
     def __init__(
-        self, segmenter: Segmenter, image: Tensor, noise: Gaussian, stream: NoiseStream, hardware: Hardware
+        self, segmenter: Segmenter, image: Tensor, noise: Noise, stream: NoiseStream, hardware: Hardware
     ) -> None:
         self._segmenter = segmenter
         self._order = torch.channels_last if hardware.channels_last else torch.contiguous_format

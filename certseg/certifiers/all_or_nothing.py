@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from certseg.certifiers.segcertify import Samples, SegCertify
-from certseg.errors import ConfigError
+from certseg.certifiers.stopping import check_power
 from certseg.hardware import Hardware, Stopwatch
 from certseg.noise import NoiseStream
 from certseg.sampling import NoisySampler
@@ -80,21 +80,11 @@ class AllOrNothing(ABC):
 
     def check(self, num_pixels: int) -> None:
         """Raise :class:`ConfigError` if no image of ``num_pixels`` could ever be certified."""
-        if self.radius == 0.0:
-            raise ConfigError(
-                "certifier.tau=0.5 certifies the radius 0, which is no certificate",
-                remedy="Choose tau above 0.5, for example 0.75",
-            )
         level = self.alpha / self.number_of_tests(num_pixels)
-        if clopper_pearson_lower(self.n, self.n, level) <= self.tau:
-            needed = max(minimum_samples(self.tau, level), self.n + 1)
-            raise ConfigError(
-                f"certifier.n={self.n} cannot certify an image of {num_pixels} pixels at tau={self.tau:g}, "
-                f"alpha={self.alpha:g}",
-                expected=f"n >= {needed}",
-                received=self.n,
-                remedy=f"Set certifier.n={needed} or more, or lower certifier.tau",
-            )
+        needed = minimum_samples(self.tau, level)
+        if clopper_pearson_lower(self.n, self.n, level) <= self.tau:  # an equality at n = needed is not enough
+            needed = max(needed, self.n + 1)
+        check_power(self.n, needed, num_pixels, tau=self.tau, alpha=self.alpha)
 
     def certify(self, segmenter: Segmenter, image: Tensor, *, stream: NoiseStream, hardware: Hardware) -> Certificate:
         """Certify one image.

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from certseg.certifiers.stopping import AnytimeTest, FixedTest
+from certseg.certifiers.stopping import AnytimeTest, FixedTest, check_power
 from certseg.errors import ConfigError
 from certseg.hardware import Hardware, Stopwatch
-from certseg.noise import Gaussian, NoiseStream
+from certseg.noise import NOISES, NoiseStream
 from certseg.sampling import NoisySampler
 from certseg.stats import check_correction
 from certseg.types import Certificate, Passes, Segmenter, Threat, check_image
@@ -45,7 +45,7 @@ class SegCertify:
     certified pixel i with class c_i and every perturbation d with ||d||_2 <= R = sigma * Phi^-1(tau),
     g_i(x + d) = c_i. (Theorem 5.1 of the paper also says that the tau-thresholded model does not abstain at x + d;
     its proof gives only P[f_i(x + d + e) = c_i] > 1/2, so that is not claimed here.) For M images the joint
-    confidence is ``1 - M * alpha``.
+    confidence is ``1 - M * alpha``. With Laplace or uniform noise the same holds for ||d||_1 and that noise's radius.
 
     Algorithm 2 of the paper: guess c_i from ``n0`` samples, count it in fresh samples, test H0: p_i <= tau for all
     pixels of the image together.
@@ -69,6 +69,7 @@ class SegCertify:
             change a decision. ``anytime`` tests by e-processes that may be looked at after every batch and stops when
             further samples do not pay (:class:`certseg.certifiers.stopping.AnytimeTest`).
         look_every: samples between two looks of ``curtailed`` and ``anytime``.
+        noise: ``gaussian`` certifies l2 balls, ``laplace`` and ``uniform`` l1 balls (:mod:`certseg.noise`).
         gain: share of the image that a further batch of ``anytime`` must be expected to certify.
 
     Raises:
@@ -80,6 +81,7 @@ class SegCertify:
     def __init__(
         self, *, sigma: float, tau: float = 0.75, n0: int = 10, n: int = 100, alpha: float = 0.001,
         correction: str = "holm", k: int = 1, stopping: str = "fixed", look_every: int = 10, gain: float = 0.001,
+        noise: str = "gaussian",
     ) -> None:  # fmt: skip
         for option, value in (("n0", n0), ("n", n), ("look_every", look_every)):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -95,7 +97,9 @@ class SegCertify:
         check_correction(correction, alpha, k)
         if k != 1 and correction != "kfwer":
             raise ConfigError("certifier.k belongs to certifier.correction=kfwer", received=f"{correction}, k={k}")
-        self.noise = Gaussian(sigma)
+        if noise not in NOISES:
+            raise ConfigError("Unknown certifier.noise", expected=", ".join(NOISES), received=noise)
+        self.noise = NOISES[noise](sigma)
         self.tau, self.n0, self.n, self.alpha, self.correction, self.k = tau, n0, n, alpha, correction, k
         self.stopping, self.look_every, self.gain = stopping, look_every, gain
         self.radius = self.noise.radius(tau)
@@ -147,7 +151,8 @@ class SegCertify:
         names += {"fixed": [], "curtailed": ["stopping", "look_every"]}.get(
             self.stopping, ["stopping", "look_every", "gain"]
         )
-        return {"sigma": self.noise.sigma, **{name: getattr(self, name) for name in names}}
+        kind = {} if self.noise.name == "gaussian" else {"noise": self.noise.name}
+        return {**kind, "sigma": self.noise.sigma, **{name: getattr(self, name) for name in names}}
 
     @property
     def samples_identity(self) -> dict[str, object] | None:
@@ -158,20 +163,7 @@ class SegCertify:
 
     def check(self, num_pixels: int) -> None:
         """Raise :class:`ConfigError` if no pixel of an image of ``num_pixels`` could ever be certified."""
-        if self.radius == 0.0:
-            raise ConfigError(
-                "certifier.tau=0.5 certifies the radius 0, which is no certificate",
-                remedy="Choose tau above 0.5, for example 0.75",
-            )
-        needed = self.test.samples_needed(num_pixels)
-        if self.n < needed:
-            raise ConfigError(
-                f"certifier.n={self.n} cannot certify a single pixel of an image of {num_pixels} pixels at "
-                f"tau={self.tau:g}, alpha={self.alpha:g}",
-                expected=f"n >= {needed}",
-                received=self.n,
-                remedy=f"Set certifier.n={needed} or more, or lower certifier.tau",
-            )
+        check_power(self.n, self.test.samples_needed(num_pixels), num_pixels, tau=self.tau, alpha=self.alpha)
 
     def certify(self, segmenter: Segmenter, image: Tensor, *, stream: NoiseStream, hardware: Hardware) -> Certificate:
         """Certify one image.
@@ -192,10 +184,7 @@ class SegCertify:
         """
         if self.samples_identity is not None:
             return self.from_samples(self.sample(segmenter, image, stream=stream, hardware=hardware))
-        check_image(image, stream.name)
-        self.check(image.shape[-2] * image.shape[-1])
-        watch = Stopwatch(hardware.torch_device)
-        sampler = NoisySampler(segmenter, image, self.noise, stream, hardware)
+        sampler, watch = self._sampler(segmenter, image, stream, hardware)
         with watch("sampling"):
             classes = sampler.class_counts(0, self.n0).argmax(dim=0)
             certified, drawn = self.test.certify(sampler, classes, self.n0)
@@ -209,10 +198,7 @@ class SegCertify:
         """
         if self.samples_identity is None:
             raise ConfigError("Samples can be kept only with certifier.stopping=fixed", received=self.stopping)
-        check_image(image, stream.name)
-        self.check(image.shape[-2] * image.shape[-1])
-        watch = Stopwatch(hardware.torch_device)
-        sampler = NoisySampler(segmenter, image, self.noise, stream, hardware)
+        sampler, watch = self._sampler(segmenter, image, stream, hardware)
         with watch("sampling"):
             classes = sampler.class_counts(0, self.n0).argmax(dim=0)
             counts = sampler.agreement(classes, self.n0, self.n)
@@ -237,6 +223,13 @@ class SegCertify:
         return self._certificate(
             samples.classes, certified, self.n, samples.passes, samples.seconds | watch.seconds, samples.flags
         )
+
+    def _sampler(
+        self, segmenter: Segmenter, image: Tensor, stream: NoiseStream, hardware: Hardware
+    ) -> tuple[NoisySampler, Stopwatch]:
+        check_image(image, stream.name)
+        self.check(image.shape[-2] * image.shape[-1])
+        return NoisySampler(segmenter, image, self.noise, stream, hardware), Stopwatch(hardware.torch_device)
 
     def _certificate(
         self, classes: Tensor, certified: Tensor, drawn: int, passes: Passes, seconds: dict[str, float],

@@ -158,6 +158,24 @@ class AnytimeTest:
         return bool((certified / steps).max() >= self.gain * num_pixels)
 
 
+def check_power(n: int, needed: int, num_pixels: int, *, tau: float, alpha: float) -> None:
+    """Raise :class:`ConfigError` if ``n`` samples, fewer than ``needed``, cannot certify a pixel of an image, or if the
+    radius is 0."""
+    if tau == 0.5:
+        raise ConfigError(
+            "certifier.tau=0.5 certifies the radius 0, which is no certificate",
+            remedy="Choose tau above 0.5, for example 0.75",
+        )
+    if n < needed:
+        raise ConfigError(
+            f"certifier.n={n} cannot certify a single pixel of an image of {num_pixels} pixels at "
+            f"tau={tau:g}, alpha={alpha:g}",
+            expected=f"n >= {needed}",
+            received=n,
+            remedy=f"Set certifier.n={needed} or more, or lower certifier.tau",
+        )
+
+
 def histogram_of(counts: Tensor, n: int) -> np.ndarray:
     """How many pixels have each count ``0 .. n``: ``(n + 1,)`` int64."""
     return torch.bincount(counts.flatten(), minlength=n + 1).cpu().numpy().astype(np.int64)

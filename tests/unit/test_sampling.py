@@ -3,12 +3,13 @@ import weakref
 import pytest
 import torch
 from linear_pixels import LinearPixels, image_with_margins, two_classes
+from scipy import stats
 
 from certseg import sampling
 from certseg.certifiers import SegCertify
 from certseg.errors import ModelError
 from certseg.hardware import Hardware
-from certseg.noise import Gaussian, NoiseStream
+from certseg.noise import Gaussian, Laplace, NoiseStream, Uniform
 from certseg.sampling import NoisySampler, WorkingBatch, halving
 
 CPU = Hardware(device="cpu")
@@ -49,6 +50,29 @@ def test_noise_has_the_stated_distribution():
     correlation = torch.corrcoef(out.flatten(1))
     off = correlation[~torch.eye(40, dtype=torch.bool)]
     assert float(off.abs().max()) < 6 / (3 * 50 * 50) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("noise", "law"),
+    [
+        (Laplace(0.25), stats.laplace(scale=0.25 / 2**0.5)),
+        (Uniform(0.25), stats.uniform(-0.25 * 3**0.5, 0.5 * 3**0.5)),
+        (Gaussian(0.25), stats.norm(scale=0.25)),
+    ],
+    ids=str,
+)
+def test_every_noise_has_its_law_and_the_radius_that_follows_from_it(noise, law):
+    """On the half space along one axis, the worst case of all three theorems: within the radius, and no further, a
+    class of probability tau keeps more than one half."""
+    out = torch.empty(20, 3, 40, 40)
+    NoiseStream(0, "a").fill(out, noise, 0)
+    assert stats.kstest(out.flatten().numpy(), law.cdf).pvalue > 1e-4
+    assert float(out.std()) == pytest.approx(0.25, rel=0.02)
+    for tau in (0.6, 0.75, 0.9):
+        distance = law.ppf(tau)  # the axis value is below `distance` with probability tau
+        assert law.cdf(distance - noise.radius(tau)) == pytest.approx(0.5, abs=1e-12)
+    assert noise.radius(0.5) == 0.0
+    assert noise.threat(0.1).norm == ("l2" if noise.name == "gaussian" else "l1")
 
 
 @pytest.mark.parametrize("batch", [1, 3, 7, 64])
