@@ -14,56 +14,10 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from certseg.errors import ConfigError, DataError, ModelError
+from certseg.errors import DataError, ModelError
+from certseg.threats import L1, L2, THREATS, Linf, NormBall, Patch, Threat  # noqa: F401 - found here by everybody
 
 IGNORE_INDEX = 255
-
-
-@dataclass(frozen=True)
-class Threat:
-    """What an attacker may do: add any perturbation whose norm is at most ``radius`` and stay in [0, 1].
-
-    Args:
-        radius: in units of the [0, 1] image scale, over one whole image; finite and positive.
-
-    Raises:
-        ConfigError: the radius is not a finite positive number.
-    """
-
-    radius: float
-    norm = ""
-
-    def __post_init__(self) -> None:
-        if not (isinstance(self.radius, (int, float)) and math.isfinite(self.radius) and self.radius > 0):
-            raise ConfigError(
-                f"The radius of an {self.norm} threat must be a finite positive number",
-                received=self.radius,
-                remedy="Give it on the [0, 1] image scale, for example 0.25 or 4/255",
-            )
-
-    def __str__(self) -> str:
-        return f"{self.norm} <= {self.radius:.6g}"
-
-
-class L2(Threat):
-    """Perturbations of bounded Euclidean norm, summed over all channels and pixels."""
-
-    norm = "l2"
-
-
-class Linf(Threat):
-    """Perturbations of bounded largest entry."""
-
-    norm = "linf"
-
-
-class L1(Threat):
-    """Perturbations of bounded sum of absolute entries."""
-
-    norm = "l1"
-
-
-THREATS: dict[str, type[Threat]] = {threat.norm: threat for threat in (L2, Linf, L1)}
 
 
 @dataclass(frozen=True)
@@ -143,6 +97,20 @@ class Segmenter(Protocol):
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits ``B x num_classes x H x W`` of images ``B x 3 x H x W`` in [0, 1]."""
+
+
+@runtime_checkable
+class Inpainter(Protocol):
+    """Fills in the hidden pixels of images from the visible ones; each image on its own, and always alike.
+
+    ``name`` is a word for tables; ``settings`` is everything that decides the result, in plain values.
+    """
+
+    name: str
+    settings: dict[str, object]
+
+    def __call__(self, images: Tensor, hidden: Tensor) -> Tensor:
+        """Images ``B x 3 x H x W`` in [0, 1], equal to ``images`` wherever ``hidden`` (``B x H x W`` bool) is False."""
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "certseg"
 LEVELS = {
     "errors": 0,
-    "types": 1, "threads": 1, "kernels": 1,
-    "decisions": 2, "stats": 2, "geometry": 2, "hardware": 2, "noise": 2, "hierarchy": 2,
-    "losses": 3, "metrics": 3, "sampling": 3, "lipschitz": 3,
-    "datasets": 4, "models": 4, "attacks": 4, "certifiers": 4,
-    "training": 5, "evaluation": 5,
-    "reporting": 6,
-    "pipeline": 7,
+    "threats": 1,
+    "types": 2, "threads": 2, "kernels": 2,
+    "decisions": 3, "stats": 3, "geometry": 3, "hardware": 3, "noise": 3, "hierarchy": 3, "masks": 3,
+    "losses": 4, "metrics": 4, "sampling": 4, "lipschitz": 4,
+    "datasets": 5, "models": 5, "attacks": 5, "certifiers": 5, "inpainting": 5,
+    "training": 6, "evaluation": 6,
+    "reporting": 7,
+    "pipeline": 8,
 }  # fmt: skip
 DOORS = {
     "hydra": {"pipeline"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from functools import reduce
 from operator import add
@@ -28,7 +28,8 @@ class Certifier(Protocol):
     be kept also has ``samples_identity``, ``sample`` and ``from_samples``
     (:class:`certseg.certifiers.SegCertify`); one that certifies groups of classes has their ``hierarchy``
     (:class:`certseg.certifiers.AdaptiveCertify`); one with figures of its own has ``score`` and ``summarise``
-    (:class:`certseg.certifiers.Lipschitz`).
+    (:class:`certseg.certifiers.Lipschitz`, :class:`certseg.certifiers.DemaskedRecovery`); one that needs images of a
+    certain height and width has ``check_size``.
     """
 
     name: str
@@ -53,14 +54,17 @@ class CertificationStage:
         hardware: of the run.
         samples: where the samples of each image are kept and found again, so that another tau, alpha or correction
             needs no forward pass; None keeps none.
+        pictured: the images whose further maps are kept, to be looked at, where a certificate has some
+            (:attr:`certseg.certifiers.lipschitz.LipschitzCertificate.pictured_maps`); None for all.
     """
 
     kind = "certifier"
 
     def __init__(
         self, certifier: Certifier, segmenter: Segmenter, class_names: Sequence[str], *, seed: int, hardware: Hardware,
-        samples: Store | None = None,
+        samples: Store | None = None, pictured: Collection[str] | None = None,
     ) -> None:  # fmt: skip
+        self._pictured = pictured
         self.name = certifier.name
         self._certifier, self._segmenter, self._class_names = certifier, segmenter, class_names
         self._seed, self._hardware = seed, hardware
@@ -101,7 +105,7 @@ class CertificationStage:
                 "certified_accuracy": certified.accuracy(),
                 "abstention": certified.abstention(),
                 "prediction_accuracy": prediction.accuracy(),
-                "radius": certificate.threat.radius,
+                **{name: value for name, value in certificate.threat.to_json().items() if name != "norm"},
                 "confidence": certificate.confidence,
                 "samples": certificate.samples,
             },
@@ -121,6 +125,8 @@ class CertificationStage:
             row["figures"] |= _group_figures(groups)
             row["counts"]["groups"] = groups.to_json()
             maps["levels"] = certificate.levels.numpy()
+        if hasattr(certificate, "pictured_maps") and (self._pictured is None or sample.name in self._pictured):
+            maps |= certificate.pictured_maps
         if hasattr(self._certifier, "score"):
             figures, counts, seconds = self._certifier.score(certificate, sample.target)
             row = {**row, "figures": row["figures"] | figures, "counts": row["counts"] | counts}
@@ -132,10 +138,9 @@ class CertificationStage:
         certified = reduce(add, (CertifiedCounts.from_json(row["counts"]["certified"]) for row in rows))
         prediction = reduce(add, (ClassCounts.from_json(row["counts"]["prediction"]) for row in rows))
         as_map = certified.as_class_counts()
-        threat = self._certifier.threat
         summary = {
             "predictor": self._certifier.predictor,
-            "threat": {"norm": threat.norm, "radius": threat.radius},
+            "threat": self._certifier.threat.to_json(),
             "confidence": min(row["figures"]["confidence"] for row in rows),
             "claim": self._certifier.claim,
             "tolerated": self._certifier.tolerated,

@@ -151,7 +151,7 @@ def _facts(file: Path, certificate: Certificate, certifier: Certifier, class_nam
     kept = np.bincount(_groups(certificate).numpy()[certified], minlength=number) / classes.size
     summary: Mapping[str, Any] = {
         "kind": "certifier", "name": certifier.name, "figures": {}, "images": 1, "predictor": certificate.predictor,
-        "threat": {"norm": certificate.threat.norm, "radius": certificate.threat.radius},
+        "threat": certificate.threat.to_json(),
         "confidence": certificate.confidence, "claim": certifier.claim,
     }  # fmt: skip
     return {
