@@ -36,6 +36,8 @@ class Hardware:
         precision: arithmetic of the forward passes that sample a smoothed model: ``float32``, ``bfloat16`` or
             ``float16`` (GPU only). The rounded network is the base classifier that gets certified.
         noise_batch: noisy copies of one image per forward pass; halved and retried when memory runs out.
+        attack_batch: images of one shape that are attacked side by side, never more than ``noise_batch`` in one pass. A
+            killed run loses the images it was on.
         channels_last: keep image tensors and weights in channels-last order.
         compile: run the network through ``torch.compile`` in certification and attack; on the CPU that needs a C++
             compiler.
@@ -50,6 +52,7 @@ class Hardware:
     device: str = "auto"
     precision: str = "float32"
     noise_batch: int = 8
+    attack_batch: int = 1
     channels_last: bool = False
     compile: bool = False
     workers: int = 0
@@ -62,7 +65,9 @@ class Hardware:
         for name in ("channels_last", "compile", "deterministic"):
             value = getattr(self, name)
             _require(name, value, "true or false", isinstance(value, bool))
-        _require("noise_batch", self.noise_batch, "a positive integer", _is_count(self.noise_batch, 1))
+        for name in ("noise_batch", "attack_batch"):
+            value = getattr(self, name)
+            _require(name, value, "a positive integer", _is_count(value, 1))
         _require("workers", self.workers, "a non-negative integer", _is_count(self.workers, 0))
         threads = self.threads
         _require("threads", threads, "null or a positive integer", threads is None or _is_count(threads, 1))

@@ -1,5 +1,18 @@
-"""Set before torch is imported: waiting threads sleep, so that tests stay quick on a busy machine."""
+"""What all tests share."""
 
 import os
 
+# before torch is imported: waiting threads sleep, so that tests stay quick on a busy machine
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def one_thread():
+    """For networks that are far too small to share out."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -1,8 +1,22 @@
 """Attacks: how far accuracy can be driven down within a threat, measured."""
 
 from certseg.attacks.apgd import APGD
+from certseg.attacks.minimum_norm import ASMA, DAG, PDPGD, ALMAProx, MinimumNormAttack, MinimumNormResult
 from certseg.attacks.objective import Smoothing
 from certseg.attacks.pgd import PGD
 from certseg.attacks.sea import SEA
+from certseg.attacks.transfer import Transfer
 
-__all__ = ["APGD", "PGD", "SEA", "Smoothing"]
+__all__ = [
+    "APGD",
+    "ASMA",
+    "DAG",
+    "PDPGD",
+    "PGD",
+    "SEA",
+    "ALMAProx",
+    "MinimumNormAttack",
+    "MinimumNormResult",
+    "Smoothing",
+    "Transfer",
+]

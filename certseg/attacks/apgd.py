@@ -1,5 +1,6 @@
 """Auto-PGD (Croce and Hein 2020): projected ascent with momentum and a step size that follows the loss; plain, or with
-the radius reduced in stages (seed 002, section 3.3)."""
+the radius reduced in stages (seed 002, section 3.3). For l1 as in "Mind the box" (Croce and Hein 2021): sparse steps,
+whose number of entries follows that of the best perturbation."""
 
 from __future__ import annotations
 
@@ -9,15 +10,14 @@ import torch
 from torch import Tensor
 
 from certseg.attacks.objective import Evaluation, Smoothing
-from certseg.attacks.search import GradientAttack, Search, check_count, check_loss
+from certseg.attacks.search import GradientAttack, Search, check_count, check_goal, check_loss
 from certseg.errors import ConfigError
-from certseg.geometry import Ball, ascent_direction
-from certseg.types import Threat
+from certseg.geometry import Ball, sparse_direction
+from certseg.types import L1, NormBall, Threat
 
 MOMENTUM = 0.75
 """Share of the new step; the rest is what is left of the one before."""
-_CONSTANT = ((1.0, 10),)
-_REDUCED = ((2.0, 3), (1.5, 3), (1.0, 4))  # radius as a multiple of the threat's, tenths of the iterations
+_CONSTANT, _REDUCED = (10,), (3, 3, 4)  # tenths of the iterations
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,11 @@ class APGD(GradientAttack):
         loss: a key of :data:`certseg.losses.LOSSES`.
         compare: the loss by which points are compared, for the step size and for the point a run returns to; None for
             what suits ``loss`` (:data:`certseg.losses.COMPARED_BY`).
-        reduce_radius: spend 3/10 of the iterations in twice the radius, 3/10 in 1.5 times the radius and 4/10 in the
-            threat itself, each stage a run of its own from the projection of the lowest point of the one before.
+        reduce_radius: spend 3/10 of the iterations in twice the radius, 3/10 in 1.5 times the radius (for l1 in three
+            times and twice the radius) and 4/10 in the threat itself, each stage a run of its own from the projection
+            of the lowest point of the one before.
         smoothing: None attacks the network itself.
+        goal: the class that every pixel is to have, or a map of what is to be predicted; None for an untargeted attack.
 
     Raises:
         ConfigError: an argument is outside its domain.
@@ -44,11 +46,13 @@ class APGD(GradientAttack):
     compare: str | None = None
     reduce_radius: bool = False
     smoothing: Smoothing | None = None
+    goal: int | Tensor | None = None
 
     def __post_init__(self) -> None:
         check_count("iterations", self.iterations)
         check_count("restarts", self.restarts)
         check_loss("loss", self.loss)
+        check_goal(self.goal, self.loss)
         if self.compare is not None:
             check_loss("compare", self.compare)
         if not isinstance(self.reduce_radius, bool):
@@ -57,52 +61,149 @@ class APGD(GradientAttack):
     @property
     def last_leg(self) -> int:
         """The iterations of the last stage."""
-        return self.stages()[-1][1]
+        return self._iterations()[-1]
 
     def search(self, start: Tensor, image: Tensor, threat: Threat) -> Search:
         """The point of lowest accuracy among the start and those of the last stage: all lie within the threat."""
+        if not isinstance(threat, NormBall):
+            raise ConfigError("APGD attacks within a norm ball", expected="L1, L2 or Linf", received=threat)
         first = here = lowest = yield start, 0.0
-        for stage, (radius, iterations) in enumerate(self.stages()):
+        for stage, (radius, iterations) in enumerate(self.stages(threat)):
             ball = Ball(image, replace(threat, radius=radius * threat.radius))
             if stage:
                 here = yield ball.project(lowest.point), 0.0
-            lowest = yield from self._climb(here, ball, iterations)
+            rule = SparseSteps(ball, iterations, here, stage) if isinstance(threat, L1) else None
+            lowest = yield from _climb(here, rule or MomentumSteps(ball, iterations, here), iterations)
         return lowest if lowest.accuracy <= first.accuracy else first
 
-    def stages(self) -> list[tuple[float, int]]:
+    def stages(self, threat: Threat) -> list[tuple[float, int]]:
         """Radius, as a multiple of the threat's, and iterations of each stage."""
-        shares = _REDUCED if self.reduce_radius else _CONSTANT
-        counts = [self.iterations * tenths // 10 for _, tenths in shares[:-1]]
-        counts.append(self.iterations - sum(counts))
-        return [(radius, count) for (radius, _), count in zip(shares, counts) if count]
+        radii = (3.0, 2.0, 1.0) if isinstance(threat, L1) else (2.0, 1.5, 1.0)
+        counts = self._iterations()
+        return [(radius, count) for radius, count in zip(radii[-len(counts) :], counts) if count]
 
-    def _climb(self, here: Evaluation, ball: Ball, iterations: int) -> Search:
-        """Algorithm 1 of the paper within one ball, from a point that is evaluated already. Of points of equal
-        accuracy the last one is the lowest."""
-        schedule = StepSchedule(iterations, here.loss)
-        lowest = highest = here
-        previous = None
-        for step in range(iterations):
-            if lowest.accuracy == 0.0:
-                break
-            length = schedule.step * ball.threat.radius
-            point, previous = _moved(here, previous, length, ball), here.point
-            before, here = here.loss, (yield point, (step + 1) / iterations)
-            if here.accuracy <= lowest.accuracy:
-                lowest = here
-            if here.loss > highest.loss:
-                highest = here
-            if schedule.must_return(before, here.loss, highest.loss):
-                here = highest
-        return lowest
+    def _iterations(self) -> list[int]:
+        tenths = _REDUCED if self.reduce_radius else _CONSTANT
+        counts = [self.iterations * share // 10 for share in tenths[:-1]]
+        return [*counts, self.iterations - sum(counts)]
 
 
-def _moved(here: Evaluation, previous: Tensor | None, length: float, ball: Ball) -> Tensor:
-    """The next point: a projected step of ``length`` along the gradient, then 3/4 of it plus 1/4 of the last move."""
-    target = ball.approach(torch.add(here.point, ascent_direction(here.gradient, ball.threat), alpha=length))
-    if previous is not None:
-        target.lerp_(here.point, 1.0 - MOMENTUM).add_(here.point - previous, alpha=1.0 - MOMENTUM)
-    return ball.enter(target)
+def _climb(here: Evaluation, rule: MomentumSteps | SparseSteps, iterations: int) -> Search:
+    """The loop of both papers within one ball, from a point that is evaluated already. Of points of equal accuracy the
+    last one is the lowest."""
+    lowest = highest = here
+    for step in range(iterations):
+        if lowest.accuracy == 0.0:
+            break
+        before, here = here.loss, (yield rule.next(here), (step + 1) / iterations)
+        if here.accuracy <= lowest.accuracy:
+            lowest = here
+        if here.loss > highest.loss:
+            highest = here
+        if rule.must_return(before, here.loss, highest):
+            here = highest
+    return lowest
+
+
+class MomentumSteps:
+    """How APGD goes on from a point in l-inf and l2: a projected step along the gradient, then 3/4 of it plus 1/4 of
+    the last move (Algorithm 1 of the paper).
+
+    Args:
+        ball: not left.
+        iterations: of the run.
+        start: where it begins.
+    """
+
+    def __init__(self, ball: Ball, iterations: int, start: Evaluation) -> None:
+        self._ball, self._schedule = ball, StepSchedule(iterations, start.loss)
+        self._previous: Tensor | None = None
+
+    def next(self, here: Evaluation) -> Tensor:
+        """The point to go to from ``here``."""
+        ball, previous, self._previous = self._ball, self._previous, here.point
+        length = self._schedule.step * ball.threat.radius
+        return ball.ascend(here.point, here.gradient, length, previous, 1.0 - MOMENTUM)
+
+    def must_return(self, before: float, now: float, highest: Evaluation) -> bool:
+        """Count a step; whether to go on from ``highest`` (:meth:`StepSchedule.must_return`)."""
+        return self._schedule.must_return(before, now, highest.loss)
+
+
+class SparseSteps:
+    """How APGD goes on from a point in l1: a projected step along the signs of the largest entries of the gradient,
+    without momentum ("Mind the box").
+
+    Args:
+        ball: not left.
+        iterations: of the run.
+        start: where it begins.
+        stage: of the reduction of the radius. After the first one the start is the result of the one before it, whose
+            sparsity says how sparse steps should be.
+    """
+
+    def __init__(self, ball: Ball, iterations: int, start: Evaluation, stage: int) -> None:
+        moved = self._moved(start, ball) if stage else 0
+        self._ball, self._schedule = ball, SparsitySchedule(iterations, ball.image.numel(), moved)
+
+    def next(self, here: Evaluation) -> Tensor:
+        """The point to go to from ``here``."""
+        ball, schedule = self._ball, self._schedule
+        step = sparse_direction(here.gradient, here.point, schedule.entries)
+        return ball.enter(torch.add(here.point, step, alpha=schedule.step * ball.threat.radius))
+
+    def must_return(self, before: float, now: float, highest: Evaluation) -> bool:
+        """Count a step; whether to go on from ``highest`` (:meth:`SparsitySchedule.must_return`)."""
+        if not self._schedule.is_checkpoint():
+            return False
+        return self._schedule.must_return(self._moved(highest, self._ball))
+
+    @staticmethod
+    def _moved(evaluation: Evaluation, ball: Ball) -> int:
+        point = evaluation.point
+        return int(torch.count_nonzero((point != ball.image) & (point > 0.0) & (point < 1.0)))
+
+
+class SparsitySchedule:
+    """Length and number of entries of the steps of l1-APGD in "Mind the box" (Croce and Hein 2021).
+
+    Every 4 % of the run the number becomes 2/3 of the number of entries the best perturbation has. As long as that
+    falls by more than 5 % from one checkpoint to the next, steps are as long as the radius and the run returns to its
+    best point; else they are shortened by a third, down to a tenth of the radius.
+
+    Unlike the paper's, the number leaves out entries that lie on a side of [0, 1], as the steps do
+    (:func:`certseg.geometry.sparse_direction`). The best perturbations of a linear loss have at most one other entry:
+    with all entries counted, steps lift and the projection shortens the same entries alike, and the run stops short.
+
+    Args:
+        iterations: of the run.
+        size: number of entries of the image.
+        moved: how many of them the start has changed; 0 where that says nothing. Steps then begin with a fifth of all.
+    """
+
+    def __init__(self, iterations: int, size: int, moved: int = 0) -> None:
+        self.step = 1.0
+        """Length of a step, in radii."""
+        self.entries = max(1, round(moved / 1.5) if moved else size // 5)
+        """How many entries a step changes."""
+        self._period = max(1, iterations * 4 // 100)
+        self._moved = moved or size  # at the last checkpoint
+        self._taken = 0
+
+    def is_checkpoint(self) -> bool:
+        """Count a step; whether :meth:`must_return` is to be asked after it."""
+        self._taken += 1
+        return self._taken % self._period == 0
+
+    def must_return(self, moved: int) -> bool:
+        """Adapt the steps to ``moved``, the number of entries the best point has changed. Where it is none (the best
+        point is still the image, or all are on the sides of the box) the number of entries of a step stays as it is.
+        """
+        falls = 0 < moved < 0.95 * self._moved
+        self.step = 1.0 if falls else max(self.step / 1.5, 0.1)
+        if moved:
+            self.entries, self._moved = max(1, round(moved / 1.5)), moved
+        return falls
 
 
 class StepSchedule:

@@ -12,7 +12,7 @@ from torch import Tensor
 from certseg.errors import ConfigError, ModelError
 from certseg.hardware import Hardware
 from certseg.losses import COMPARED_BY, LOSSES, Pixels, decide, mean_over_labelled, number_labelled
-from certseg.noise import Gaussian, NoiseStream
+from certseg.noise import NOISES, Noise, NoiseStream
 from certseg.sampling import NoisySampler, WorkingBatch, check_logits
 from certseg.types import Passes, Segmenter
 
@@ -26,10 +26,11 @@ class Smoothing:
     probabilities averaged over noisy copies, and a prediction by majority vote.
 
     Args:
-        sigma: standard deviation of the certified model's Gaussian noise.
+        sigma: standard deviation of the certified model's noise.
         samples: noisy copies per gradient; fresh ones at every step.
         votes: noisy copies whose majority is the prediction at the adversarial image, at least 50: of fewer not even
             a unanimous vote against a certified pixel of a large image would be significant.
+        noise: of the certified model, a key of :data:`certseg.noise.NOISES`.
 
     Raises:
         ConfigError: an argument is outside its domain.
@@ -38,9 +39,12 @@ class Smoothing:
     sigma: float
     samples: int = 4
     votes: int = 100
+    noise: str = "gaussian"
 
     def __post_init__(self) -> None:
-        Gaussian(self.sigma)
+        if self.noise not in NOISES:
+            raise ConfigError("Unknown attack.smoothing.noise", expected=", ".join(NOISES), received=self.noise)
+        self.distribution  # noqa: B018 - it checks sigma
         for option, least in (("samples", 1), ("votes", 50)):
             value = getattr(self, option)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -49,7 +53,12 @@ class Smoothing:
     @property
     def predictor(self) -> str:
         """The attacked model, in the words of its certificates."""
-        return f"smoothed({Gaussian(self.sigma)})"
+        return f"smoothed({self.distribution})"
+
+    @property
+    def distribution(self) -> Noise:
+        """The noise that is added."""
+        return NOISES[self.noise](self.sigma)
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,7 @@ class Evaluation:
     Args:
         point: ``3 x H x W``.
         accuracy: share of the labelled pixels that are correct, 0 without any; of a smoothed model an estimate from the
-            gradient's own samples.
+            gradient's own samples. Of a targeted attack the share that does not have the wanted class yet.
         loss: the value by which points are compared.
         gradient: of the attacked loss, like the point.
         probe: some of the logits; None for a smoothed model, which gives others at every call.
@@ -96,18 +105,19 @@ class Objective:
         hardware: device; images or noisy copies per pass.
         compare: the loss by which points are compared, None for what suits ``loss``
             (:data:`certseg.losses.COMPARED_BY`).
+        targeted: ``target`` is what the prediction is to become: the loss is to be lowered.
     """
 
     def __init__(
         self, segmenter: Segmenter, target: Tensor, loss: str, smoothing: Smoothing | None, stream: NoiseStream,
-        hardware: Hardware, compare: str | None = None,
+        hardware: Hardware, compare: str | None = None, targeted: bool = False,
     ) -> None:  # fmt: skip
         self.segmenter, self.target, self.smoothing, self.name = segmenter, target, smoothing, stream.name
         self.number = number_labelled(target[None])[0]
         self.batch = WorkingBatch(segmenter, (3, *target.shape), hardware, task="gradient")
         self._loss, self._compare = LOSSES[loss], LOSSES[compare or COMPARED_BY[loss] or loss]
-        self._stream, self._hardware = stream, hardware
-        self._noise = Gaussian(smoothing.sigma) if smoothing else None
+        self._stream, self._hardware, self._targeted = stream, hardware, targeted
+        self._noise = smoothing.distribution if smoothing else None
         self._calls = 0
         self._zero_shares: list[float] = []
         self._flags: set[str] = set()
@@ -138,17 +148,21 @@ class Objective:
 
     def attacked(self, pixels: Pixels, progress: float | Tensor, number: Tensor) -> Tensor:
         """The loss to raise, ``(B,)``, of images with ``number`` (``(B,)``) labelled pixels."""
-        return mean_over_labelled(self._loss(pixels, progress), number)
+        return self._signed(mean_over_labelled(self._loss(pixels, progress), number))
 
     def summarise(self, pixels: Pixels, attacked: Tensor, gradient: Tensor, number: Tensor) -> list[Summary]:
         """The numbers of each image of a batch, from its attacked losses (``(B,)``) and their gradients."""
         with torch.no_grad():
             same = self._compare is self._loss
-            compared = attacked.detach() if same else mean_over_labelled(self._compare(pixels), number)
-            accuracy = mean_over_labelled(pixels.correct.to(compared.dtype), number)
+            compared = attacked.detach() if same else self._signed(mean_over_labelled(self._compare(pixels), number))
+            left = pixels.labelled & ~pixels.correct if self._targeted else pixels.correct
+            accuracy = mean_over_labelled(left.to(compared.dtype), number)
             zeros, extremes = zip(*(_zeros_and_extremes(part) for part in gradient))
             check = (pixels.decision[1].to(compared.dtype) + torch.stack(extremes)) * 0.0
             return [Summary(*row) for row in torch.stack([accuracy, compared, torch.stack(zeros), check], 1).tolist()]
+
+    def _signed(self, loss: Tensor) -> Tensor:
+        return -loss if self._targeted else loss
 
     def record(self, evaluation: Evaluation, summary: Summary, passes: Passes) -> Evaluation:
         """Count an evaluation and let its self-checks see it."""
@@ -199,20 +213,20 @@ class Objective:
         self._stream.fill(noise, self._noise, first)
         return checked_logits(self.segmenter, leaf + noise).log_softmax(dim=1).exp()
 
-    def predict(self, best: Evaluation) -> tuple[Tensor, Tensor | None]:
+    def predict(self, point: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Prediction ``H x W`` at a point, and all votes where the predictor is sampled. Flags a network that does not
-        give the logits there that it gave before."""
+        give the logits (:func:`probe`) there that it gave ``before``."""
         if self.smoothing is None:
             with torch.inference_mode():
-                logits = checked_logits(self.segmenter, best.point[None])
+                logits = checked_logits(self.segmenter, point[None])
                 prediction = decide(logits)[0][0].long()
                 again = probe(logits[0])
             self.passes += Passes(1)
-            if best.probe is not None and not (again - best.probe).abs().amax() <= _ROUNDING * best.probe.abs().amax():
+            if before is not None and not (again - before).abs().amax() <= _ROUNDING * before.abs().amax():
                 self._flags.add("stochastic_logits")
             return prediction, None
         sampler = NoisySampler(
-            self.segmenter, best.point, self._noise, self._stream.for_purpose("attack evaluation"), self._hardware
+            self.segmenter, point, self._noise, self._stream.for_purpose("attack evaluation"), self._hardware
         )
         votes = sampler.class_counts(0, self.smoothing.votes)
         self.passes += sampler.passes

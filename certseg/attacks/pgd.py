@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from certseg.attacks.objective import Smoothing
-from certseg.attacks.search import GradientAttack, Search, check_count, check_loss
+from certseg.attacks.objective import Evaluation, Smoothing
+from certseg.attacks.search import GradientAttack, Search, check_count, check_goal, check_loss
 from certseg.errors import ConfigError
-from certseg.geometry import Ball, ascent_direction
-from certseg.types import Threat
+from certseg.geometry import Ball, ascent_direction, sparse_direction
+from certseg.types import L1, Threat
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class PGD(GradientAttack):
     """Projected steepest ascent, keeping the iterate with the lowest pixel accuracy.
 
     The first restart begins at the image itself, further ones at random points of the ball. For l2 the step is the
-    normalised gradient, for l-inf its sign. The perturbation stays in the ball and the image in [0, 1], both checked
+    normalised gradient, for l-inf its sign, for l1 the signs of its largest entries, one of a hundred, equally long
+    (SLIDE, Tramer and Boneh 2019). The perturbation stays in the ball and the image in [0, 1], both checked
     in float64 at the end.
 
     Args:
@@ -27,6 +29,7 @@ class PGD(GradientAttack):
         restarts: number of runs; the best result is kept.
         loss: a key of :data:`certseg.losses.LOSSES`.
         smoothing: None attacks the network itself.
+        goal: the class that every pixel is to have, or a map of what is to be predicted; None for an untargeted attack.
 
     Raises:
         ConfigError: an argument is outside its domain.
@@ -37,12 +40,15 @@ class PGD(GradientAttack):
     restarts: int = 1
     loss: str = "cross_entropy"
     smoothing: Smoothing | None = None
+    goal: int | Tensor | None = None
 
     def __post_init__(self) -> None:
         check_count("steps", self.steps)
         check_count("restarts", self.restarts)
         check_loss("loss", self.loss)
-        if not isinstance(self.step_size, (int, float)) or not 0 < self.step_size <= 2:
+        check_goal(self.goal, self.loss)
+        is_number = isinstance(self.step_size, (int, float)) and not isinstance(self.step_size, bool)
+        if not is_number or not 0 < self.step_size <= 2:
             raise ConfigError(
                 "attack.step_size must be a share of the radius", expected="a number in (0, 2]", received=self.step_size
             )
@@ -60,8 +66,16 @@ class PGD(GradientAttack):
             if best.accuracy == 0.0:
                 break
             length = threat.radius * self.step_size * (1.0 - 0.9 * step / self.steps)
-            point = ball.project(here.point + length * ascent_direction(here.gradient, threat))
+            point = ball.project(here.point + length * _direction(here, threat, length))
             here = yield point, (step + 1) / self.steps
             if here.accuracy < best.accuracy:
                 best = here
         return best
+
+
+def _direction(here: Evaluation, threat: Threat, length: float) -> Tensor:
+    """The unit step; for l1 of at least so many entries that ``length`` could fit into [0, 1]."""
+    if isinstance(threat, L1):
+        number = max(here.point.numel() // 100, math.ceil(length))
+        return sparse_direction(here.gradient, here.point, number)
+    return ascent_direction(here.gradient, threat)

@@ -12,6 +12,7 @@ from certseg.attacks.apgd import APGD
 from certseg.attacks.objective import Smoothing
 from certseg.attacks.pgd import PGD
 from certseg.attacks.search import GradientAttack, check_loss
+from certseg.attacks.transfer import Transfer
 from certseg.errors import ConfigError
 from certseg.hardware import Hardware
 from certseg.noise import NoiseStream
@@ -19,6 +20,10 @@ from certseg.types import IGNORE_INDEX, AttackResult, MemberResult, Passes, Segm
 
 REFERENCE = "reference"
 """The member that is there to be beaten."""
+TRANSFER = "transfer"
+"""The member that knows another network's gradients only."""
+_TRANSFER_STEPS = 50
+_MISTRUST = {REFERENCE: "weaker_beats_stronger", TRANSFER: "transfer_beats_white_box"}
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,10 @@ class SEA:
         reduce_radius: as of :class:`APGD`.
         reference_steps: of the reference, PGD on the cross-entropy; 0 leaves it out.
         smoothing: None attacks the network itself.
+        surrogate: another network for the same classes, of which nothing but a gradient is wanted; None for none. The
+            member ``transfer`` attacks it with 50 steps of PGD and shows the image it found to the network. An image on
+            which that is stronger than all the rest is flagged ``transfer_beats_white_box``: the network's own
+            gradients mislead.
 
     Raises:
         ConfigError: an argument is outside its domain.
@@ -48,7 +57,9 @@ class SEA:
     reduce_radius: bool = True
     reference_steps: int = 10
     smoothing: Smoothing | None = None
+    surrogate: Segmenter | None = None
     norms = GradientAttack.norms
+    goal = None
 
     def __post_init__(self) -> None:
         if isinstance(self.losses, str) or not self.losses or len(set(self.losses)) < len(self.losses):
@@ -69,13 +80,15 @@ class SEA:
         return self.smoothing.predictor if self.smoothing else "base"
 
     def members(self) -> dict[str, GradientAttack]:
-        """The attacks by name: a member for each loss, then the reference."""
-        members: dict[str, GradientAttack] = {
+        """The attacks by name: a member for each loss, then the reference and the transfer."""
+        members: dict[str, GradientAttack | Transfer] = {
             loss: APGD(self.iterations, self.restarts, loss, self.compare, self.reduce_radius, self.smoothing)
             for loss in self.losses
         }
         if self.reference_steps:
             members[REFERENCE] = PGD(self.reference_steps, smoothing=self.smoothing)
+        if self.surrogate is not None:
+            members[TRANSFER] = Transfer(PGD(_TRANSFER_STEPS, smoothing=self.smoothing), self.surrogate)
         return members
 
     def __call__(
@@ -83,21 +96,55 @@ class SEA:
         hardware: Hardware, start: Tensor | None = None,
     ) -> AttackResult:  # fmt: skip
         """Attack one image with every member. Arguments and errors as of :class:`GradientAttack`."""
-        best, lowest, kept = None, {}, []
+        starts = None if start is None else [start]
+        (result,) = self.together(
+            segmenter, [image], [target], threat, streams=[stream], hardware=hardware, starts=starts
+        )
+        return result
+
+    def together(
+        self, segmenter: Segmenter, images: Sequence[Tensor], targets: Sequence[Tensor], threat: Threat, *,
+        streams: Sequence[NoiseStream], hardware: Hardware, starts: Sequence[Tensor] | None = None,
+    ) -> list[AttackResult]:  # fmt: skip
+        """Attack images of one shape side by side, as :meth:`GradientAttack.together` does, with one member after the
+        other."""
+        worst = [_Worst(target) for target in targets]
         for name, member in self.members().items():
-            result = member(segmenter, image, target, threat, stream=stream, hardware=hardware, start=start)
-            lowest[name] = _accuracy(result.prediction, target)
-            kept.append(_without_image(name, result, segmenter.num_classes))
-            if best is None or lowest[name] < lowest[best.winner]:
-                best = replace(result, winner=name)
-        flags = {flag for member in kept for flag in member.flags}
-        if best.winner == REFERENCE and self.smoothing is None:  # votes differ by chance
-            flags.add("weaker_beats_stronger")
+            results = member.together(
+                segmenter, images, targets, threat, streams=streams, hardware=hardware, starts=starts
+            )
+            for one, result in zip(worst, results, strict=True):
+                one.offer(name, result, segmenter.num_classes)
+        return [one.result(is_exact=self.smoothing is None) for one in worst]
+
+
+class _Worst:
+    """What the members made of one image; only the lowest one's image is kept."""
+
+    def __init__(self, target: Tensor) -> None:
+        self._target = target
+        self._best: AttackResult | None = None
+        self._lowest = 0.0
+        self._members: list[MemberResult] = []
+
+    def offer(self, name: str, result: AttackResult, num_classes: int) -> None:
+        """Take a member's result."""
+        accuracy = _accuracy(result.prediction, self._target)
+        self._members.append(_without_image(name, result, num_classes))
+        if self._best is None or accuracy < self._lowest:
+            self._best, self._lowest = replace(result, winner=name), accuracy
+
+    def result(self, is_exact: bool) -> AttackResult:
+        """The lowest result with what all members cost; ``is_exact`` is False where predictions are votes."""
+        members, best = self._members, self._best
+        flags = {flag for member in members for flag in member.flags}
+        if best.winner in _MISTRUST and is_exact:  # votes differ by chance
+            flags.add(_MISTRUST[best.winner])
         return replace(
-            best, members=tuple(kept), flags=tuple(sorted(flags)),
-            passes=sum((member.passes for member in kept), Passes()),
-            seconds=_sums([member.seconds for member in kept]),
-            zero_gradients=max(member.zero_gradients for member in kept),
+            best, members=tuple(members), flags=tuple(sorted(flags)),
+            passes=sum((member.passes for member in members), Passes()),
+            seconds=_sums([member.seconds for member in members]),
+            zero_gradients=max(member.zero_gradients for member in members),
         )  # fmt: skip
 
 

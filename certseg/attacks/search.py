@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from certseg.attacks.objective import Evaluation, Objective, Smoothing, evaluate_together
@@ -15,6 +16,12 @@ from certseg.hardware import Hardware, Stopwatch
 from certseg.losses import LOSSES
 from certseg.noise import NoiseStream
 from certseg.types import AttackResult, Segmenter, Threat, check_image, check_target
+
+MOSTLY = 0.5
+"""Mean share of zeros in the gradients above which an attack is flagged as one that hardly sees where to go."""
+
+GOAL_LOSSES = ("cross_entropy", "jensen_shannon")
+"""The losses a targeted attack can lower: the others weigh pixels by whether they are still correct."""
 
 Search = Generator[tuple[Tensor, float], Evaluation, Evaluation]
 """One run on one image: yields a point and its progress, is sent what the objective says there, returns its best."""
@@ -30,12 +37,16 @@ class GradientAttack(ABC):
         restarts: number of runs; the first begins at the image itself, further ones at random points of the ball.
         loss: a key of :data:`certseg.losses.LOSSES`.
         smoothing: None attacks the network itself.
+        goal: None for an untargeted attack; else the class that every pixel is to have, or a map ``H x W`` int64 of
+            what is to be predicted, 255 where anything will do. The attack then lowers the loss of the goal and keeps
+            the point at which most pixels have it, whatever their labels are.
     """
 
     restarts: int
     loss: str
     smoothing: Smoothing | None
-    norms = ("l2", "linf")
+    goal: int | Tensor | None
+    norms = ("l2", "linf", "l1")
 
     @property
     @abstractmethod
@@ -101,8 +112,8 @@ class GradientAttack(ABC):
             check_image(image, stream.name)
             check_target(target, tuple(image.shape[-2:]), segmenter.num_classes)
             objective = Objective(
-                segmenter, target.to(device), self.loss, self.smoothing, stream.for_purpose("attack"), hardware,
-                self.compare,
+                segmenter, self._wanted(target, segmenter.num_classes).to(device), self.loss, self.smoothing,
+                stream.for_purpose("attack"), hardware, self.compare, targeted=self.goal is not None,
             )  # fmt: skip
             start = image if starts is None else starts[number]
             tasks.append(_Task(image.to(device), _checked_start(start, image, threat).to(device), stream, objective))
@@ -114,6 +125,14 @@ class GradientAttack(ABC):
                     task.offer(best)
         return [self._result(task, threat, watch, len(tasks)) for task in tasks]
 
+    def _wanted(self, target: Tensor, num_classes: int) -> Tensor:
+        """The map the objective is about: the labels, or the goal in their place."""
+        if self.goal is None:
+            return target
+        wanted = self.goal if isinstance(self.goal, Tensor) else torch.full_like(target, self.goal)
+        check_target(wanted, tuple(target.shape), num_classes)
+        return wanted
+
     def _result(self, task: _Task, threat: Threat, watch: Stopwatch, count: int) -> AttackResult:
         best, objective = task.best, task.objective
         norm = perturbation_norm(best.point, task.image, threat)
@@ -121,10 +140,12 @@ class GradientAttack(ABC):
             raise AssertionError(f"the attack left its budget on {task.stream.name!r}: norm {norm} of {threat}")
         own = Stopwatch(task.image.device)
         with own("evaluation"):
-            prediction, votes = objective.predict(best)
+            prediction, votes = objective.predict(best.point, best.probe)
         seconds = {part: value / count for part, value in watch.seconds.items()} | own.seconds
         rising = self.smoothing is None and best.accuracy > 0.0 and is_rising(objective.accuracies[-self.last_leg :])
-        flags = (*objective.flags, "accuracy_rising") if rising else objective.flags
+        vanishing = best.accuracy > 0.0 and objective.zero_gradients > MOSTLY
+        fired = {"accuracy_rising": rising, "vanishing_gradients": vanishing}
+        flags = {*objective.flags, *(flag for flag, holds in fired.items() if holds)}
         return AttackResult(
             adversarial=best.point.cpu(), prediction=prediction.cpu(), threat=threat, predictor=self.predictor,
             norm=norm, votes=votes, num_votes=self.smoothing.votes if self.smoothing else 0, passes=objective.passes,
@@ -208,3 +229,16 @@ def check_loss(option: str, value: object) -> None:
     """Raise ConfigError unless ``value`` names a loss."""
     if value not in LOSSES:
         raise ConfigError(f"Unknown attack.{option}", expected=", ".join(LOSSES), received=value)
+
+
+def check_goal(goal: object, loss: str) -> None:
+    """Raise ConfigError unless ``goal`` is None, a class or a map, and ``loss`` one that can be lowered towards it."""
+    if goal is None:
+        return
+    is_class = isinstance(goal, int) and not isinstance(goal, bool) and goal >= 0
+    if not is_class and not isinstance(goal, Tensor):
+        raise ConfigError("attack.goal must be a class", expected="its name, or its number from 0 on", received=goal)
+    if loss not in GOAL_LOSSES:
+        raise ConfigError(
+            "attack.loss cannot be lowered towards attack.goal", expected=" or ".join(GOAL_LOSSES), received=loss
+        )

@@ -6,7 +6,7 @@ several radii has ``radii``: what was left at each of the smaller ones, like a r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import reduce
 from operator import add
@@ -16,30 +16,36 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from certseg.evaluation.bracket import level_suffix
 from certseg.evaluation.loop import Maps, Row, by_class, image_mean
 from certseg.hardware import Hardware
 from certseg.metrics import ClassCounts, worst_pooled_miou
 from certseg.noise import NoiseStream
 from certseg.sampling import check_logits
-from certseg.types import AttackResult, Passes, Sample, Segmenter, Threat
+from certseg.types import IGNORE_INDEX, AttackResult, Passes, Sample, Segmenter, Threat
 
 
 class Attack(Protocol):
     """From a model, an image, its labels and a threat to the worst image it found.
 
     ``predictor`` is the model attacked, in the words of the certificates it is to be compared with; ``norms`` are the
-    threats it knows. One that is run at several radii begins at ``start``, a point within the threat, and never ends
-    above it.
+    threats it knows; ``goal`` is None, or what every pixel is to become: a class, or a map. One that is run at several
+    radii begins at ``start``, a point within the threat, and never ends above it.
     """
 
     predictor: str
     norms: tuple[str, ...]
+    goal: int | Tensor | None
 
     def __call__(
         self, segmenter: Segmenter, image: Tensor, target: Tensor, threat: Threat, *, stream: NoiseStream,
         hardware: Hardware, start: Tensor | None = None,
     ) -> AttackResult:  # fmt: skip
         """Attack one image."""
+
+
+SMALLER_RADIUS = "smaller_radius"
+"""The winner on an image where no member is lower than the result at a smaller radius."""
 
 
 class AttackStage:
@@ -57,6 +63,7 @@ class AttackStage:
         radii: smaller radii to attack at as well, ascending. Each attack begins where the one before ended, and keeps
             that if it finds nothing lower: the accuracy of an image never rises with the radius. At 0 the network's own
             prediction is counted.
+        pictured: the images whose adversarial image is kept, in 8 bits, to be looked at; None for all.
     """
 
     kind = "attack"
@@ -64,18 +71,33 @@ class AttackStage:
     def __init__(
         self, name: str, attack: Attack, threat: Threat, segmenter: Segmenter, class_names: Sequence[str], *,
         settings: Mapping[str, object], seed: int, hardware: Hardware, radii: Sequence[float] = (),
+        pictured: Collection[str] | None = None,
     ) -> None:  # fmt: skip
         self.name = name
         self._attack, self._threat, self._predictor, self._segmenter = attack, threat, attack.predictor, segmenter
         self._class_names, self._settings = class_names, dict(settings)
         self._seed, self._hardware, self._radii = seed, hardware, tuple(radii)
+        self._pictured = pictured
         self._begins_at_0 = bool(self._radii) and self._radii[0] == 0
+
+    @property
+    def at_once(self) -> int:
+        """How many images of one shape are attacked side by side."""
+        return self._hardware.attack_batch if hasattr(self._attack, "together") else 1
 
     def run(self, sample: Sample) -> tuple[Row, Maps]:
         """The attack on one image, counted against its labels."""
-        results: list[AttackResult] = []
+        return self.run_together([sample])[0]
+
+    def run_together(self, samples: Sequence[Sample]) -> list[tuple[Row, Maps]]:
+        """The attack on images of one shape side by side."""
+        levels: list[list[AttackResult]] = []
         for radius in (*self._radii[self._begins_at_0 :], self._threat.radius):
-            results.append(self._at(sample, replace(self._threat, radius=radius), results[-1] if results else None))
+            levels.append(self._at(samples, replace(self._threat, radius=radius), levels[-1] if levels else None))
+        return [self._row(sample, results) for sample, results in zip(samples, zip(*levels))]
+
+    def _row(self, sample: Sample, results: Sequence[AttackResult]) -> tuple[Row, Maps]:
+        """Row and maps of an image from its results, one for each radius above 0."""
         result = results[-1]
         passes = sum((part.passes for part in results), Passes(int(self._begins_at_0)))
         row = self._part(result, sample) | {
@@ -86,32 +108,73 @@ class AttackStage:
         if self._radii:
             row["radii"] = [self._unattacked(sample)] if self._begins_at_0 else []
             row["radii"] += [self._part(part, sample) for part in results[:-1]]
-        maps = {
-            "prediction": result.prediction.numpy().astype(np.uint8),
-            "adversarial": (result.adversarial * 255).round().byte().numpy(),  # for pictures only: it is rounded
-        }
-        if result.votes is not None:
-            maps["votes"] = result.votes.numpy()
-            maps["num_votes"] = np.asarray(result.num_votes)
-            # the votes kept are those with the fewest correct pixels, of every radius and member
-            maps["candidates"] = np.asarray(sum(max(1, len(part.members)) for part in results))
+        maps: Maps = {}
+        for number, part in enumerate(results, 1):
+            suffix = "" if number == len(results) else level_suffix(number - 1 + self._begins_at_0)
+            # the votes kept are those with the fewest correct pixels, of every radius until here and member
+            candidates = sum(max(1, len(other.members)) for other in results[:number])
+            maps |= {name + suffix: value for name, value in self._maps(part, candidates).items()}
+        if self._pictured is None or sample.name in self._pictured:
+            maps["adversarial"] = (result.adversarial * 255).round().byte().numpy()  # for pictures only: it is rounded
         return row, maps
 
-    def _at(self, sample: Sample, threat: Threat, smaller: AttackResult | None) -> AttackResult:
-        """The attack at one radius, not above the result at a smaller one."""
-        options = {} if smaller is None else {"start": smaller.adversarial}
-        result = self._attack(
-            self._segmenter, sample.image, sample.target, threat, stream=NoiseStream(self._seed, sample.name),
-            hardware=self._hardware, **options,
-        )  # fmt: skip
+    def _maps(self, result: AttackResult, candidates: int) -> Maps:
+        small = np.uint8 if len(self._class_names) <= 256 else np.int16
+        maps = {"prediction": result.prediction.numpy().astype(small)}
+        if result.votes is not None:
+            maps |= {
+                "votes": result.votes.numpy(), "num_votes": np.asarray(result.num_votes),
+                "candidates": np.asarray(candidates),
+            }  # fmt: skip
+        return maps
+
+    def _at(
+        self, samples: Sequence[Sample], threat: Threat, smaller: Sequence[AttackResult] | None
+    ) -> list[AttackResult]:
+        """The attack on each image at one radius, not above the result at a smaller one."""
+        streams = [NoiseStream(self._seed, sample.name) for sample in samples]
+        if len(samples) == 1:
+            options = {} if smaller is None else {"start": smaller[0].adversarial}
+            results = [
+                self._attack(
+                    self._segmenter, samples[0].image, samples[0].target, threat, stream=streams[0],
+                    hardware=self._hardware, **options,
+                )
+            ]  # fmt: skip
+        else:
+            results = self._attack.together(
+                self._segmenter, [sample.image for sample in samples], [sample.target for sample in samples], threat,
+                streams=streams, hardware=self._hardware,
+                starts=None if smaller is None else [result.adversarial for result in smaller],
+            )  # fmt: skip
+        before = smaller or [None] * len(samples)
+        return [self._lower(*one) for one in zip(samples, results, before, strict=True)]
+
+    def _lower(self, sample: Sample, result: AttackResult, smaller: AttackResult | None) -> AttackResult:
+        """The result, or in its place what a smaller radius left if that is lower."""
         if result.predictor != self._predictor:
             raise AssertionError(f"attack on {result.predictor!r} announced as one on {self._predictor!r}")
-        if smaller is None or self._counts(result, sample).true_positive.sum() <= (
-            self._counts(smaller, sample).true_positive.sum()
-        ):
+        if smaller is None or self._left(result, sample) <= self._left(smaller, sample):
             return result
-        kept = {name: getattr(smaller, name) for name in ("adversarial", "prediction", "norm", "votes", "winner")}
-        return replace(result, **kept)
+        kept = {name: getattr(smaller, name) for name in ("adversarial", "prediction", "norm", "votes")}
+        return replace(result, **kept, winner=SMALLER_RADIUS if result.members else None)
+
+    def _left(self, result: Any, sample: Sample) -> int:
+        """How little an attack reached: correct pixels left, or less pixels as they were to be."""
+        if self._attack.goal is None:
+            return int(self._counts(result, sample).true_positive.sum())
+        return -self._at_goal(result.prediction)
+
+    def _at_goal(self, prediction: Tensor) -> int:
+        """Number of pixels that are what a targeted attack is to make of them."""
+        return int((prediction == torch.as_tensor(self._attack.goal)).sum())
+
+    def _goal_share(self, prediction: Tensor) -> dict[str, float]:
+        """Share of such pixels among those with a goal, as a figure; nothing for an untargeted attack."""
+        if self._attack.goal is None:
+            return {}
+        goals = (torch.as_tensor(self._attack.goal) != IGNORE_INDEX).expand(prediction.shape)
+        return {"goal_share": self._at_goal(prediction) / max(1, int(goals.sum()))}
 
     def _counts(self, result: Any, sample: Sample) -> ClassCounts:
         return ClassCounts.from_maps(result.prediction.long(), sample.target, len(self._class_names))
@@ -122,9 +185,10 @@ class AttackStage:
         with torch.inference_mode():
             logits = self._segmenter(images)
             check_logits(logits, images, self._segmenter)
-        counts = ClassCounts.from_maps(logits.argmax(dim=1)[0].cpu(), sample.target, len(self._class_names))
+        prediction = logits.argmax(dim=1)[0].cpu()
+        counts = ClassCounts.from_maps(prediction, sample.target, len(self._class_names))
         figures = {"attacked_accuracy": counts.accuracy(), "attacked_imagewise_miou": counts.miou(), "norm": 0.0}
-        return {"figures": figures, "counts": counts.to_json()}
+        return {"figures": figures | self._goal_share(prediction), "counts": counts.to_json()}
 
     def _part(self, result: AttackResult, sample: Sample) -> Row:
         """What is left of one image at one radius."""
@@ -133,7 +197,7 @@ class AttackStage:
             "figures": {
                 "attacked_accuracy": counts.accuracy(), "attacked_imagewise_miou": counts.miou(), "norm": result.norm,
                 "zero_gradients": result.zero_gradients,
-            },
+            } | self._goal_share(result.prediction),
             "counts": counts.to_json(),
         }  # fmt: skip
         if result.members:
@@ -153,7 +217,8 @@ class AttackStage:
 
         The accuracies are those of the worst member on each image. The pooled mean IoU is the lowest found by
         choosing for each image a member, or the result at a smaller radius
-        (:func:`certseg.metrics.worst_pooled_miou`), and the mean over images that of each image's lowest.
+        (:func:`certseg.metrics.worst_pooled_miou`), and ``worst_imagewise_miou`` that of each image's lowest. Of an
+        attack through noise these are minima over votes, which is lower than the expectation.
         """
         radii = (*self._radii, self._threat.radius)
         levels = [[row["radii"][index] for row in rows] for index in range(len(self._radii))] + [rows]
@@ -194,11 +259,13 @@ def _figures(parts: Sequence[Row], candidates: Sequence[Sequence[ClassCounts]]) 
     figures = {
         "attacked_accuracy/image_mean": image_mean(parts, "attacked_accuracy"),
         "attacked_accuracy/pooled": counts.accuracy(),
-        "attacked_imagewise_miou/image_mean": image_mean(
-            [{"figures": {"miou": value}} for value in image_wise], "miou"
-        ),
+        "worst_imagewise_miou/image_mean": image_mean([{"figures": {"miou": value}} for value in image_wise], "miou"),
         "attacked_miou/pooled": worst.miou(),
     }
+    if "zero_gradients" in parts[0]["figures"]:
+        figures["zero_gradients/image_mean"] = image_mean(parts, "zero_gradients")
+    if "goal_share" in parts[0]["figures"]:
+        figures["goal_share/image_mean"] = image_mean(parts, "goal_share")
     return figures, worst
 
 

@@ -6,7 +6,7 @@ add up over images, wall-clock parts, network evaluations, self-checks that fire
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,7 +23,9 @@ class Stage(Protocol):
     """Work done on every image.
 
     ``kind`` is ``prediction``, ``certifier`` or ``attack``; ``run`` computes one image's row (without its name) and
-    the maps to store beside it; ``summarise`` turns the rows of a data set into the summary's own part.
+    the maps to store beside it; ``summarise`` turns the rows of a data set into the summary's own part. A stage that
+    works on several images of one shape side by side says how many ``at_once`` and has ``run_together``, a list in and
+    a list out.
     """
 
     kind: str
@@ -75,12 +77,13 @@ def evaluate(
     finished = store.read()
     barrier()  # every rank has seen the same rows before one adds to them
     waiting = [index for index, name in enumerate(names) if name not in finished]
-    for index in waiting[rank() :: world_size()]:
-        row, maps = stage.run(dataset[index])
-        store.save_map(names[index], **maps)
-        store.append({"image": names[index], **row})
-        if on_image is not None:
-            on_image(names[index])
+    for samples in _groups(dataset, waiting[rank() :: world_size()], getattr(stage, "at_once", 1)):
+        found = [stage.run(samples[0])] if len(samples) == 1 else stage.run_together(samples)
+        for sample, (row, maps) in zip(samples, found, strict=True):
+            store.save_map(sample.name, **maps)
+            store.append({"image": sample.name, **row})
+            if on_image is not None:
+                on_image(sample.name)
     barrier()
     if rank() != 0:
         return None
@@ -89,6 +92,19 @@ def evaluate(
     if missing:
         raise ResultError("Rows are missing after the run", received=", ".join(missing[:5]))
     return summary(stage, [rows[name] for name in names])
+
+
+def _groups(dataset: SegmentationDataset, indices: Sequence[int], most: int) -> Iterator[list[Sample]]:
+    """The samples in order, neighbours of one shape together, at most so many."""
+    group: list[Sample] = []
+    for index in indices:
+        sample = dataset[index]
+        if group and (len(group) == most or sample.image.shape != group[0].image.shape):
+            yield group
+            group = []
+        group.append(sample)
+    if group:
+        yield group
 
 
 def summary(stage: Stage, rows: Sequence[Row]) -> dict[str, Any]:

@@ -11,13 +11,17 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from certseg.decisions import NO_CLASS, winner
+from certseg.threads import for_each
 from certseg.types import IGNORE_INDEX
+
+_SHARE = 2**14  # pixels that are worth a thread
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,25 @@ class Pixels:
     @cached_property
     def cross_entropy(self) -> Tensor:
         """``-log p_y``, 0 without label: ``B x H x W``."""
-        return F.cross_entropy(self.logits, self.target, ignore_index=IGNORE_INDEX, reduction="none")
+        return _CrossEntropy.apply(self.logits, self.label, self.labelled)
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """``-log p_y`` of labelled pixels, 0 elsewhere. On its way back torch's own goes through a tensor of zeros as large
+    as the logits."""
+
+    @staticmethod
+    def forward(context: Any, logits: Tensor, label: Tensor, labelled: Tensor) -> Tensor:
+        log_p = logits.log_softmax(dim=1)
+        context.save_for_backward(log_p, label, labelled)
+        return torch.where(labelled, -log_p.gather(1, label[:, None])[:, 0], 0.0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        log_p, label, labelled = context.saved_tensors
+        weight = torch.where(labelled, gradient, 0.0)[:, None]
+        return log_p.exp().mul_(weight).scatter_add_(1, label[:, None], -weight), None, None
 
 
 def decide(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,13 +93,24 @@ def decide(logits: Tensor) -> tuple[Tensor, Tensor]:
         ``B x H x W`` integers; and for each image a number that is not finite if a logit is NaN or plus infinity.
     """
     if logits.device.type != "cpu":
-        return logits.argmax(dim=1), logits.sum(dim=(1, 2, 3))
-    parts, checks = zip(*(winner(image[None]) for image in logits))  # argmax takes ten times as long
-    classes = torch.cat(parts)
-    tied = classes == NO_CLASS
-    if tied.any():
-        classes[tied] = logits.movedim(1, -1)[tied].argmax(dim=-1).to(classes.dtype)
-    return classes, torch.stack(checks)
+        return logits.argmax(dim=1), logits.amax(dim=(1, 2, 3))
+    from certseg.kernels.predictions import first_largest  # the compiler takes half a second to import
+
+    planes = logits.detach().to(torch.promote_types(logits.dtype, torch.float32)).contiguous().flatten(2)
+    batch, _, pixels = planes.shape
+    share = -(-pixels // min(torch.get_num_threads(), 1 + pixels // _SHARE))  # argmax takes ten times as long
+    starts = range(0, pixels, share)
+    classes = torch.empty(batch, *logits.shape[-2:], dtype=torch.int16)
+    checks = torch.empty(batch, len(starts), dtype=torch.float64)
+    arrays = planes.numpy(), classes.flatten(1).numpy(), checks.numpy()
+
+    def work(task: int) -> None:
+        image, part = divmod(task, len(starts))
+        first, last = starts[part], min(starts[part] + share, pixels)
+        first_largest(arrays[0][image], first, last, arrays[1][image], arrays[2][image, part : part + 1])
+
+    for_each(batch * len(starts), work)
+    return classes, checks.sum(dim=1)
 
 
 def cross_entropy(pixels: Pixels, progress: float = 0.0) -> Tensor:
@@ -162,11 +195,15 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 """The losses a configuration can name; each is called with pixels and progress (:func:`balanced_cross_entropy`)."""
 
 COMPARED_BY: dict[str, str | None] = dict.fromkeys(LOSSES) | dict.fromkeys(
-    ("balanced_cross_entropy", "cosine_cross_entropy", "masked_cross_entropy", "class_balanced_masked_cross_entropy"),
+    (
+        "balanced_cross_entropy", "cosine_cross_entropy", "masked_cross_entropy", "class_balanced_masked_cross_entropy",
+        "masked_spherical",
+    ),
     "cross_entropy",
-)
-"""By which loss points are to be compared, None by the same. A masked cross-entropy falls as pixels flip and a weighted
-one as they lose weight, so that by themselves the best point may be the image, to the last."""
+)  # fmt: skip
+"""By which loss points are to be compared, None by the same. A masked cross-entropy falls as pixels flip, a masked
+spherical loss does where logits are negative, and a weighted one falls as they lose weight, so that by themselves the
+best point may be the image, to the last."""
 
 
 def number_labelled(target: Tensor) -> Tensor:

@@ -145,16 +145,34 @@ def test_jensen_shannon_of_confident_float32_logits_is_that_of_float64():
     assert single[0].max() == pytest.approx(math.log(2.0))
 
 
-def test_losses_that_fall_as_pixels_flip_do_not_compare_points():
+MASKED = ("masked_cross_entropy", "balanced_cross_entropy", "class_balanced_masked_cross_entropy")
+
+
+@pytest.mark.parametrize(
+    ("given_as", "falling"),
+    [(lambda u: u, MASKED), (lambda u: u - 5, (*MASKED, "masked_spherical")),
+     (lambda u: u.log_softmax(1), (*MASKED, "masked_spherical"))],
+    ids=["logits", "negative logits", "log-probabilities"],
+)  # fmt: skip
+def test_losses_that_fall_as_pixels_flip_do_not_compare_points(given_as, falling):
     """Of two pixels the first flips: a loss that is then lower must not say that the point is worse."""
     target = torch.zeros(1, 1, 2, dtype=torch.int64)
-    before = Pixels(torch.tensor([[[[0.1, 3.0]], [[0.0, 0.0]]]]), target)
-    after = Pixels(torch.tensor([[[[-0.1, 3.0]], [[0.0, 0.0]]]]), target)
+    before = Pixels(given_as(torch.tensor([[[[0.1, 3.0]], [[0.0, 0.0]]]])), target)
+    after = Pixels(given_as(torch.tensor([[[[-0.1, 3.0]], [[0.0, 0.0]]]])), target)
     for name, compared in COMPARED_BY.items():
         rises = LOSSES[compared or name](after).sum() > LOSSES[compared or name](before).sum()
         assert rises, name
-    for name in ("masked_cross_entropy", "balanced_cross_entropy", "class_balanced_masked_cross_entropy"):
+    for name in falling:
         assert LOSSES[name](after).sum() < LOSSES[name](before).sum()
+
+
+def test_a_cosine_weight_that_falls_does_not_compare_points():
+    """A pixel that is wrong by more has less cosine: the weighted loss falls while the cross-entropy rises."""
+    target = torch.zeros(1, 1, 1, dtype=torch.int64)
+    before, after = (Pixels(torch.tensor([[[[u]], [[2.0]]]]), target) for u in (-4.0, -6.0))
+    assert LOSSES["cosine_cross_entropy"](after).sum() < LOSSES["cosine_cross_entropy"](before).sum()
+    compared = LOSSES[COMPARED_BY["cosine_cross_entropy"]]
+    assert compared(after).sum() > compared(before).sum()
 
 
 def test_classes_of_an_image_weigh_the_same_by_default():

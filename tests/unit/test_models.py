@@ -13,6 +13,8 @@ from certseg.errors import ConfigError, ModelError
 from certseg.models import MMSegSegmenter
 from certseg.types import Segmenter
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PRESET = Path(__file__).resolve().parents[2] / "configs" / "model" / "upernet_tiny.yaml"
 TINY = yaml.safe_load(PRESET.read_text())["config"]
 SMALL_UNET = {
@@ -37,15 +39,6 @@ SMALL_BEIT = {
 def build(config=TINY, num_classes=5, seed=0, **kwargs):
     torch.manual_seed(seed)
     return MMSegSegmenter(num_classes=num_classes, config=config, name="test", **kwargs).eval()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Threads only wait for each other on tensors of this size."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

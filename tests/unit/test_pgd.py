@@ -7,7 +7,7 @@ from certseg.errors import ConfigError, DataError, ModelError
 from certseg.geometry import perturbation_norm
 from certseg.hardware import Hardware
 from certseg.noise import NoiseStream
-from certseg.types import L2, Linf
+from certseg.types import L1, L2, Linf
 
 CPU = Hardware(device="cpu", noise_batch=4)
 STREAM = NoiseStream(0, "x")
@@ -45,7 +45,7 @@ def test_l2_never_beats_and_nearly_reaches_the_optimum_on_the_linear_model(loss)
     assert result.norm <= radius
 
 
-@pytest.mark.parametrize("threat", [L2(0.7), Linf(0.05)])
+@pytest.mark.parametrize("threat", [L1(3.0), L2(0.7), Linf(0.05)])
 @pytest.mark.parametrize("seed", range(4))
 def test_budget_and_box_hold_in_float64(threat, seed):
     generator = torch.Generator().manual_seed(seed)
@@ -87,6 +87,19 @@ def test_smoothed_attack_reaches_the_known_boundary():
     assert result.votes is not None
     assert result.num_votes == 400
     assert result.predictor == "smoothed(gaussian, sigma=0.25)"
+
+
+@pytest.mark.parametrize("noise", ["laplace", "uniform"])
+def test_l1_attacks_through_the_noise_of_l1_certificates_cross_the_known_boundary(noise):
+    """Symmetric noise leaves the decision of a linear model where it is: pixels within the budget of 0.3 fall."""
+    model = two_classes()
+    image = image_with_margins(model, torch.tensor([[0.06, 0.4]]))
+    smoothing = Smoothing(sigma=0.25, samples=256, votes=400, noise=noise)
+    result = attack(model, image, torch.zeros(1, 2).long(), L1(0.3), steps=4, step_size=1.0, smoothing=smoothing)
+    assert result.prediction.tolist() == [[1, 0]]
+    assert result.predictor == f"smoothed({noise}, sigma=0.25)"
+    assert result.norm <= 0.3
+    assert Smoothing(sigma=0.25, noise=noise).distribution.threat(0.3) == L1(0.3)
 
 
 def test_smoothed_gradient_is_the_same_in_one_batch_and_in_several():
@@ -141,7 +154,11 @@ def test_bad_arguments(bad):
         attack(two_classes(), torch.rand(3, 2, 2), torch.zeros(2, 2).long(), L2(0.5), **bad)
 
 
-@pytest.mark.parametrize("bad", [{"sigma": 0.0}, {"sigma": 0.1, "samples": 0}, {"sigma": 0.1, "votes": 0}], ids=str)
+@pytest.mark.parametrize(
+    "bad",
+    [{"sigma": 0.0}, {"sigma": 0.1, "samples": 0}, {"sigma": 0.1, "votes": 0}, {"sigma": 0.1, "noise": "salt"}],
+    ids=str,
+)
 def test_bad_smoothing(bad):
     with pytest.raises(ConfigError):
         Smoothing(**bad)

@@ -13,18 +13,11 @@ from certseg.hardware import Hardware
 from certseg.noise import NoiseStream
 from certseg.types import L2, Linf
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = Hardware(device="cpu", noise_batch=4)
 STREAM = NoiseStream(0, "x")
 LOSSES = ("masked_cross_entropy", "balanced_cross_entropy", "jensen_shannon", "masked_spherical")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """These networks are far too small to share out."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def network(seed=0, classes=3):

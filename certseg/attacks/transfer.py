@@ -1,0 +1,88 @@
+"""Transfer: what an attack on one network does to another, of which it knows nothing but the prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from certseg.attacks.objective import Objective, Smoothing
+from certseg.attacks.search import GradientAttack
+from certseg.errors import ModelError
+from certseg.hardware import Hardware, Stopwatch
+from certseg.noise import NoiseStream
+from certseg.types import AttackResult, Segmenter, Threat
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Attack a surrogate network and predict at the image found with the network itself.
+
+    A network that falls to such an attack more than to one by its own gradients hides those (Athalye et al. 2018).
+
+    Args:
+        attack: on the surrogate.
+        surrogate: a network for the same classes, on the device of the attacked one.
+    """
+
+    attack: GradientAttack
+    surrogate: Segmenter
+
+    @property
+    def smoothing(self) -> Smoothing | None:
+        """Of the prediction."""
+        return self.attack.smoothing
+
+    @property
+    def predictor(self) -> str:
+        """The attacked model, in the words of the certificates it may be compared with."""
+        return self.attack.predictor
+
+    def __call__(
+        self, segmenter: Segmenter, image: Tensor, target: Tensor, threat: Threat, *, stream: NoiseStream,
+        hardware: Hardware, start: Tensor | None = None,
+    ) -> AttackResult:  # fmt: skip
+        """Attack one image. Arguments and errors as of :meth:`together`."""
+        starts = None if start is None else [start]
+        (result,) = self.together(
+            segmenter, [image], [target], threat, streams=[stream], hardware=hardware, starts=starts
+        )
+        return result
+
+    def together(
+        self, segmenter: Segmenter, images: Sequence[Tensor], targets: Sequence[Tensor], threat: Threat, *,
+        streams: Sequence[NoiseStream], hardware: Hardware, starts: Sequence[Tensor] | None = None,
+    ) -> list[AttackResult]:  # fmt: skip
+        """Attack images of one shape side by side. Arguments and errors as of :meth:`GradientAttack.together`; passes
+        are those of both networks, flags those of the attacked one.
+
+        Raises:
+            ModelError: the surrogate has another number of classes.
+        """
+        if self.surrogate.num_classes != segmenter.num_classes:
+            raise ModelError(
+                "The surrogate must know the classes of the attacked network",
+                expected=f"{segmenter.num_classes} classes", received=self.surrogate.num_classes,
+            )  # fmt: skip
+        found = self.attack.together(
+            self.surrogate, images, targets, threat, streams=streams, hardware=hardware, starts=starts
+        )
+        return [self._shown(segmenter, *one, hardware) for one in zip(found, targets, streams)]
+
+    def _shown(
+        self, segmenter: Segmenter, found: AttackResult, target: Tensor, stream: NoiseStream, hardware: Hardware
+    ) -> AttackResult:
+        """What the attacked network makes of an image found with the surrogate."""
+        device = hardware.torch_device
+        objective = Objective(
+            segmenter, target.to(device), self.attack.loss, self.smoothing, stream.for_purpose("attack"), hardware
+        )
+        watch = Stopwatch(device)
+        with watch("evaluation"):
+            prediction, votes = objective.predict(found.adversarial.to(device))
+        return replace(
+            found, prediction=prediction.cpu(), votes=votes, passes=found.passes + objective.passes,
+            flags=objective.flags,
+            seconds=found.seconds | {"evaluation": found.seconds["evaluation"] + watch.seconds["evaluation"]},
+        )  # fmt: skip
