@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo reproduce-segcertify-figure2 test check format clean
+.PHONY: help setup demo reproduce-segcertify-figure2 reproduce-sea-streets reproduce-sea-camvid reproduce-sea-figure1 reproduce-sea-table1 \
+	reproduce-sea-table2-voc reproduce-sea-table3-ade20k test check format clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z][a-z0-9-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 24
@@ -24,6 +25,27 @@ demo: setup  ## train on street scenes, certify and attack 20 images, print the 
 
 reproduce-segcertify-figure2: setup  ## the toy study of SegCertify's paper (Fig. 2), its findings checked (about half a minute)
 	$(BIN)/python scripts/reproduce.py segcertify-figure2
+
+# The data set lies in ROOT; ARGS are further settings, for example ARGS="model.checkpoint=robust.pt".
+SEA = $(BIN)/python run.py $(if $(ROOT),dataset.root=$(ROOT)) $(ARGS)
+
+reproduce-sea-streets: setup  ## clean and adversarial training under SEA on street scenes (about ten minutes)
+	$(SEA) experiment=sea/streets
+
+reproduce-sea-camvid: setup  ## the same on CamVid, 50 images, four radii (hours on 2 cores): ROOT=data/camvid
+	$(SEA) experiment=sea/camvid
+
+reproduce-sea-figure1: setup  ## targeted attacks on CamVid in pictures, clean and robust network: ROOT=data/camvid
+	$(SEA) experiment=sea/figure1
+
+reproduce-sea-table1: setup  ## SEA's paper, Table 1 (losses), for a trained model: ROOT=... ARGS="model.checkpoint=..."
+	$(SEA) experiment=sea/table1
+
+reproduce-sea-table2-voc: setup  ## SEA's paper, Table 2 (VOC 2012, needs a GPU): ROOT=.../VOC2012
+	$(SEA) experiment=sea/table2_voc
+
+reproduce-sea-table3-ade20k: setup  ## SEA's paper, Table 3 (ADE20K, needs a GPU): ROOT=.../ADEChallengeData2016
+	$(SEA) experiment=sea/table3_ade20k
 
 test: check  ## check, then run all tests
 	$(BIN)/python -m pytest

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from certseg.errors import ConfigError
+from certseg.errors import CheckpointError, ConfigError
 from certseg.models.checkpoint import check_fit, read_weights
 
 _SETTING = "model.backbone_checkpoint"
@@ -70,12 +71,15 @@ def load_backbone(segmenter: nn.Module, path: str | os.PathLike, *, trust: bool 
         trust: allow the file to run code while it is unpickled. Only for files whose source you trust.
 
     Raises:
-        CheckpointError: the file cannot be read, or tensors are missing, left over or of another shape.
+        CheckpointError: the file cannot be read, tensors are missing, left over or of another shape, or its backbone
+            saw images normalised in another way.
         ConfigError: ``segmenter`` has no backbone.
     """
     backbone = backbone_of(segmenter)
     wanted = backbone.state_dict()
-    tensors = backbone_weights(read_weights(path, trust=trust, setting=_SETTING).tensors, wanted)
+    stored = read_weights(path, trust=trust, setting=_SETTING).tensors
+    _check_normalisation(path, stored, segmenter)
+    tensors = backbone_weights(stored, wanted)
     check_fit(
         path, tensors, wanted, part="backbone",
         remedy=f"Give {_SETTING} a classifier with the backbone of the model, its stem included: "
@@ -99,13 +103,16 @@ def backbone_weights(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
     Returns:
         what was recognised under the names in ``wanted``, and what was not under its own, for the caller to refuse.
     """
-    found = {_WRAPPERS.sub("", name): tensor for name, tensor in tensors.items()}
+    found = _renamed(tensors, lambda name: _WRAPPERS.sub("", name))
     if any(name.startswith("backbone.") for name in found):
-        found = {_inner(name): tensor for name, tensor in found.items() if name.startswith("backbone.")}
+        inner = {name: tensor for name, tensor in found.items() if name.startswith("backbone.")}
+        found = _renamed(inner, lambda name: _WRAPPERS.sub("", name.removeprefix("backbone.")))
     names = {_common_name(name): name for name in wanted}
     weights = {}
     for name, tensor in found.items():
         target = names.get(_common_name(name))
+        if target in weights or (target is None and name in weights):
+            raise CheckpointError("Two tensors of the checkpoint have one name in the backbone", received=name)
         if target is not None:
             weights[target] = _shaped(tensor, wanted[target])
         elif not _HEAD.match(name):
@@ -113,8 +120,42 @@ def backbone_weights(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
     return weights
 
 
-def _inner(name: str) -> str:
-    return _WRAPPERS.sub("", name.removeprefix("backbone."))
+def _check_normalisation(path: str | os.PathLike, tensors: Mapping[str, Tensor], segmenter: nn.Module) -> None:
+    """Raise CheckpointError if the checkpoint says what its backbone's images were normalised with, and ``segmenter``
+    does otherwise."""
+    network = getattr(segmenter, "segmenter", segmenter)  # behind a denoiser
+    for kind in ("mean", "std"):
+        used = getattr(network, kind, None)
+        if not isinstance(used, Tensor):
+            continue
+        used = used.detach().flatten().double().cpu()
+        for name, tensor in tensors.items():
+            if re.fullmatch(rf"(?:.+\.)?normali[sz]er?\.{kind}|{kind}", _WRAPPERS.sub("", name)) is None:
+                continue
+            values = tensor.detach().flatten().double().cpu()
+            values = values / 255 if values.abs().max() > 2 else values  # of images from 0 to 255
+            if values.shape != used.shape or not torch.allclose(values, used, atol=2e-3):
+                raise CheckpointError(
+                    f"The backbone in {path} was trained on images with another {kind}",
+                    expected=f"{[round(float(v), 4) for v in used]} as the model has it, on the [0, 1] scale",
+                    received=[round(float(v), 4) for v in values],
+                    remedy="Give the model the checkpoint's own: model.overrides.data_preprocessor.mean and .std, on "
+                    "the scale from 0 to 255",
+                )
+
+
+def _renamed(tensors: Mapping[str, Tensor], rename: Callable[[str], str]) -> dict[str, Tensor]:
+    """Tensors under new names.
+
+    Raises:
+        CheckpointError: two would have the same.
+    """
+    renamed = {rename(name): tensor for name, tensor in tensors.items()}
+    if len(renamed) < len(tensors):
+        names = [rename(name) for name in tensors]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise CheckpointError("Two tensors of the checkpoint have one name without their wrappers", received=twice)
+    return renamed
 
 
 def _common_name(name: str) -> str:

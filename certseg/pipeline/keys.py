@@ -17,7 +17,7 @@ from certseg.hardware import Hardware
 from certseg.pipeline.settings import denoiser_settings
 
 TRAINING_FORMAT = 1
-EVALUATION_FORMAT = 2
+EVALUATION_FORMAT = 3
 """Raised when a change of code changes weights or rows under equal settings; older ones are then left alone."""
 
 _NOT_IDENTITY = {
@@ -67,11 +67,11 @@ def _start(settings: Mapping[str, Any]) -> dict[str, str]:
     denoiser = denoiser_settings(settings)
     start = {}
     if settings["training"].get("from_checkpoint"):
-        start["start"] = _digest(settings["model"]["checkpoint"], "model.checkpoint")
+        start["start"] = file_digest(settings["model"]["checkpoint"], "model.checkpoint")
     if settings["model"].get("backbone_checkpoint"):
-        start["backbone_start"] = _digest(settings["model"]["backbone_checkpoint"], "model.backbone_checkpoint")
+        start["backbone_start"] = file_digest(settings["model"]["backbone_checkpoint"], "model.backbone_checkpoint")
     if denoiser and denoiser["checkpoint"]:
-        start["denoiser_start"] = _digest(denoiser["checkpoint"], "model.denoiser.checkpoint")
+        start["denoiser_start"] = file_digest(denoiser["checkpoint"], "model.denoiser.checkpoint")
     return start
 
 
@@ -99,15 +99,24 @@ def checkpoint_identity(settings: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         CheckpointError: a file cannot be read.
     """
-    digest = _digest(settings["model"]["checkpoint"], "model.checkpoint")
+    digest = file_digest(settings["model"]["checkpoint"], "model.checkpoint")
     identity = {"format": TRAINING_FORMAT, "checkpoint": digest, "model": _model(settings)}
     denoiser = denoiser_settings(settings)
     if denoiser and denoiser["checkpoint"]:
-        identity["denoiser"] = _digest(denoiser["checkpoint"], "model.denoiser.checkpoint")
+        identity["denoiser"] = file_digest(denoiser["checkpoint"], "model.denoiser.checkpoint")
     return identity
 
 
-def _digest(path: str, setting: str) -> str:
+def file_digest(path: str, setting: str) -> str:
+    """SHA-256 of a file's content.
+
+    Args:
+        path: the file.
+        setting: that names it, for messages.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
     try:
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

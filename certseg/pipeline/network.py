@@ -18,7 +18,7 @@ from certseg.hardware import Hardware, rank
 from certseg.models import Denoised, load_backbone, load_checkpoint, load_denoised, load_denoiser
 from certseg.models.checkpoint import read_weights
 from certseg.pipeline.console import say
-from certseg.pipeline.keys import checkpoint_identity, key, training_identity
+from certseg.pipeline.keys import checkpoint_identity, file_digest, key, training_identity
 from certseg.pipeline.settings import build, denoiser_settings
 from certseg.training import finished, train
 from certseg.types import SegmentationDataset
@@ -123,6 +123,31 @@ def _loaded(settings: Mapping[str, Any], num_classes: int) -> nn.Module:
     return segmenter
 
 
+def surrogate_digest(settings: Mapping[str, Any]) -> str:
+    """Digest of the weights in ``attack.surrogate``.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    return file_digest(settings["attack"]["surrogate"], "attack.surrogate")
+
+
+def load_surrogate(settings: Mapping[str, Any], num_classes: int, hardware: Hardware) -> nn.Module:
+    """A network of the run's architecture with the weights in ``attack.surrogate``, ready to be attacked.
+
+    Raises:
+        CheckpointError: the file cannot be read or does not fit.
+    """
+    segmenter = build_segmenter(settings, num_classes)
+    load = functools.partial(_filled, segmenter, settings["attack"]["surrogate"])
+    return Network(load, hardware, {}, "surrogate").segmenter
+
+
+def _filled(segmenter: nn.Module, path: str) -> nn.Module:
+    load_checkpoint(segmenter, path)
+    return segmenter
+
+
 def _start(settings: Mapping[str, Any], num_classes: int) -> nn.Module:
     """The network a training starts from: fresh where the settings name no file."""
     model = settings["model"]
@@ -156,11 +181,15 @@ def _check_start(settings: Mapping[str, Any]) -> None:
         )
 
 
+def _figure(name: str, value: float) -> str:
+    """A figure of a validation: shares in percent, others as they are."""
+    is_share = "accuracy" in name or "miou" in name
+    return f"{name} {100 * value:.1f} %" if is_share else f"{name} {value:.4g}"
+
+
 def _trained(settings: Mapping[str, Any], num_classes: int, path: Path) -> nn.Module:
     """The network as a training left it in ``path``."""
-    segmenter = build_segmenter(settings, num_classes)
-    load_checkpoint(segmenter, path)
-    return segmenter
+    return _filled(build_segmenter(settings, num_classes), path)
 
 
 def _label(settings: Mapping[str, Any], origin: str) -> str:
@@ -237,7 +266,7 @@ def obtain(
     if rank() == 0:
         cost = f"Trained in {report.seconds:.0f} s, {report.seconds_per_iteration:.2g} s per iteration"
         verb = "Reused training" if report.reused else cost
-        figures = ", ".join(f"{name} {100 * value:.1f} %" for name, value in sorted(report.figures.items()))
+        figures = ", ".join(_figure(name, value) for name, value in sorted(report.figures.items()))
         say(f"{verb}: {directory}" + (f" (validation: {figures})" if figures else ""))
     load = functools.partial(_trained, settings, num_classes, report.checkpoint)
     return Network(load, hardware, identity | {"weights": report.weights_sha256}, label)

@@ -34,7 +34,9 @@ class SweepReport(Callback):
             command = shlex.join(["python", "run.py", "-m", *config.hydra.overrides.task])
             context = {"failed": {" ".join(job["overrides"]): job["error"] for job in failures}} if failures else {}
             title = f"Sweep of {len(results) + len(failures)} runs"
-            report = write_report(folder, title=title, command=command, entries=ordered, context=context)
+            report = write_report(
+                folder, title=title, command=command, entries=ordered, expected=config.expected, context=context
+            )
             say("")
             console_summary(ordered, report=report)
         for job in failures:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from certseg.losses import LOSSES, Pixels, mean_over_labelled, number_labelled
+from certseg.losses import LOSSES, Pixels
 from certseg.training.checks import is_count, is_number, require
 from certseg.training.objectives import TrainableSegmenter
 
@@ -69,13 +69,13 @@ class AdversarialObjective:
     def attack(self, segmenter: TrainableSegmenter, images: Tensor, labels: Tensor) -> Tensor:
         """Adversarial versions of ``images`` ``B x 3 x H x W``; neither modes, gradients nor batch statistics of the
         segmenter change. Random draws come from torch's global generators."""
-        loss, number = LOSSES[self.loss], number_labelled(labels)
+        loss = LOSSES[self.loss]
         point = self._project(images + self._start(images), images)
         with _in_eval_mode(segmenter):
             for step in range(self.steps):
                 point.requires_grad_(True)
                 pixels = Pixels(segmenter(point).float(), labels)
-                raised = mean_over_labelled(loss(pixels, progress=step / self.steps), number).sum()
+                raised = loss(pixels, progress=step / self.steps).sum()  # a mean's gradient vanishes in float16
                 (gradient,) = torch.autograd.grad(raised, point)
                 point = self._project(point.detach() + self.step_size * self._direction(gradient), images)
         if self.clean_share > 0:

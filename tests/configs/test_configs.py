@@ -17,7 +17,11 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 GROUPS = ("dataset", "model", "training", "attack", "certifier", "hardware", "tracking")
 FILES = [file for group in GROUPS for file in sorted((CONFIGS / group).glob("*.yaml"))]
 CHOICES = [pytest.param(file.parent.name, file.stem, id=f"{file.parent.name}={file.stem}") for file in FILES]
-EXPERIMENTS = [file.stem for file in sorted((CONFIGS / "experiment").glob("*.yaml"))]
+EXPERIMENTS = [
+    str(file.relative_to(CONFIGS / "experiment").with_suffix(""))
+    for file in sorted((CONFIGS / "experiment").rglob("*.yaml"))
+]
+NEEDED = {"mmseg": ["model.config=pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024"], "targeted": ["attack.goal=sky"]}
 NEEDS_DATA = {"ade20k", "camvid", "cityscapes", "coco_stuff10k", "folder", "pascal_context", "voc2012"}
 NEEDS_GPU = {"cuda", "a100", "h100"}
 
@@ -32,8 +36,7 @@ def test_every_choice_composes_and_tells_its_story(group, choice):
     first = (CONFIGS / group / f"{choice}.yaml").read_text().splitlines()[0]
     assert first.startswith("# ")
     assert len(first) > 12
-    extra = ["model.config=pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024"] if choice == "mmseg" else []
-    settings = settings_of(f"{group}={choice}", *extra)
+    settings = settings_of(f"{group}={choice}", *NEEDED.get(choice, []))
     assert settings[group]["_target_"] is None or settings[group]["_target_"].startswith("certseg.")
 
 
@@ -42,6 +45,20 @@ def test_every_experiment_composes(experiment):
     settings = settings_of(f"experiment={experiment}")
     Plan.of(settings)
     build("training", settings["training"])
+    assert settings["expected"] or "/" not in experiment, "what the paper found belongs to its experiment"
+    for swept, values in sweep_of(experiment).items():
+        for value in values.split(","):
+            settings = settings_of(f"experiment={experiment}", f"{swept}={value}")
+            Plan.of(settings)
+            build("training", settings["training"])
+
+
+def sweep_of(experiment):
+    """What the experiment's jobs differ in."""
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        hydra = compose("config", overrides=[f"experiment={experiment}"], return_hydra_config=True).hydra
+    assert (hydra.mode is not None) == bool(hydra.sweeper.params), "a sweep says so itself"
+    return dict(hydra.sweeper.params or {})
 
 
 @pytest.mark.parametrize(("group", "choice"), [c for c in CHOICES if c.values[0] not in ("model", "dataset")])
@@ -50,7 +67,7 @@ def test_every_choice_instantiates(group, choice, monkeypatch):
         import torch
 
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    settings = settings_of(f"{group}={choice}")
+    settings = settings_of(f"{group}={choice}", *NEEDED.get(choice, []))
     if group in ("attack", "certifier"):
         plan = Plan.of(settings)
         assert (getattr(plan, group) is None) == (choice == "none")
@@ -129,7 +146,7 @@ def test_the_attack_takes_the_certified_threat():
         (["certifier.tau=high"], "tau must lie"),
         (["certifier.alpha=small"], "certifier.alpha"),
         (["certifier.alpha=1e-17"], "certifier.alpha"),
-        (["attack=pgd", "attack.norm=l1", "attack.radius=1"], "attack.norm"),
+        (["attack=pgd", "attack.norm=l0", "attack.radius=1"], "attack.norm"),
         (["certifier.sigma=0"], "sigma must be"),
         (["certifier.sigma=8/0"], "Cannot read sigma"),
         (["certifier.sigma=wide"], "Cannot read sigma"),

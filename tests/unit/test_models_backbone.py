@@ -243,3 +243,24 @@ def test_a_stem_that_does_not_fit(settings, message):
     dims = {} if "model_name" in settings else SMALL
     with pytest.raises(ModelError, match=message):
         ConvStemConvNeXt(**{"model_name": "convnext_tiny", "stem_channels": STEM, **settings, **dims})
+
+
+def test_a_backbone_that_saw_other_images_is_refused(tmp_path):
+    source, holder = classifier("patch"), Holder(backbone("patch"))
+    holder.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
+    holder.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
+    for scale in (1, 255):
+        same = {"normalize.mean": scale * holder.mean.flatten(), "normalize.std": scale * holder.std}
+        load_backbone(holder, stored(tmp_path / "same.pth", source.state_dict() | same))
+    other = {"module.normalize.mean": torch.zeros(3), "module.normalize.std": torch.ones(3)}
+    weights = {f"module.{name}": value for name, value in source.state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"another mean.*0\.485.*0\.0.*data_preprocessor"):
+        load_backbone(holder, stored(tmp_path / "other.pth", weights | other))
+
+
+def test_two_tensors_of_one_name_are_refused(tmp_path):
+    weights = classifier("patch").state_dict()
+    name = next(iter(weights))
+    path = stored(tmp_path / "c.pth", weights | {f"module.{name}": weights[name]})
+    with pytest.raises(CheckpointError, match="one name"):
+        load_backbone(Holder(backbone("patch")), path)
