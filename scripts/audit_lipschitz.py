@@ -3,12 +3,13 @@
     python scripts/audit_lipschitz.py checkpoint=outputs/<...>/train-<key>/model.pt
 
 rebuilds the network from what the checkpoint says about itself, bakes its weights into plain convolutions, bounds every
-layer and prints one row per layer, the constant, and the largest local norm found by power iteration, which must lie
-below it. Writes ``certificate.json`` beside the checkpoint.
+layer and prints one row per layer, the constant, and the largest local norm found by power iteration at images of a
+data set, which must lie below it. Writes ``certificate.json`` beside the checkpoint.
 
-Further settings: size=[height,width] of the images (pooling and resizing depend on it; by default that of the data set
-if it says so, else 256x512), arithmetic=float64|float32, images=<number to measure local norms at>. Exits with status 2
-and one line where nothing can be proven.
+Further settings: dataset=<choice of configs/dataset> and root=<its folder>, whose images local norms are measured at
+(by default drawn street scenes), images=<how many>, size=[height,width] of the images (pooling and resizing depend on
+it; by default that of the first image), arithmetic=float64|float32. Exits with status 2 and one line where nothing can
+be proven.
 """
 
 from __future__ import annotations
@@ -20,21 +21,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
+from certseg.datasets import evenly_spaced
 from certseg.errors import BracketError, CheckpointError, ConfigError, ModelError
 from certseg.lipschitz import local_norm
+from certseg.lipschitz.layers import PositionBias
 from certseg.models import LipschitzNetwork
 from certseg.models.checkpoint import fill, read_weights
 from certseg.models.files import replacing
 from certseg.pipeline.console import explain
-from certseg.pipeline.settings import build
+from certseg.pipeline.network import build_dataset
+from certseg.pipeline.settings import build, resolve
 from certseg.types import LipschitzBound
 
-DEFAULTS = {"checkpoint": None, "size": None, "arithmetic": None, "images": 2}
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+DEFAULTS = {
+    "checkpoint": None, "dataset": "streets", "root": None, "size": None, "arithmetic": None, "images": 2,
+}  # fmt: skip
 _STEPS = 30
 
 
@@ -63,8 +73,8 @@ def settings_of(arguments: list[str]) -> dict[str, Any]:
     return settings
 
 
-def network_of(path: str, arithmetic: str | None) -> tuple[LipschitzNetwork, Mapping[str, Any]]:
-    """The network that a checkpoint of certseg describes, with its weights and in eval mode, and its identity.
+def network_of(path: str, arithmetic: str | None) -> LipschitzNetwork:
+    """The network that a checkpoint of certseg describes, with its weights and in eval mode.
 
     Raises:
         CheckpointError: the file cannot be read or does not say which network it belongs to.
@@ -83,7 +93,39 @@ def network_of(path: str, arithmetic: str | None) -> tuple[LipschitzNetwork, Map
     if not isinstance(network, LipschitzNetwork) or "denoiser" in identity["model"]:
         raise ModelError(f"{options.get('name')} is no Lipschitz network", received=options.get("_target_"))
     fill(network, weights, path)
-    return network.eval(), identity
+    return network.eval()
+
+
+def translations(network: LipschitzNetwork) -> dict[str, Any]:
+    """What is added to the logits: nothing that a certificate depends on, all that they do."""
+    bias, offset = network.head.bias, network.offset
+    return {
+        "bias": None if bias is None else bias.tolist(),
+        "offset": offset.map[0].tolist() if isinstance(offset, PositionBias) else None,
+    }
+
+
+def images_of(settings: Mapping[str, Any]) -> tuple[tuple[int, int], list[torch.Tensor]]:
+    """The size to audit at, and images ``3 x H x W`` of it to measure local norms at, spread over the data set.
+
+    Raises:
+        ConfigError: there is no such data set.
+        DataError: it cannot be read.
+    """
+    overrides = [f"dataset={settings['dataset']}"]
+    overrides += [] if settings["root"] is None else [f"++dataset.root={json.dumps(str(settings['root']))}"]
+    try:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            config = resolve(compose("config", overrides=overrides))
+    except HydraException as error:
+        raise ConfigError("Unknown data set", received=str(error).splitlines()[0]) from error
+    whole = build_dataset(config)
+    chosen = evenly_spaced(whole, max(1, settings["images"]))
+    images = [chosen[index].image for index in range(len(chosen))]
+    size = tuple(settings["size"] or images[0].shape[-2:])
+    resized = [F.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0].clamp(0, 1)
+               if image.shape[-2:] != size else image for image in images]  # fmt: skip
+    return size, resized[: settings["images"]]
 
 
 def report(
@@ -101,6 +143,9 @@ def report(
     console.print(table)
     claimed = "none" if network.constant is None else f"{network.constant:g}"
     console.print(f"constant of the features at {size[0]}x{size[1]}: {bound.constant:.12g} (built for {claimed})")
+    if network.constant is not None and bound.constant > network.constant:
+        excess = bound.constant / network.constant - 1.0
+        console.print(f"that is {excess:.2g} above the constant it is built for; certificates use what was proven")
     console.print(f"rounding slack of a logit: {bound.slack:.3g} ({certificate.dtype}{', ' if bound.flags else ''}"
                   f"{', '.join(bound.flags)})")  # fmt: skip
     console.print(f"weights: sha256 {certificate.weights}")
@@ -110,7 +155,7 @@ def report(
             raise BracketError("A local norm is above the proven constant", received=max(norms))
     return {
         **certificate.plain(), "slack": bound.slack, "flags": list(bound.flags), "claimed": network.constant,
-        "padding": "zeros", "local_norms": norms, "head": bound.head.tolist(),
+        "padding": "zeros", "local_norms": norms, "head": bound.head.tolist(), **translations(network),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
     }  # fmt: skip
 
@@ -122,12 +167,10 @@ def main(arguments: list[str]) -> int:
         return 0
     try:
         settings = settings_of(arguments)
-        network, identity = network_of(settings["checkpoint"], settings["arithmetic"])
-        size = tuple(settings["size"] or identity.get("dataset", {}).get("size") or (256, 512))
+        network = network_of(settings["checkpoint"], settings["arithmetic"])
+        size, images = images_of(settings)
         bound = network.certified_bound(size)
-        generator = torch.Generator().manual_seed(0)
-        images = [torch.rand(1, 3, *size, generator=generator) for _ in range(settings["images"])]
-        norms = [local_norm(network.features, image, _STEPS) for image in images]
+        norms = [local_norm(network.features, image[None], _STEPS) for image in images]
         content = report(network, bound, size, norms, Console())
         path = Path(settings["checkpoint"]).with_name("certificate.json")
         with replacing(path) as file:

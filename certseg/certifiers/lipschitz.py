@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from certseg.errors import ConfigError, ModelError
 from certseg.hardware import Hardware, Stopwatch
+from certseg.lipschitz import full_precision
 from certseg.metrics import CertifiedCounts, worst_case_miou
 from certseg.metrics.lipschitz import (
     SHARES,
@@ -28,6 +29,8 @@ from certseg.metrics.lipschitz import (
 from certseg.noise import NoiseStream
 from certseg.sampling import check_logits
 from certseg.types import L2, Certificate, LipschitzBound, Passes, Segmenter, Threat, check_image
+
+_LARGEST_CONSTANT = 1e100
 
 ROW = "lipschitz"
 """Where a row's counts keep the figures of all radii."""
@@ -53,6 +56,13 @@ class LipschitzCertificate(Certificate):
         scale and over the whole image, rounded down; all hold at once, each for its own perturbation."""
         return self.costs.cpu().sqrt() / self.bound.constant * (1.0 - 2.0**-50)
 
+    @property
+    def pictured_maps(self) -> dict[str, np.ndarray]:
+        """What is kept of pictured images only: ``radii`` in float32, not above the others."""
+        radii = self.radii.numpy()
+        small = radii.astype(np.float32)
+        return {"radii": np.where(small > radii, np.nextafter(small, np.float32(0)), small)}
+
 
 class Lipschitz:
     """Certify every pixel whose class no perturbation within the radius can change, by the Lipschitz constant.
@@ -63,12 +73,15 @@ class Lipschitz:
     perturbation of exactly this norm might change is not certified.
 
     The same forward pass bounds, at every one of ``radii``, what one perturbation of the whole image can do together:
-    pixel accuracy (exactly the optimum given logits and L), IoU of each class (likewise), mean IoU, false negative
-    rates, and the radius at which a quarter, half and three quarters of the pixels can change.
+    pixel accuracy (exactly the optimum given logits and L), IoU of each class (likewise without a head; with one, what
+    it costs to enter a class is known from below, so that the IoU is a lower bound), mean IoU, false negative rates,
+    and the radius at which a quarter, half and three quarters of the pixels can change. ``certified_radius`` is the
+    mean over labelled pixels of the radius below which each keeps its class, counted as 0 where that is wrong.
 
     Args:
-        radius: of the certificate, on the [0, 1] image scale.
-        radii: further ones to report, not negative.
+        radius: of the certificate, on the [0, 1] image scale; at most sqrt(3 H W), the norm of the largest
+            perturbation that an image has room for.
+        radii: further ones to report, not negative, likewise.
         worst_case_iou: whether to bound IoUs too, seconds for a large image.
         false_negative_rate: threshold for the radius that can push a class's false negative rate above it.
 
@@ -109,7 +122,13 @@ class Lipschitz:
         }
 
     def check(self, num_pixels: int) -> None:
-        """Nothing: images of every size can be certified."""
+        """Raise ConfigError if a radius is above the norm of every perturbation of an image of so many pixels."""
+        largest = math.sqrt(3 * num_pixels)
+        if max(self.radii) > largest:
+            raise ConfigError(
+                f"A radius of certifier=lipschitz is larger than any perturbation of an image of {num_pixels} pixels",
+                expected=f"at most {largest:.6g} = sqrt(3 H W)", received=max(self.radii),
+            )  # fmt: skip
 
     def certify(
         self, segmenter: Segmenter, image: Tensor, *, stream: NoiseStream, hardware: Hardware
@@ -128,16 +147,20 @@ class Lipschitz:
 
         Raises:
             DataError: the image is not in [0, 1].
-            ModelError: the network has no audited constant, none for this size, or returned NaN, infinite or misshapen
-                logits.
+            ConfigError: a radius is above the norm of every perturbation of the image.
+            ModelError: the network has no audited constant, none for this size, or one too large to compute with, or
+                returned NaN, infinite or misshapen logits.
         """
         check_image(image, stream.name)
+        self.check(image[0].numel())
         device = hardware.torch_device
         images = image[None].to(device)
         watch = Stopwatch(device)
-        with watch("audit"), _full_precision(device), torch.no_grad():
+        with watch("audit"), full_precision(device), torch.no_grad():
             bound = _bound_of(segmenter, tuple(image.shape[-2:]))
-        with watch("forward"), _full_precision(device), torch.no_grad():
+            if not bound.constant < _LARGEST_CONSTANT:
+                raise ModelError("The Lipschitz constant is too large to compute with", received=bound.constant)
+        with watch("forward"), full_precision(device), torch.no_grad():
             logits = segmenter(images)
             check_logits(logits, images, segmenter)
         with watch("statistics"):
@@ -165,11 +188,15 @@ class Lipschitz:
                 image, certificate.bound, tuple(target.shape), self.radii,
                 false_negative_rate=self.false_negative_rate, worst_case_iou=self.worst_case_iou,
             )  # fmt: skip
+        radii = torch.where(image.correct, certificate.radii.to(image.correct.device).flatten(), 0.0)[image.labelled]
         own = counts.at(self.radii.index(self.radius))
         own.pop("certified_accuracy")  # is a figure of every certifier
         shares = {f"robustness@{100 * share:.0f}": value for share, value in zip(SHARES, counts.share_radii)}
-        constant = {"lipschitz_constant": certificate.bound.constant}
-        return {**own, **shares, **constant}, {ROW: counts.to_json()}, watch.seconds
+        others = {
+            "certified_radius": float(radii.mean()) if len(radii) else math.nan,
+            "lipschitz_constant": certificate.bound.constant,
+        }
+        return {**own, **shares, **others}, {ROW: counts.to_json()}, watch.seconds
 
     def summarise(self, rows: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> dict[str, Any]:
         """What the rows add to a summary: ``figures`` at ``radius``, ``class_iou``, and all radii in ``by_radius``."""
@@ -183,8 +210,9 @@ class Lipschitz:
             figures["worst_case_miou/pooled"] = max(
                 own["worst_case_miou/pooled"], worst_case_miou(reduce(add, certified))
             )
-        for name in ("grey_levels", "lipschitz_constant", *(f"robustness@{100 * share:.0f}" for share in SHARES)):
-            figures[f"{name}/image_mean"] = defined_mean([row["figures"][name] for row in rows])
+        shares = (f"robustness@{100 * share:.0f}" for share in SHARES)
+        for name in ("grey_levels", "certified_radius", "lipschitz_constant", *shares):
+            figures[f"{name}/image_mean"] = defined_mean([row["figures"].get(name) for row in rows])
         hidden = zip(class_names, zip(*(image.false_negative_radii for image in images)), strict=True)
         return {
             "figures": figures,
@@ -210,17 +238,3 @@ def _bound_of(segmenter: Segmenter, size: tuple[int, int]) -> LipschitzBound:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-@contextlib.contextmanager
-def _full_precision(device: torch.device) -> Iterator[None]:
-    """float32 products in float32: TF32 and autocast round far more than any slack allows for."""
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]

@@ -13,7 +13,9 @@
 from certseg.lipschitz.audit import Audit, ConstantCertificate, audit, fingerprint
 from certseg.lipschitz.baking import bake
 from certseg.lipschitz.norms import NormBound, convolution_norm
+from certseg.lipschitz.precision import check_arithmetic, full_precision
 from certseg.lipschitz.probing import local_norm
+from certseg.lipschitz.state import state_of
 from certseg.lipschitz.walk import LayerBound
 
 __all__ = [
@@ -23,7 +25,10 @@ __all__ = [
     "NormBound",
     "audit",
     "bake",
+    "check_arithmetic",
     "convolution_norm",
     "fingerprint",
+    "full_precision",
     "local_norm",
+    "state_of",
 ]

@@ -13,12 +13,15 @@ from torch import nn
 
 from certseg.errors import ModelError
 from certseg.lipschitz.norms import NormBound
+from certseg.lipschitz.precision import check_arithmetic
 from certseg.lipschitz.rules import RULES
 from certseg.lipschitz.walk import LayerBound, Span, Walk
 
 _UNITS = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
 _ROUNDING = 1.0 + 2.0**-36  # more than what adding and multiplying the bounds of all layers can round off
 _CLAIM = 1.0 + 1e-3
+PLAIN = (int, float, str, tuple, list, type(None))
+"""Types of attributes that are settings of a module."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class ConstantCertificate:
         error: l2 norm of the rounding error of the network's output, all its entries together; a priori.
         magnitude: l2 norm that no output exceeds.
         size: height and width of the images.
+        output: channels, height and width of what the network gives for them.
         dtype: arithmetic of the network.
         weights: sha256 of its weights and of the structure of its modules.
         layers: one entry for each module with a constant of its own.
@@ -44,6 +48,7 @@ class ConstantCertificate:
     error: float
     magnitude: float
     size: tuple[int, int]
+    output: tuple[int, int, int]
     dtype: str
     weights: str
     layers: tuple[LayerBound, ...]
@@ -54,7 +59,8 @@ class ConstantCertificate:
         return asdict(self)
 
     def check_claim(self, claimed: float) -> None:
-        """Raise ModelError if the proven constant is above a claimed one by more than a thousandth."""
+        """Raise ModelError if the proven constant is above a claimed one by more than a thousandth: then the network is
+        built otherwise than it was meant. Within that, what is proven counts, not what is claimed."""
         if self.constant > claimed * _CLAIM:
             worst = sorted(self.layers, key=lambda layer: -layer.constant)[:3]
             raise ModelError(
@@ -109,7 +115,8 @@ class Audit:
             raise ModelError("The Lipschitz constant of the network is not finite", received=end.lipschitz)
         return ConstantCertificate(
             end.lipschitz * _ROUNDING, end.error * _ROUNDING, end.magnitude * _ROUNDING, (height, width),
-            str(self._dtype).removeprefix("torch."), self.weights, tuple(walk.table), torch.__version__,
+            (end.channels, *end.size), str(self._dtype).removeprefix("torch."), self.weights, tuple(walk.table),
+            torch.__version__,
         )  # fmt: skip
 
 
@@ -133,29 +140,16 @@ def audit(
     return certificate
 
 
-def check_arithmetic(dtype: torch.dtype, devices: set[str]) -> None:
-    """Raise ModelError if torch is set to compute float32 products at lower precision, or autocast is on."""
-    if any(torch.is_autocast_enabled(device) for device in {"cpu", *devices}):
-        raise ModelError("No constant can be proven under autocast", remedy="Leave the autocast context")
-    if dtype != torch.float32:
-        return
-    reduced = torch.get_float32_matmul_precision() != "highest"
-    if "cuda" in devices:
-        reduced |= torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
-    if reduced:
-        raise ModelError(
-            "No constant can be proven while float32 products may be computed at lower precision (TF32, bfloat16)",
-            remedy="Set torch.backends.cudnn.allow_tf32=False and torch.set_float32_matmul_precision('highest'), or "
-            "compute in float64",
-        )
+def settings_of(module: nn.Module) -> list[tuple[str, object]]:
+    """Attributes of a module that are plain values, by name."""
+    return sorted((name, value) for name, value in vars(module).items() if isinstance(value, PLAIN))
 
 
 def fingerprint(network: nn.Module) -> str:
     """sha256 of the weights and buffers by name, of the modules by type and of their printed settings."""
     digest = hashlib.sha256(repr(network).encode())
     for name, module in network.named_modules(remove_duplicate=False):
-        settings = {k: v for k, v in vars(module).items() if isinstance(v, int | float | str | tuple)}
-        digest.update(f"{name}:{type(module).__qualname__}:{sorted(settings.items())}".encode())
+        digest.update(f"{name}:{type(module).__qualname__}:{settings_of(module)}".encode())
     for name, tensor in (*network.named_parameters(), *network.named_buffers()):
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

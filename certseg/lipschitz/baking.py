@@ -8,9 +8,11 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from certseg.errors import ModelError
 from certseg.lipschitz.norms import convolution_norm
 
 _FAMILIES = ("torch", "orthogonium", "deel")  # libraries whose convolutions compute what their weight says
+_COMPUTING = ("forward", "_conv_forward", "__call__")
 _NEAR = 1.0 + 1e-4  # bounds this close to the limit are good enough to scale by
 _INSIDE = 1.0 - 2.0**-48  # room for the rounding of the scaled weights in float64
 
@@ -25,6 +27,9 @@ def bake(network: nn.Module, dtype: torch.dtype = torch.float64) -> nn.Module:
     Args:
         network: any module tree; it is not changed.
         dtype: of the copy's weights and arithmetic.
+
+    Raises:
+        ModelError: a convolution with a ``limit`` is of a class whose forward pass nobody knows.
     """
     network = copy.deepcopy(network).eval()
     with torch.no_grad():
@@ -47,7 +52,18 @@ def _plain(module: nn.Module, dtype: torch.dtype, done: dict[nn.Module, nn.Modul
 def _is_parametrized(module: nn.Module) -> bool:
     family = type(module).__module__.split(".")[0]
     is_plain = type(module) in (nn.Conv2d, nn.ConvTranspose2d)
+    if hasattr(module, "limit") and not all(_family_of(module, name) in _FAMILIES for name in _COMPUTING):
+        raise ModelError(
+            "A convolution of an unknown class cannot be baked: it may compute other than its weight says",
+            expected=f"a class of {', '.join(_FAMILIES)}", received=type(module).__qualname__,
+        )  # fmt: skip
     return hasattr(module, "limit") or (family in _FAMILIES and (parametrize.is_parametrized(module) or not is_plain))
+
+
+def _family_of(module: nn.Module, method: str) -> str:
+    """The library that defines a method of ``module``; parametrizing makes a new class without methods of its own."""
+    owner = next((kind for kind in type(module).__mro__ if method in vars(kind)), nn.Module)
+    return owner.__module__.split(".")[0]
 
 
 def _convolution(module: nn.Conv2d | nn.ConvTranspose2d, dtype: torch.dtype) -> nn.Module:

@@ -205,8 +205,9 @@ class Pooled(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`B x C x H x W` to `B x C' x H x W`."""
         size = x.shape[-2:]
-        y = self.body(F.adaptive_avg_pool2d(x, self.bins) * self.factors(size)[0])
-        return F.interpolate(y, size=tuple(size), mode="bilinear", align_corners=False) * self.factors(size)[1]
+        down, up = self.factors(size)
+        y = self.body(F.adaptive_avg_pool2d(x, self.bins) * down)
+        return F.interpolate(y, size=tuple(size), mode="bilinear", align_corners=False) * up
 
     def factors(self, size: Sequence[int]) -> tuple[float, float]:
         """What pooling and stretching are multiplied by at an image ``size``."""

@@ -36,7 +36,3 @@ def axis_norm(kind: str, before: int, after: int) -> float:
 def resize_norm(kind: str, before: Sequence[int], after: Sequence[int]) -> float:
     """Upper bound of the norm of resizing images of size ``before`` (height, width) to ``after``."""
     return axis_norm(kind, int(before[0]), int(after[0])) * axis_norm(kind, int(before[1]), int(after[1]))
-
-
-# as torch.compiler.assume_constant_result does, which would import the compiler
-resize_norm._dynamo_marked_constant = True

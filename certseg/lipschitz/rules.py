@@ -29,6 +29,19 @@ def _unchanged(walk: Walk, module: nn.Module, span: Span, name: str) -> Span:
     return span
 
 
+def _check_channels(expected: int, span: Span, name: str) -> None:
+    if span.channels != expected:
+        raise ModelError(f"{name} takes {expected} channels", received=span.channels)
+
+
+def _check_by_channel(span: Span, name: str, *values: Tensor) -> None:
+    """Raise ModelError unless each of ``values`` has one number per channel: others would be repeated, or the image."""
+    for part in values:
+        if part.ndim != 1:
+            raise ModelError(f"{name} needs one number for each channel", received=f"shape {tuple(part.shape)}")
+        _check_channels(len(part), span, name)
+
+
 def _sorted(walk: Walk, module: nn.Module, span: Span, name: str) -> Span:
     if span.channels % 2:
         raise ModelError(f"{name} needs an even number of channels", received=span.channels)
@@ -36,8 +49,7 @@ def _sorted(walk: Walk, module: nn.Module, span: Span, name: str) -> Span:
 
 
 def _convolution(walk: Walk, module: nn.Conv2d | nn.ConvTranspose2d, span: Span, name: str) -> Span:
-    if span.channels != module.in_channels:
-        raise ModelError(f"{name} takes {module.in_channels} channels", received=span.channels)
+    _check_channels(module.in_channels, span, name)
     is_transposed = isinstance(module, nn.ConvTranspose2d)
     _check_padding(module, span, name)
     if name not in walk.norms:
@@ -105,23 +117,28 @@ def _sides(sides: Sequence[int]) -> tuple[int, int]:
 
 
 def _centering(walk: Walk, module: layers.BatchCentering, span: Span, name: str) -> Span:
+    _check_by_channel(span, name, module.mean, module.bias)
     pixels = math.sqrt(math.prod(span.size))
     parts = (_norm(module.mean) + _norm(module.bias)) * pixels
     return span.grown(1.0, parts).rounded(4 * walk.unit * (span.magnitude + span.error + 2 * parts))
 
 
 def _position(walk: Walk, module: layers.PositionBias, span: Span, name: str) -> Span:
+    if module.map.ndim != 4 or len(module.map) != 1:
+        raise ModelError(f"{name} adds no map of 1 x C x h x w", received=f"shape {tuple(module.map.shape)}")
+    _check_channels(module.map.shape[1], span, name)
     stretched = _norm(module.stretched(span.size))
     return span.grown(1.0, stretched).rounded(4 * walk.unit * (span.magnitude + span.error + stretched))
 
 
 def _scale(walk: Walk, module: layers.Scale, span: Span, name: str) -> Span:
-    factor = abs(module.factor)
+    factor = abs(float(module.factor))
     walk.note(module, name, factor)
     return span.grown(factor).rounded(walk.gamma(1) * factor * (span.magnitude + span.error))
 
 
 def _normalise(walk: Walk, module: layers.Normalise, span: Span, name: str) -> Span:
+    _check_by_channel(span, name, module.mean, module.std)
     factor = 1.0 / float(module.std.double().min()) * (1.0 + 2 * UNIT)
     walk.note(module, name, factor)
     added = _norm(module.mean.double() / module.std.double()) * math.sqrt(math.prod(span.size))
@@ -131,6 +148,7 @@ def _normalise(walk: Walk, module: layers.Normalise, span: Span, name: str) -> S
 def _batch_norm(walk: Walk, module: nn.BatchNorm2d, span: Span, name: str) -> Span:
     if module.running_var is None or module.running_mean is None:
         raise ModelError(f"{name} normalises by the statistics of the batch, also in eval mode")
+    _check_by_channel(span, name, module.running_mean, module.running_var)
     weight = torch.ones_like(module.running_var) if module.weight is None else module.weight
     scale = weight.detach().double().abs() / (module.running_var.double() + module.eps).sqrt()
     factor = float(scale.max()) * (1.0 + 8 * UNIT)
@@ -239,8 +257,7 @@ def _max_pool(walk: Walk, module: nn.MaxPool2d, span: Span, name: str) -> Span:
 
 
 def _adaptive_pool(walk: Walk, module: nn.AdaptiveAvgPool2d, span: Span, name: str) -> Span:
-    size = _pair(module.output_size)
-    if None in size:
+    if module.output_size is None or None in (size := _pair(module.output_size)):
         raise ModelError(f"{name} has no fixed output size")
     norm = resize_norm("pool", span.size, size)
     walk.note(module, name, norm)

@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from torch import nn
+from torch.nn.modules import module as every_module
 
 from certseg.errors import ModelError
 from certseg.lipschitz.norms import NormBound
 
+HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _MARGIN = 16.0  # over the textbook bound of a sum's rounding error, for convolution algorithms that regroup terms
 
 
@@ -98,11 +100,17 @@ class Walk:
         return _MARGIN * product / (1.0 - product) if product < 0.5 else math.inf
 
 
+def hooks_of_all() -> tuple[Mapping, Mapping]:
+    """The forward hooks that torch calls for every module."""
+    return every_module._global_forward_hooks, every_module._global_forward_pre_hooks
+
+
 def check_untouched(module: nn.Module, name: str) -> None:
     """Raise ModelError if something could make ``module`` compute other than its type says."""
     changes = {
         "it is in training mode": module.training,
-        "it has forward hooks": bool(module._forward_hooks or module._forward_pre_hooks),
+        "it has forward hooks": any(getattr(module, hooks) for hooks in HOOKS),
+        "all modules have forward hooks": any(hooks_of_all()),
         "a method of it is replaced": any(callable(getattr(type(module), name, None)) for name in vars(module)),
         "its weights are parametrized": hasattr(module, "parametrizations"),
     }

@@ -152,8 +152,19 @@ def _registry() -> tuple[Any, type, type]:
         from mmseg.registry import MODELS
 
         from certseg.models.convnext import ConvStemConvNeXt
+        from certseg.models.lipschitz import LipDeepLabV3, LipUPerNet
     MODELS.register_module(module=ConvStemConvNeXt)
+    MODELS.register_module(name=["lip_deeplabv3", "LipDeepLabV3"], module=LipDeepLabV3)
+    MODELS.register_module(name=["lip_upernet", "LipUPerNet"], module=LipUPerNet)
     return MODELS, ConfigDict, DefaultScope
+
+
+def model_registry() -> Any:
+    """mmsegmentation's registry of models with certseg's own in it: the backbone ``ConvStemConvNeXt``, and the
+    segmenters ``lip_deeplabv3`` and ``lip_upernet``, which ``model_registry().build({"type": "lip_deeplabv3", ...})``
+    builds from their arguments. These have the interface of certseg's segmenters, not that of ``BaseSegmentor``: they
+    train with certseg's runner, not with mmsegmentation's."""
+    return _registry()[0]
 
 
 def data_samples(labels: Tensor, needs_edges: bool) -> list:

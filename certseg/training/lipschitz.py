@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -17,18 +18,34 @@ from certseg.types import IGNORE_INDEX, LipschitzSegmenter
 
 @dataclass(frozen=True)
 class CertifiedAccuracies:
-    """Collective certified pixel accuracy at each of ``radii``; adds up over images."""
+    """Collective certified pixel accuracy at each of ``radii``, and where it comes from; adds up over images.
+
+    Args:
+        radii: on the [0, 1] image scale.
+        counts: at each of them.
+        cost: of changing the class of a correct labelled pixel, squared feature distance, summed over all of them.
+        constant: the largest Lipschitz constant of an image's size.
+    """
 
     radii: tuple[float, ...]
     counts: CollectiveCounts
+    cost: float
+    constant: float
 
     def __add__(self, other: CertifiedAccuracies) -> CertifiedAccuracies:
-        return CertifiedAccuracies(self.radii, self.counts + other.counts)
+        return CertifiedAccuracies(
+            self.radii, self.counts + other.counts, self.cost + other.cost, max(self.constant, other.constant)
+        )
 
     def figures(self) -> dict[str, float]:
-        """``pixel_accuracy@<radius>/pooled``, shares in [0, 1]."""
+        """``pixel_accuracy@<radius>/pooled``, shares in [0, 1]; ``cost/pooled``, the mean cost, NaN without a correct
+        pixel; ``lipschitz_constant``."""
         names = (f"pixel_accuracy@{radius:g}/pooled" for radius in self.radii)
-        return dict(zip(names, self.counts.accuracy(), strict=True))
+        return {
+            **dict(zip(names, self.counts.accuracy(), strict=True)),
+            "cost/pooled": self.cost / self.counts.correct if self.counts.correct else math.nan,
+            "lipschitz_constant": self.constant,
+        }
 
 
 @dataclass(frozen=True)
@@ -46,7 +63,9 @@ class LipschitzObjective:
       (mean of u_k off class k - mean of u_k on class k)`` with s_k = 1 for k = y, else -1.
 
     ``margin_mean`` (u_y less the largest other logit, averaged) and ``acc_seg`` (in percent) are logged. Validation
-    audits the network and reports ``certified/pixel_accuracy@<radius>/pooled``, collectively certified.
+    audits the network and reports ``certified/pixel_accuracy@<radius>/pooled``, collectively certified,
+    ``certified/cost/pooled``, the mean squared feature distance to another class of correct pixels, and
+    ``certified/lipschitz_constant``.
 
     Args:
         loss: which.
@@ -124,8 +143,9 @@ class LipschitzObjective:
         classes, costs = flip_costs(logits, bound)
         labelled = target != IGNORE_INDEX
         budgets = budgets_of(bound, self.radii, costs.device)
-        counts = CollectiveCounts.of(costs, classes == target, labelled, budgets)
-        return {"certified": CertifiedAccuracies(self.radii, counts)}
+        correct = labelled & (classes == target)
+        counts = CollectiveCounts.of(costs, correct, labelled, budgets)
+        return {"certified": CertifiedAccuracies(self.radii, counts, float(costs[correct].sum()), bound.constant)}
 
 
 def tau_cross_entropy(objective: LipschitzObjective, logits: Tensor, labels: Tensor) -> Tensor:

@@ -105,7 +105,7 @@ class ViewMetric(BaseMetric):
     """Pixel accuracy and mIoU, pooled over the validation images, one pair per view.
 
     Figures are named ``<view>/pixel_accuracy/pooled`` and ``<view>/miou/pooled``, as shares in [0, 1]. What an
-    objective measures besides (its ``measure``) adds up over images and has ``figures()`` of its own, shares too.
+    objective measures besides (its ``measure``) adds up over images and has ``figures()`` of its own.
     """
 
     def __init__(self) -> None:

@@ -215,7 +215,7 @@ def test_iou_bounds_can_be_left_out():
     row, maps = stage.run(Images()[0])
     assert row["counts"]["lipschitz"]["curves"] is None
     assert "worst_case_miou" not in row["figures"]
-    assert set(maps) == {"classes", "certified"}
+    assert set(maps) == {"classes", "certified", "radii"}
     summary = stage.summarise([row])
     assert "worst_case" not in summary["class_iou"]
     assert summary["figures"]["worst_case_miou/pooled"] >= 0  # from the certified pixels alone
@@ -273,6 +273,23 @@ def test_what_cannot_be_certified_is_said():
 def test_bad_settings(settings):
     with pytest.raises(ConfigError):
         Lipschitz(**settings)
+
+
+def test_radii_beyond_every_perturbation_are_refused():
+    """The image has room for sqrt(3 * 12) = 6."""
+    assert certify(audited(), torch.rand(3, 4, 3), radius=6.0).certified.shape == (4, 3)
+    for settings in ({"radius": 6.001}, {"radius": 1e200}, {"radii": [0.1, 7.0]}):
+        with pytest.raises(ConfigError, match="larger than any perturbation"):
+            certify(audited(), torch.rand(3, 4, 3), **settings)
+        with pytest.raises(ConfigError, match="at most 6"):
+            Lipschitz(**settings).check(12)
+
+    class Huge(AuditedPixels):
+        def certified_bound(self, size):
+            return LipschitzBound(1e200)
+
+    with pytest.raises(ModelError, match="too large to compute with"):
+        certify(Huge(two_classes().weight.data), torch.rand(3, 4, 3))
 
 
 def test_settings_decide_the_rows():

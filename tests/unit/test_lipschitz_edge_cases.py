@@ -9,17 +9,22 @@ from lipschitz_images import double, smooth_image
 
 from certseg.errors import ConfigError, DataError
 from certseg.metrics.lipschitz import (
+    ClassCurves,
     CollectiveCounts,
+    CostCurve,
     FalseNegativeCounts,
     FlippableImage,
     affordable,
     class_attacks,
     dual_bound,
+    figures,
     grey_levels,
+    mean_iou_split,
+    pooled_class_iou,
+    pooled_mean_iou,
     prefix_sums,
     radius_for_false_negative_rate,
     share_radii,
-    worst_class_ious,
     worst_iou,
     worst_mean_iou,
 )
@@ -34,7 +39,7 @@ def test_the_boundary_belongs_to_the_attacker():
     for budget, left in ((0.25, 1), (0.25 * (1 - 1e-9), 2)):
         budgets = double([budget])
         assert CollectiveCounts.of(image.costs, image.correct, image.labelled, budgets).robust == (left,)
-        assert worst_class_ious(image, [budget])[0, 0] == left / 2
+        assert worst_iou(class_attacks(image, budget)[0], budget) == left / 2
     assert FalseNegativeCounts.of(image.costs, image.correct, image.target, budgets, 2).hidden.tolist() == [[0, 0]]
 
 
@@ -164,3 +169,66 @@ def test_labels_that_do_not_fit_are_refused():
         FlippableImage.of(torch.zeros(3, 4, 5), torch.zeros(4, 4, dtype=torch.int64), LipschitzBound(1.0))
     with pytest.raises(DataError):
         FlippableImage.of(torch.zeros(3, 4, 5), torch.full((4, 5), 3), LipschitzBound(1.0))
+
+
+def test_shares_are_read_as_decimal_numbers():
+    """0.07 * 100 is 7.000000000000001 in floating point: still seven pixels are enough."""
+    costs = torch.ones(100, dtype=torch.float64)
+    radii = share_radii(costs, (0.07, 0.29, 0.57), 1.0)
+    assert radii == pytest.approx([math.sqrt(7), math.sqrt(29), math.sqrt(57)])
+
+
+def test_no_unlabelled_pixel_is_correct_where_there_are_more_than_255_classes():
+    logits = torch.zeros(257, 1, 2)
+    logits[255] = 1.0
+    image = FlippableImage.of(logits, torch.tensor([[255, 3]]), LipschitzBound(1.0))
+    assert not image.correct.any()
+
+
+def curves(hit, counts, costs):
+    """One class of one image of which true positives alone can be changed."""
+    none = CostCurve(np.zeros(0), np.zeros(0))
+    broken = CostCurve(np.asarray(counts, dtype=np.float64), np.asarray(costs, dtype=np.float64))
+    return [ClassCurves(hit, hit, 0, broken, none, none)]
+
+
+def test_large_costs_of_other_images_do_not_swamp_a_small_budget():
+    """A hundred pixels of the last image are affordable. As a difference of sums over all images it would be 87."""
+    expensive, cheap = curves(1_500_000, [1_500_000], [50.0]), curves(1000, [1000], [1e-9])
+    images, total = [expensive] * 3 + [cheap], 3 * 1_500_000 + 1000
+    budget = 100 * 1e-9
+    before = 3 * 1_500_000 * 50.0
+    assert (budget - ((before + 1e-6) - before - 1e-6)) / 1e-9 < 90
+    for bound in (pooled_class_iou, lambda found, k, budgets: pooled_mean_iou(found, budgets)):
+        lost = total * (1.0 - bound(images, 0, [budget] * 4))
+        assert 100 * (1 - 1e-6) <= lost < 101
+
+
+def test_the_pooled_iou_is_not_above_the_one_reached_in_the_last_step():
+    """So little can be broken that the iteration stops where it began."""
+    image = curves(4, [4], [1.0])
+    found = pooled_class_iou([image], 0, [5e-7])
+    assert 1 - 1e-6 < found <= (4 - 5e-7) / 4
+
+
+def test_bounds_of_larger_radii_hold_for_smaller_ones(monkeypatch):
+    logits, target = smooth_image(classes=2, height=12, width=16)
+    bound = LipschitzBound(1.0)
+    image = FlippableImage.of(logits, target, bound)
+    raw = {0.1: 0.2, 0.2: 0.5, 0.3: 0.1}
+    by_budget = {bound.budget(radius): value for radius, value in raw.items()}
+    monkeypatch.setattr(figures, "worst_mean_iou", lambda image, attacks, budget: by_budget[budget])
+    monkeypatch.setattr(figures, "pooled_mean_iou", lambda curves, budgets: by_budget[budgets[0]])
+    settings = {"false_negative_rate": 0.5, "worst_case_iou": True}
+    row = figures.RadiusFigures.of(image, bound, (12, 16), list(raw), **settings)
+    assert row.worst_miou == [0.5, 0.5, 0.1]
+    found = figures.figures_by_radius([row], list(raw), ["a", "b"])
+    assert [entry["worst_case_miou/pooled"] for entry in found] == [0.5, 0.5, 0.1]
+
+
+def test_the_shares_of_a_budget_that_fit_exactly_are_affordable():
+    """Three classes that each lose all for a third of the budget; cells of the program are rounded down."""
+    levels = np.asarray([1 / 3, 0.9, 1.0])
+    lost = np.asarray([1.0, 0.0, 0.0])  # for charges from 0, from 1/3, from 0.9
+    assert mean_iou_split._shared_out([lost] * 3, levels) == 0.0
+    assert mean_iou_split._shared_out([lost] * 4, levels) == 1.0

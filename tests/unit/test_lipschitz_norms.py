@@ -15,12 +15,8 @@ from certseg.models.lipschitz.convolutions import Builder
 
 
 @pytest.fixture(autouse=True)
-def seeded():
+def seeded(one_thread):
     torch.manual_seed(0)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def dense(module, channels, size):

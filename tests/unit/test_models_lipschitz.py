@@ -11,9 +11,11 @@ import torch
 import yaml
 from torch import nn
 
+from certseg.datasets import Streets
 from certseg.errors import ConfigError, ModelError
 from certseg.lipschitz import layers, local_norm
 from certseg.models import LipDeepLabV3, LipschitzNetwork, LipUPerNet, load_checkpoint, save_checkpoint
+from certseg.models.mmseg_library import model_registry
 from certseg.types import LipschitzSegmenter, Segmenter
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,12 +34,8 @@ KINDS = {
 
 
 @pytest.fixture(autouse=True)
-def seeded():
+def seeded(one_thread):
     torch.manual_seed(0)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def build(kind, **changes):
@@ -223,6 +221,13 @@ def test_presets_build(name):
     assert f"{millions:.1f} M parameters" in text
 
 
+@pytest.mark.parametrize(("name", "kind"), [("lip_deeplabv3", LipDeepLabV3), ("lip_upernet", LipUPerNet)])
+def test_mmsegmentation_finds_them_in_its_registry(name, kind):
+    network = model_registry().build({"type": name, "num_classes": 3, "name": "x", "size": [[8, 1]]})
+    assert type(network) is kind
+    assert network.eval().certified_bound((8, 8)).head.shape == (3, 4)
+
+
 def test_the_script_prints_and_writes_the_certificate(tmp_path, capsys):
     spec = importlib.util.spec_from_file_location("audit_lipschitz", ROOT / "scripts" / "audit_lipschitz.py")
     script = importlib.util.module_from_spec(spec)
@@ -238,11 +243,20 @@ def test_the_script_prints_and_writes_the_certificate(tmp_path, capsys):
     save_checkpoint(path, network, {"classes": list("abcde"), "identity": {"model": model}})
     assert script.main([f"checkpoint={path}", "size=[13,18]", "images=1"]) == 0
     printed = capsys.readouterr().out
+    scene = script.images_of({**script.DEFAULTS, "images": 1})
+    assert scene[0] == (128, 256)
+    assert torch.equal(scene[1][0], Streets(split="test", size=[128, 256])[0].image)
     content = json.loads((tmp_path / "certificate.json").read_text())
     assert content["weights"] == network.certificate(SIZE).weights
     assert content["constant"] == network.certified_bound(SIZE).constant
     assert f"{content['constant']:.12g}" in printed
     assert 0 < content["local_norms"][0] <= content["constant"]
     assert len(content["layers"]) > 8
+    assert content["output"] == [network.head.in_channels, *SIZE]
+    assert torch.equal(torch.tensor(content["offset"]), network.offset.map[0])
+    assert torch.equal(torch.tensor(content["bias"]), network.head.bias)
+    for settings in (["dataset=roads"], ["dataset=camvid", f"root={tmp_path}"]):
+        assert script.main([f"checkpoint={path}", *settings]) == 2
+        assert len(capsys.readouterr().err.strip().splitlines()) <= 3
     assert math.isclose(content["slack"], network.certified_bound(SIZE).slack)
     assert script.main([f"checkpoint={path}", "sise=3"]) == 2

@@ -1,6 +1,8 @@
 """The losses of training=lipschitz against their formulas, and a training that resumes and certifies."""
 
 import dataclasses
+import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from training_fakes import RECIPE, TinySegmenter, train_bands
 
 from certseg.errors import ConfigError, ModelError
 from certseg.models import LipDeepLabV3
+from certseg.models.mmseg_library import quiet_import
 from certseg.training import LipschitzObjective
 from certseg.training.lipschitz import LOSSES
 
@@ -94,6 +97,8 @@ def test_a_training_resumes_to_the_bit_and_its_network_is_certified(tmp_path):
     at = [done.figures[f"certified/pixel_accuracy@{radius:g}/pooled"] for radius in recipe.objective.radii]
     assert done.figures["clean/pixel_accuracy/pooled"] >= at[0] >= at[1] >= at[2] >= 0
     assert at[0] > 0
+    assert done.figures["certified/lipschitz_constant"] == whole.certified_bound((24, 32)).constant
+    assert 0 < done.figures["certified/cost/pooled"] < math.inf
 
     class Killed(Exception):
         pass
@@ -115,3 +120,20 @@ def test_a_training_resumes_to_the_bit_and_its_network_is_certified(tmp_path):
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
     assert 0.99 < resumed.certified_bound((24, 32)).constant < 1 + 1e-9
+
+
+def test_the_average_that_a_training_ends_with_is_what_is_evaluated():
+    """It is written through ``.data``, which counts as no change."""
+    with quiet_import():
+        from certseg.training.hooks import AverageHook
+    torch.manual_seed(0)
+    network, image = LipDeepLabV3(num_classes=3, name="x", size=[[8, 1]], rates=[2]), torch.rand(1, 3, 8, 8)
+    hook = AverageHook(0.5)
+    hook.before_run(SimpleNamespace(model=network))
+    with torch.no_grad():
+        network.head.weight.mul_(3)
+    before = network.eval()(image)
+    versions = [p._version for p in network.parameters()]
+    hook.after_train(SimpleNamespace(model=network))
+    assert versions == [p._version for p in network.parameters()]
+    assert float(network(image).std()) == pytest.approx(float(before.std()) / 3, rel=0.1)

@@ -7,7 +7,7 @@ pixels, which IoU and which share of a class can be lost (Massena et al. 2025, a
 """
 
 from certseg.metrics.lipschitz.changes import ClassAttack, FlippableImage, class_attacks
-from certseg.metrics.lipschitz.class_iou import worst_class_ious, worst_iou, worst_pooled_iou
+from certseg.metrics.lipschitz.class_iou import worst_iou, worst_pooled_iou
 from certseg.metrics.lipschitz.collective import (
     CollectiveCounts,
     affordable,
@@ -22,7 +22,7 @@ from certseg.metrics.lipschitz.costs import ClassGeometry, entry_costs, flip_cos
 from certseg.metrics.lipschitz.curves import ClassCurves, CostCurve
 from certseg.metrics.lipschitz.false_negatives import FalseNegativeCounts, radius_for_false_negative_rate
 from certseg.metrics.lipschitz.figures import SHARES, RadiusFigures, defined_mean, figures_by_radius
-from certseg.metrics.lipschitz.mean_iou import worst_mean_iou, worst_pooled_mean_iou
+from certseg.metrics.lipschitz.mean_iou import worst_mean_iou
 from certseg.metrics.lipschitz.mean_iou_dual import dual_bound
 from certseg.metrics.lipschitz.mean_iou_split import split_bound
 from certseg.metrics.lipschitz.pooled import pooled_class_iou, pooled_mean_iou
@@ -54,9 +54,7 @@ __all__ = [
     "radius_to_change",
     "share_radii",
     "split_bound",
-    "worst_class_ious",
     "worst_iou",
     "worst_mean_iou",
     "worst_pooled_iou",
-    "worst_pooled_mean_iou",
 ]

@@ -70,7 +70,7 @@ class FlippableImage:
     @property
     def correct(self) -> Tensor:
         """``(N,)`` bool, labelled and predicted as labelled."""
-        return self.target == self.classes
+        return self.labelled & (self.target == self.classes)
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ def _nearness(image: FlippableImage, planes: Tensor, classes: Tensor, target: Te
         near.mul_(0.5 * (1.0 - _ROUNDING))
     else:
         inverse = ((1.0 - _ROUNDING) / image.geometry.squared).to(near.dtype)
-        near.mul_(inverse[:, classes]).nan_to_num_(nan=0.0)
+        near.mul_(inverse.clamp_max(torch.finfo(near.dtype).max)[:, classes])
     near.clamp_max_(torch.finfo(near.dtype).max)
     near.scatter_(0, classes[None], torch.inf)
     return near.scatter_(0, target.clamp_max(len(planes) - 1)[None], torch.inf)

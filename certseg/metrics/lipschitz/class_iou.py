@@ -1,4 +1,4 @@
-"""The lowest intersection over union of one class that one perturbation can reach, exactly.
+"""The lowest intersection over union of one class that one perturbation can reach, exactly for the costs given.
 
 With t true positives and a union of U, m broken and n entered pixels the class has IoU (t - m) / (U + n); the feasible
 pairs are those on or below a frontier (:meth:`certseg.metrics.lipschitz.ClassAttack.frontier`).
@@ -9,9 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
-from certseg.metrics.lipschitz.changes import ClassAttack, FlippableImage, class_attacks
+from certseg.metrics.lipschitz.changes import ClassAttack
 
 
 def worst_iou(attack: ClassAttack, budget: float) -> float:
@@ -56,18 +54,3 @@ def worst_pooled_iou(attacks: Sequence[ClassAttack], budget: float) -> float:
         if hit / union >= value:
             return value
         value = hit / union
-
-
-def worst_class_ious(image: FlippableImage, budgets: Sequence[float]) -> np.ndarray:
-    """The lowest IoU of each class of an image, each attacked on its own with the whole budget.
-
-    Args:
-        image: the image.
-        budgets: squared feature distances, one for each radius.
-
-    Returns:
-        ``(E, K)`` float64, NaN as in :func:`worst_iou`.
-    """
-    attacks = class_attacks(image, max(budgets, default=0.0))
-    values = [[worst_iou(attack, float(budget)) for attack in attacks] for budget in budgets]
-    return np.asarray(values, dtype=np.float64).reshape(len(budgets), image.num_classes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -121,7 +122,7 @@ def share_radii(costs: Tensor, shares: Sequence[float], constant: float) -> tupl
 
     Args:
         costs: of :func:`certseg.metrics.lipschitz.flip_costs` at the pixels that count, of any shape.
-        shares: in (0, 1].
+        shares: in (0, 1], each read as the decimal number it prints as.
         constant: of the features.
 
     Returns:
@@ -132,7 +133,7 @@ def share_radii(costs: Tensor, shares: Sequence[float], constant: float) -> tupl
     if number == 0:
         return tuple(math.nan for _ in shares)
     sums = prefix_sums(costs)
-    return tuple(_radius(sums, math.ceil(share * number), constant) for share in shares)
+    return tuple(_radius(sums, math.ceil(Fraction(str(float(share))) * number), constant) for share in shares)
 
 
 def _radius(sums: Tensor, number: int, constant: float) -> float:

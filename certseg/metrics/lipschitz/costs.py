@@ -21,6 +21,7 @@ from certseg.errors import ModelError
 from certseg.types import LipschitzBound
 
 _ROWS = 1 << 20  # at a time on other devices
+_SMALLEST = 1e-290  # squared distance between rows that differ
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,10 @@ class ClassGeometry:
                 expected=f"{num_classes} rows", received=f"{len(bound.head)} rows",
             )  # fmt: skip
         head = bound.head.detach().to(device, torch.float64)
-        squared = (head[:, None] - head[None]).square().sum(dim=-1)
-        return cls(squared * (1.0 + (head.shape[1] + 4) * 2.0**-52), bound.slack, False)
+        apart = head[:, None] - head[None]
+        squared = apart.square().sum(dim=-1) * (1.0 + (head.shape[1] + 4) * 2.0**-52)
+        floor = (apart != 0).any(dim=-1).double() * _SMALLEST  # squares of tiny numbers vanish
+        return cls(torch.maximum(squared, floor), bound.slack, False)
 
     def squared_distance(self, gap: Tensor, from_class: Tensor, to_class: Tensor | int) -> Tensor:
         """Squared distance to where a gap between two logits has closed: ``gap^2 / ||w_k - w_l||^2``.

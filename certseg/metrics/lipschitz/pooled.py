@@ -6,6 +6,7 @@ on the images, and is lower than the optimum by what the curves leave out.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,16 +60,31 @@ class _Groups:
         order = np.argsort(ratio)
         image = self.image.astype(np.int16 if len(budgets) < 1 << 15 else np.int64)  # few bits sort in linear time
         order = order[np.argsort(image[order], kind="stable")]
-        spent = np.cumsum((self.counts * charges)[order])
-        start = np.searchsorted(self.image[order], np.arange(len(budgets)))
-        before = np.concatenate([[0.0], spent])[start][self.image[order]]
         part, charge = self.counts[order], charges[order]
-        left = budgets[self.image[order]] * _MORE - (spent - before - part * charge)
+        left = budgets[self.image[order]] * _MORE - self._spent_before(part * charge)
         with np.errstate(divide="ignore", invalid="ignore"):
             share = np.where(charge > 0, left / charge, np.where(left >= 0, np.inf, 0.0))
         taken = np.empty_like(part)
         taken[order] = np.where((budgets[self.image[order]] > 0) & (values[order] > 0), np.clip(share, 0.0, part), 0.0)
         return taken
+
+    @functools.cached_property
+    def _places(self) -> tuple[np.ndarray, np.ndarray]:
+        """The image of each group when they are sorted by image, and its place there."""
+        sizes = np.bincount(self.image)
+        row = np.repeat(np.arange(len(sizes)), sizes)
+        return row, np.arange(len(row)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+
+    def _spent_before(self, amounts: np.ndarray) -> np.ndarray:
+        """``(M,)`` sums of the amounts before each one in its image, which are sorted by image.
+
+        Every image is summed up on its own, from its first amount on: what is spent where a small budget ends must not
+        be the difference of large sums.
+        """
+        row, place = self._places
+        table = np.zeros((int(row.max(initial=0)) + 1, int(place.max(initial=0)) + 2))
+        table[row, place + 1] = amounts
+        return table.cumsum(axis=1)[row, place]
 
 
 def pooled_class_iou(images: Sequence[Sequence[ClassCurves]], k: int, budgets: Sequence[float]) -> float:

@@ -2,52 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from certseg.errors import ConfigError, ModelError
-from certseg.lipschitz import Audit, ConstantCertificate, bake
+from certseg.lipschitz import ConstantCertificate, bake, full_precision, state_of
 from certseg.lipschitz.layers import Normalise, PositionBias, Scale
+from certseg.lipschitz.resampling import resize_norm
+from certseg.lipschitz.walk import check_untouched
 from certseg.models.checks import check_images, check_labels, check_names
 from certseg.models.lipschitz.convolutions import Builder
+from certseg.models.lipschitz.frozen import Frozen, Holder
 from certseg.models.training_output import TrainingOutput
 from certseg.types import IGNORE_INDEX, LipschitzBound
 
 ARITHMETICS = {"float64": torch.float64, "float32": torch.float32}
 HEADS = ("free", "constrained")
-_CALIBRATION = 100.0  # measured rounding errors times this
-
-
-@dataclass
-class _Frozen:
-    """The network of one moment: baked, without gradients of its weights, with what was proven about it."""
-
-    state: tuple
-    body: nn.Module
-    head: nn.Module
-    offset: nn.Module
-    logits: Callable[[Tensor], Tensor]
-    audit: Audit | None = None
-    bounds: dict[tuple[int, int], tuple[ConstantCertificate, LipschitzBound]] = field(default_factory=dict)
-
-
-class _Holder:
-    """Keeps the baked network out of torch's sight, and out of copies, which make their own."""
-
-    def __init__(self) -> None:
-        self.frozen: _Frozen | None = None
-
-    def __deepcopy__(self, memo: dict) -> _Holder:
-        return _Holder()
-
-    def __reduce__(self) -> tuple:
-        return _Holder, ()
+_NOTICED = 1.0 + 1e-6  # above the claimed constant by more than this: certificates are flagged
 
 
 class LipschitzNetwork(nn.Module):
@@ -55,7 +30,8 @@ class LipschitzNetwork(nn.Module):
 
     In training mode the parametrized layers compute. In eval mode a baked copy of them does, with plain convolutions of
     norm at most 1, in float64 unless asked otherwise and never under autocast or TF32; it is made anew whenever a
-    weight has changed, so what is evaluated, attacked and certified is one function. Logits then have that dtype.
+    weight or a module has changed, so what is evaluated, attacked and certified is one function. Logits then have that
+    dtype.
 
     Args:
         body: maps images to ``B x width x H x W``.
@@ -104,7 +80,7 @@ class LipschitzNetwork(nn.Module):
             self.head = Builder(convolution).convolution(width, num_classes, 1, bias=True)
         self.offset = PositionBias(num_classes) if position_bias else nn.Identity()
         self._dtype = ARITHMETICS[arithmetic]
-        self._held = _Holder()
+        self._held = Holder()
         self._compilation: dict | None = None
 
     def forward(self, images: Tensor) -> Tensor:
@@ -150,20 +126,26 @@ class LipschitzNetwork(nn.Module):
         return TrainingOutput(losses, logits, labels)
 
     def certificate(self, size: Sequence[int]) -> ConstantCertificate:
-        """What the audit proves about the features, for images of ``size``; errors as :meth:`certified_bound`."""
+        """What the audit proves about the features, for images of ``size``; ``weights`` covers head and offset too.
+        Errors as :meth:`certified_bound`."""
         return self._proven(size)[0]
 
     def certified_bound(self, size: Sequence[int]) -> LipschitzBound:
         """What holds for logits of images of this height and width, from the weights as they are now.
 
+        A constant above the one the network is built for, by more than rounding, is flagged ``constant_above_claim``;
+        certificates use what was proven.
+
         Raises:
-            ModelError: the network is in training mode, nothing can be proven for this size, or the constant is above
-                the one the network is built for.
+            ModelError: the network is in training mode, nothing can be proven for this size, the constant is above the
+                one the network is built for by more than a thousandth, or the network, its head or what follows it
+                is not as it was built.
         """
         return self._proven(size)[1]
 
     def compile(self, **settings: object) -> None:
         """Compile what eval mode computes, whenever it is baked (``torch.compile``)."""
+        torch.compiler.assume_constant_result(resize_norm)  # numpy and caches inside; depends on sizes alone
         self._compilation, self._held.frozen = settings, None
 
     def _apply(self, fn: Callable, recurse: bool = True) -> LipschitzNetwork:
@@ -179,36 +161,37 @@ class LipschitzNetwork(nn.Module):
             raise ModelError("Nothing can be proven about a network in training mode", remedy="Call eval()")
         frozen, size = self._frozen(), (int(size[0]), int(size[1]))
         if size not in frozen.bounds:
+            check_untouched(self, "the network")
+            for method in ("__call__", "forward", "features", "_frozen"):
+                if getattr(type(self), method) is not getattr(LipschitzNetwork, method):
+                    raise ModelError(f"{type(self).__name__} has a {method} of its own, of which nothing is known")
             with full_precision(frozen.head.weight.device, self._dtype):
-                frozen.audit = frozen.audit or Audit(frozen.body)
-                certificate = frozen.audit.certificate(size)
+                certificate = replace(frozen.audit.certificate(size), weights=frozen.weights)
+                frozen.check_ends(self.num_classes, certificate.output, size)
                 if self.constant is not None:
                     certificate.check_claim(self.constant)
                 frozen.bounds[size] = certificate, self._bound(frozen, certificate)
         return frozen.bounds[size]
 
-    def _bound(self, frozen: _Frozen, certificate: ConstantCertificate) -> LipschitzBound:
-        head = frozen.head.weight[:, :, 0, 0].double()
+    def _bound(self, frozen: Frozen, certificate: ConstantCertificate) -> LipschitzBound:
         if self._dtype == torch.float64:
-            slack, flags = _a_priori(frozen, certificate, head), ()
+            slack, flags = frozen.rounding(certificate), ()
         else:
-            slack, flags = _measured(frozen, certificate.size), ("calibrated",)
-        return LipschitzBound(certificate.constant, head, slack, flags)
+            slack, flags = frozen.measured_rounding(certificate.size), ("calibrated",)
+        if self.constant is not None and certificate.constant > self.constant * _NOTICED:
+            flags += ("constant_above_claim",)
+        return LipschitzBound(certificate.constant, frozen.head.weight[:, :, 0, 0].double().clone(), slack, flags)
 
-    def _frozen(self) -> _Frozen:
-        """The baked network, made anew if a weight was replaced or written to since."""
-        tensors = [*self.parameters(), *self.buffers()]
-        state = (
-            *((tensor.data_ptr(), tensor._version, tensor.device) for tensor in tensors),
-            *(id(module) for module in self.modules()),
-        )
+    def _frozen(self) -> Frozen:
+        """The baked network, made anew if anything about the network has changed."""
+        state = state_of(self)
         if self._held.frozen is None or self._held.frozen.state != state:
             with torch.inference_mode(False):  # an attack differentiates through what a prediction has baked
                 parts = [bake(part, self._dtype) for part in (self.body, self.head, self.offset)]
             logits = nn.Sequential(*parts)
             if self._compilation is not None:
                 logits = torch.compile(logits, **self._compilation)
-            self._held.frozen = _Frozen(state, *parts, logits)
+            self._held.frozen = Frozen(state, *parts, logits)
         return self._held.frozen
 
     def train(self, mode: bool = True) -> LipschitzNetwork:
@@ -216,49 +199,6 @@ class LipschitzNetwork(nn.Module):
         if mode:
             self._held.frozen = None
         return super().train(mode)
-
-
-@contextlib.contextmanager
-def full_precision(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-    """Neither autocast nor, for float32, products of lower precision (TF32, bfloat16) within the block."""
-    with torch.autocast(device.type, enabled=False):
-        if dtype != torch.float32:
-            yield
-            return
-        matrices, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-        try:
-            torch.set_float32_matmul_precision("highest")
-            torch.backends.cudnn.allow_tf32 = False
-            yield
-        finally:
-            torch.set_float32_matmul_precision(matrices)
-            torch.backends.cudnn.allow_tf32 = convolutions
-
-
-def _a_priori(frozen: _Frozen, certificate: ConstantCertificate, head: Tensor) -> float:
-    """Bound of the rounding error of one logit in float64: that of the features, carried through the head, and that
-    of the head's own sum, with the audit's margin."""
-    longest = float(head.norm(dim=1).max())
-    offsets = float(frozen.head.bias.abs().max())
-    if isinstance(frozen.offset, PositionBias):
-        offsets += float(frozen.offset.map.abs().max())
-    rounding = 16.0 * (head.shape[1] + 8) * 2.0**-53
-    features = certificate.magnitude + certificate.error
-    return (longest * certificate.error + rounding * (longest * features + offsets)) * (1.0 + 1e-6)
-
-
-def _measured(frozen: _Frozen, size: tuple[int, int]) -> float:
-    """A hundred times the largest difference to float64 on images of noise, of black and white noise and of one
-    colour."""
-    device = frozen.head.weight.device
-    noise = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
-    probes = torch.cat([noise, (noise > 0.5).float(), torch.full_like(noise, 0.7)])
-    exact = copy.deepcopy((frozen.body, frozen.head, frozen.offset))
-    with torch.no_grad():
-        wanted = probes.double()
-        for part in exact:
-            wanted = part.double()(wanted)
-        return _CALIBRATION * float((frozen.logits(probes).double() - wanted).abs().max())
 
 
 def _check_arguments(constant: float, head: str, tau: float, arithmetic: str) -> None:
