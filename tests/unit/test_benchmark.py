@@ -1,7 +1,9 @@
 """scripts/benchmark.py runs and says which goals are met. No time is asserted: this machine may be busy."""
 
+import argparse
 import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,20 +11,23 @@ import torch
 
 from certseg.stats import binomial
 
-ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+from benchmarks import measuring, sea, segcertify  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("benchmark", ROOT / "scripts" / "benchmark.py")
+    spec = importlib.util.spec_from_file_location("benchmark", SCRIPTS / "benchmark.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 def test_every_row_states_its_goal(script, capsys, monkeypatch):
-    monkeypatch.setattr(script, "time_statistics", lambda n: (0.25, 100.0))  # its own test below
-    monkeypatch.setattr(script, "peak_memory", lambda options, n: n << 20)  # starts a process
+    monkeypatch.setattr(segcertify, "time_statistics", lambda n: (0.25, 100.0))  # its own test below
+    monkeypatch.setattr(segcertify, "peak_memory", lambda options, n, work: n << 20)  # starts a process
     script.main(["segcertify", "--hardware", "cpu", "--size", "32", "32", "--repeats", "1", "--n", "50"])
     out = capsys.readouterr().out
     rows = [line for line in out.splitlines() if "<=" in line]
@@ -37,8 +42,8 @@ def test_every_row_states_its_goal(script, capsys, monkeypatch):
 
 
 def test_the_overhead_of_apgd_is_stated(script, capsys, monkeypatch):
-    memory = lambda options, n, work: (n + 990) << 20 if work is script.attack_once else 0  # noqa: E731
-    monkeypatch.setattr(script, "peak_memory", memory)
+    memory = lambda options, n, work: (n + 990) << 20 if work is sea.attack_once else 0  # noqa: E731
+    monkeypatch.setattr(sea, "peak_memory", memory)
     script.main(["sea", "--hardware", "cpu", "--size", "32", "32", "--repeats", "1", "--iterations", "2"])
     rows = [line for line in capsys.readouterr().out.splitlines() if "<=" in line]
     assert len(rows) == 3
@@ -47,21 +52,21 @@ def test_the_overhead_of_apgd_is_stated(script, capsys, monkeypatch):
     assert "1.018" in rows[2]
 
 
-@pytest.mark.parametrize(("work", "n"), [("certify_once", 50), ("attack_once", 1)])
-def test_what_is_to_be_measured_runs_to_its_end(script, work, n):
-    options = script.argparse.Namespace(size=(32, 32), model="upernet_tiny", classes=3, hardware="cpu", overrides=[])
+@pytest.mark.parametrize(("work", "n"), [(segcertify.certify_once, 50), (sea.attack_once, 1)])
+def test_what_is_to_be_measured_runs_to_its_end(work, n):
+    options = argparse.Namespace(size=(32, 32), model="upernet_tiny", classes=3, hardware="cpu", overrides=[])
     ended = []
-    peak = script._measure(lambda *arguments: ended.append(getattr(script, work)(*arguments)) or ended[0], options, n)
+    peak = measuring.measure(lambda *arguments: ended.append(work(*arguments)) or ended[0], options, n)
     assert ended[0].device == "cpu"
     assert peak > 2**26  # bytes: torch alone takes more
 
 
-def test_a_goal_is_met_up_to_its_value(script):
-    assert script.verdict(0.1, 0.1, " s") == "<= 0.1 s: met"
-    assert script.verdict(1.151, 1.15) == "<= 1.15: missed"
+def test_a_goal_is_met_up_to_its_value():
+    assert measuring.verdict(0.1, 0.1, " s") == "<= 0.1 s: met"
+    assert measuring.verdict(1.151, 1.15) == "<= 1.15: missed"
 
 
-def test_the_timed_statistics_include_the_table_of_p_values(script, monkeypatch):
+def test_the_timed_statistics_include_the_table_of_p_values(monkeypatch):
     tables, tail = [], binomial.binom.sf
 
     def recorded(counts, n, tau):
@@ -69,14 +74,14 @@ def test_the_timed_statistics_include_the_table_of_p_values(script, monkeypatch)
         return tail(counts, n, tau)
 
     monkeypatch.setattr(binomial.binom, "sf", recorded)
-    certified = script.decide(torch.tensor([[0, 60], [30, 60]], dtype=torch.int32), 60)
+    certified = segcertify.decide(torch.tensor([[0, 60], [30, 60]], dtype=torch.int32), 60)
     assert (60, 0.75) in tables
     assert certified.tolist() == [[False, True], [False, True]]
 
 
-def test_the_statistics_are_timed_against_a_loop(script):
+def test_the_statistics_are_timed_against_a_loop():
     threads = torch.get_num_threads()
-    ours, loop = script.time_statistics(50, loop_pixels=20)
+    ours, loop = segcertify.time_statistics(50, loop_pixels=20)
     assert 0 < ours < loop
     assert torch.get_num_threads() == threads
 
@@ -89,3 +94,10 @@ def test_lipschitz_rows_state_their_goals(script, capsys):
     assert re.search(r"<= 0\.25: (met|missed)", rows[0])
     assert re.search(r"<= 3 s: met", rows[1])
     assert len(rows) == 2
+
+
+def test_the_cost_of_adversarial_training_is_stated(script, capsys):
+    script.main(["adversarial", "--hardware", "cpu", "--size", "32", "32", "--batch", "2", "--repeats", "1"])
+    rows = [line for line in capsys.readouterr().out.splitlines() if re.match("│ (clean|AT[25]) ", line)]
+    assert [row.split("│")[4].strip() for row in rows] == ["0", "2", "5"]
+    assert rows[0].split("│")[3].strip() == "1.00"
