@@ -11,6 +11,7 @@ from scipy.stats import binom
 
 from certseg.errors import BracketError
 from certseg.hierarchy import Hierarchy
+from certseg.threats import is_within
 from certseg.types import IGNORE_INDEX
 
 LEVEL = 1e-6
@@ -34,15 +35,21 @@ class Bracket:
     undecided_pixels: int
 
 
-def comparable(certifier: Mapping, attack: Mapping) -> bool:
-    """Whether a certificate promises something about single images of the attacked predictor and the attack stays
-    inside its threat."""
-    return (
-        certifier.get("tolerated", 0) is not None  # else nothing is claimed about single images
-        and certifier["predictor"] == attack["predictor"]
-        and certifier["threat"]["norm"] == attack["threat"]["norm"]
-        and attack["threat"]["radius"] <= certifier["threat"]["radius"]
-    )
+def comparable(certifier: Mapping, attack: Mapping) -> list[str]:
+    """What of an attack a certificate says something about: the suffixes of the maps (:func:`level_suffix`) of those of
+    its radii that are inside the certified threat. None of them if the attacked predictor is another one, or if the
+    certificate promises nothing about single images."""
+    if certifier.get("tolerated", 0) is None or certifier["predictor"] != attack["predictor"]:
+        return []
+    smaller = [part["radius"] for part in attack.get("by_radius", ())[:-1]]
+    threats = {level_suffix(level): attack["threat"] | {"radius": radius} for level, radius in enumerate(smaller)}
+    threats = {suffix: threat for suffix, threat in threats.items() if threat["radius"] > 0} | {"": attack["threat"]}
+    return [suffix for suffix, threat in threats.items() if is_within(threat, certifier["threat"])]
+
+
+def level_suffix(level: int) -> str:
+    """What the names of an attack's maps end with at its smaller radii, the first of which is level 0."""
+    return f"_{level}"
 
 
 def broken_pixels(
@@ -117,6 +124,18 @@ def _votes_for(
     return kept, most
 
 
+def _words(threat: Mapping) -> str:
+    sizes = (f"{key} {value:.6g}" for key, value in threat.items() if key != "norm")
+    return f"{threat['norm']} {', '.join(sizes)}"
+
+
+def _at_level(maps: Mapping[str, np.ndarray], suffix: str, levels: int) -> dict[str, np.ndarray]:
+    """The maps of one of the radii that are compared; the more there are, the more candidates a vote has."""
+    names = ("prediction", "votes", "num_votes", "candidates")
+    part = {name: maps[name + suffix] for name in names if name + suffix in maps}
+    return part | {"candidates": levels * part["candidates"]} if "candidates" in part else part
+
+
 def check_bracket(
     certifier: Mapping, certificates: MapSource, attack: Mapping, attacked: MapSource, names: Sequence[str]
 ) -> Bracket | None:
@@ -135,19 +154,22 @@ def check_bracket(
     Raises:
         BracketError: a certified pixel is broken; names the image. One of the two computations has a defect.
     """
-    if not comparable(certifier, attack):
+    suffixes = comparable(certifier, attack)
+    if not suffixes:
         return None
     certified_pixels = undecided = 0
     tolerated = certifier.get("tolerated", 0)
     hierarchy = Hierarchy(certifier["hierarchy"]) if "hierarchy" in certifier else None
     for name in names:
         certificate = certificates.load_map(name)
-        broken, outvoted = broken_pixels(certificate, attacked.load_map(name), tolerated, hierarchy)
+        maps = attacked.load_map(name)
+        found = [broken_pixels(certificate, _at_level(maps, s, len(suffixes)), tolerated, hierarchy) for s in suffixes]
+        broken, outvoted = (max(numbers) for numbers in zip(*found))
         if broken:
             raise BracketError(
                 f"The attack {attack['name']} contradicts {certifier['name']} at {broken} pixels of image {name!r} "
-                f"that are certified at {certifier['threat']['norm']} radius {certifier['threat']['radius']:.6g}",
-                expected="no certified pixel changes within its radius",
+                f"that are certified within {_words(certifier['threat'])}",
+                expected="no certified pixel changes within the threat",
                 remedy="Please report this with the run's folder: unless the certificate itself failed, which its "
                 "confidence allows for, it or the attack has a defect",
             )

@@ -19,7 +19,7 @@ from torch import nn
 
 from certseg.datasets import evenly_spaced
 from certseg.errors import CertsegError, ConfigError
-from certseg.evaluation import check_bracket, evaluate
+from certseg.evaluation import check_bounds, check_bracket, check_norms, evaluate
 from certseg.hardware import Hardware, rank, world_size
 from certseg.hierarchy import Hierarchy
 from certseg.pipeline.console import explain, progress, say
@@ -102,7 +102,7 @@ def run(cfg: DictConfig, directory: Path, overrides: Sequence[str] = ()) -> Path
         return None
     whole = build_dataset(settings)
     dataset = evenly_spaced(whole, settings["dataset"]["limit"])
-    plan.check(dataset[0].target.numel())
+    plan.check(tuple(dataset[0].target.shape))
     folder = Path(settings["output"]) / whole.name
     network = obtain(settings, len(whole.class_names), hardware, folder, tracker.training_options())
     results = _evaluate(settings, plan, network, whole, dataset, hardware, folder)
@@ -114,7 +114,7 @@ def run(cfg: DictConfig, directory: Path, overrides: Sequence[str] = ()) -> Path
     context = provenance(hardware) | {"dataset": f"{whole.name} {whole.split}", "seconds": seconds}
     report = write_report(
         directory, title=f"{network.label} on {whole.name} ({whole.split})", command=_command(overrides),
-        entries=entries, pictures=pictures, context=context,
+        entries=entries, pictures=pictures, expected=settings["expected"], context=context,
     )  # fmt: skip
     _remember(directory, network.label, entries, overrides)
     console_summary(entries, report=report, seconds=seconds)
@@ -133,13 +133,15 @@ def _evaluate(
     def identity_of(stage: Mapping[str, Any], is_sampled: bool) -> dict[str, Any]:
         return evaluation_identity(settings, network.identity, fingerprint, stage, hardware if is_sampled else None)
 
+    number = settings["pictures"]
+    pictured = evenly_spaced(dataset, number).names() if number else ()
     samples = None
     if plan.samples_identity is not None:  # shared by every tau, alpha and correction
         identity = identity_of({"samples": plan.samples_identity}, True)
         samples = RowStore(folder / network.label / f"samples-{key(identity)}", identity=identity)
 
     def jobs(segmenter: nn.Module | None) -> list[Job]:
-        return plan.jobs(segmenter, whole.class_names, hardware, samples)
+        return plan.jobs(segmenter, whole.class_names, hardware, samples, pictured)
 
     stores = []
     for job in jobs(None):
@@ -193,15 +195,22 @@ def _with_brackets(results: Sequence[Result], names: Sequence[str]) -> list[Entr
         figures = dict(summary["figures"])
         for other in results:
             if (result.entry.kind, other.entry.kind) == ("attack", "certifier"):
-                bracket = check_bracket(other.entry.summary, other.store, summary, result.store, names)
-                if bracket is not None:
-                    figures |= {
-                        "bracket/violations": 0,
-                        "bracket/certified_pixels": bracket.certified_pixels,
-                        "bracket/undecided_pixels": bracket.undecided_pixels,
-                    }
+                figures |= _bracket_figures(other, result, names)
         entries.append(Entry({**summary, "figures": figures}, directory=result.entry.directory))
     return entries
+
+
+def _bracket_figures(certifier: Result, attack: Result, names: Sequence[str]) -> dict[str, int]:
+    """What was compared, nothing where the two may not be. A minimum-norm attack has norms to compare."""
+    summaries = certifier.entry.summary, attack.entry.summary
+    has_budget = attack.entry.has_budget
+    check = check_bracket if has_budget else check_norms
+    bracket = check(summaries[0], certifier.store, summaries[1], attack.store, names)
+    compared = {name: value for name, value in vars(bracket).items() if name != "images"} if bracket else {}
+    if has_budget:
+        bounds = check_bounds(summaries[0], certifier.store.read(), summaries[1], attack.store.read(), names)
+        compared |= {} if bounds is None else {"bounds": bounds}
+    return {f"bracket/{name}": value for name, value in {"violations": 0, **compared}.items()} if compared else {}
 
 
 def _draw(number: int, directory: Path, results: Sequence[Result], dataset: SegmentationDataset) -> list[Path]:
@@ -229,7 +238,8 @@ def _draw(number: int, directory: Path, results: Sequence[Result], dataset: Segm
             panels.append(Panel("certified", labels=shown, certified=part["certified"]))
         if "attack" in maps:
             part = maps["attack"]
-            panels.append(Panel("attacked image", image=part["adversarial"].transpose(1, 2, 0) / 255.0))
+            if "adversarial" in part:  # else it was no picture when it was attacked
+                panels.append(Panel("attacked image", image=part["adversarial"].transpose(1, 2, 0) / 255.0))
             panels.append(Panel("attacked prediction", labels=part["prediction"].astype(np.int64)))
         panels.append(Panel("ground truth", labels=sample.target.numpy(), ignored=ignored))
         path = directory / "figures" / f"{safe_name(name)}.png"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
+from certseg.attacks import MinimumNormAttack
 from certseg.errors import ConfigError
-from certseg.evaluation import AttackStage, CertificationStage, PredictionStage, Stage, Store
+from certseg.evaluation import AttackStage, CertificationStage, MinimumNormStage, PredictionStage, Stage, Store
 from certseg.hardware import Hardware
 from certseg.pipeline.keys import pruned
-from certseg.pipeline.network import legend_of
+from certseg.pipeline.network import legend_of, load_surrogate, surrogate_digest
 from certseg.pipeline.settings import build, chosen
 from certseg.types import THREATS, Threat
 
@@ -32,8 +34,9 @@ class Plan:
 
     Args:
         certifier: or None.
-        attack: called with model, image, labels and threat; or None.
-        threat: the attack's budget, or None; the largest one if there are several.
+        attack: called with model, image, labels and, if there is one, threat; or None.
+        threat: the attack's budget, the largest one if there are several; None without an attack, and for one that
+            looks for the smallest perturbation.
         settings: of the run.
         radii: smaller radii to attack at as well.
     """
@@ -57,16 +60,23 @@ class Plan:
             certifier = build("certifier", settings["certifier"], **extra)
         if not chosen(settings, "attack"):
             return cls(certifier, None, None, settings)
-        options = {k: v for k, v in settings["attack"].items() if k not in ("name", "norm", "radius")}
+        options = {k: v for k, v in settings["attack"].items() if k not in ("name", "norm", "radius", "surrogate")}
+        if isinstance(options.get("goal"), str):
+            options["goal"] = _class_number(options["goal"], legend_of(settings).class_names)
         attack = build("attack", options)
+        if isinstance(attack, MinimumNormAttack):
+            _check_unbounded(settings["attack"], attack)
+            return cls(certifier, attack, None, settings)
         radii, radius = _radii(settings["attack"]["radius"], attack.predictor)
         threat = _threat(settings["attack"]["norm"], radius, certifier, attack.norms)
         return cls(certifier, attack, threat, settings, radii)
 
-    def check(self, num_pixels: int) -> None:
-        """Raise ConfigError if the certifier could never certify a pixel of such an image."""
+    def check(self, size: tuple[int, int]) -> None:
+        """Raise ConfigError if the certifier could never certify a pixel of an image of this height and width."""
         if self.certifier is not None:
-            self.certifier.check(num_pixels)
+            self.certifier.check(math.prod(size))
+        if hasattr(self.certifier, "check_size"):
+            self.certifier.check_size(size)
 
     @property
     def samples_identity(self) -> dict[str, Any] | None:
@@ -74,19 +84,22 @@ class Plan:
         return getattr(self.certifier, "samples_identity", None)
 
     def jobs(
-        self, segmenter: nn.Module | None, class_names: Sequence[str], hardware: Hardware, samples: Store | None = None
-    ) -> list[Job]:
+        self, segmenter: nn.Module | None, class_names: Sequence[str], hardware: Hardware, samples: Store | None = None,
+        pictured: Collection[str] | None = None,
+    ) -> list[Job]:  # fmt: skip
         """The stages, in the order in which they run; without a segmenter they can summarise but not compute.
-        ``samples`` is where the certifier's samples are kept."""
+        ``samples`` is where the certifier's samples are kept, ``pictured`` the images whose adversarial image and
+        map of radii are (None for all)."""
         seed = self.settings["seed"]
         jobs = [Job(PredictionStage(segmenter, class_names, hardware), {"prediction": True}, False)]
         if self.certifier is not None:
             stage = CertificationStage(
-                self.certifier, segmenter, class_names, seed=seed, hardware=hardware, samples=samples
-            )
+                self.certifier, segmenter, class_names, seed=seed, hardware=hardware, samples=samples,
+                pictured=pictured,
+            )  # fmt: skip
             jobs.append(Job(stage, self._certifier_identity(), getattr(self.certifier, "is_sampled", True)))
         if self.attack is not None:
-            jobs.append(self._attack_job(segmenter, class_names, hardware))
+            jobs.append(self._attack_job(segmenter, class_names, hardware, pictured))
         return jobs
 
     def _certifier_identity(self) -> dict[str, Any]:
@@ -96,21 +109,54 @@ class Plan:
             identity["hierarchy"] = self.certifier.hierarchy.names  # its text leaves out the order of the classes
         return identity
 
-    def _attack_job(self, segmenter: nn.Module | None, class_names: Sequence[str], hardware: Hardware) -> Job:
-        radius = [*self.radii, self.threat.radius] if self.radii else self.threat.radius
-        identity = {**pruned(self.settings, "attack"), "norm": self.threat.norm, "radius": radius}
+    def _attack_job(
+        self, segmenter: nn.Module | None, class_names: Sequence[str], hardware: Hardware,
+        pictured: Collection[str] | None,
+    ) -> Job:  # fmt: skip
+        identity = pruned(self.settings, "attack")
+        if self.threat is not None:
+            radius = [*self.radii, self.threat.radius] if self.radii else self.threat.radius
+            identity |= {"norm": self.threat.norm, "radius": radius}
+        attack = self.attack
+        if identity.get("surrogate"):
+            identity["surrogate"] = surrogate_digest(self.settings)
+            if segmenter is not None:
+                attack = replace(attack, surrogate=load_surrogate(self.settings, len(class_names), hardware))
         nested = {
             f"{group}.{k}": v for group, part in identity.items() if isinstance(part, dict) for k, v in part.items()
         }
         shown = {
             k: v for k, v in (identity | nested).items() if isinstance(v, int | float | str) and "_target_" not in k
         }
-        stage = AttackStage(
-            self.settings["attack"]["name"], self.attack, self.threat, segmenter, class_names,
-            settings={k: v for k, v in shown.items() if k not in ("norm", "radius")},
-            seed=self.settings["seed"], hardware=hardware, radii=self.radii,
-        )  # fmt: skip
+        name = self.settings["attack"]["name"]
+        options = {
+            "settings": {k: v for k, v in shown.items() if k not in ("norm", "radius")},
+            "seed": self.settings["seed"], "hardware": hardware, "pictured": pictured,
+        }  # fmt: skip
+        if self.threat is None:
+            return Job(MinimumNormStage(name, attack, segmenter, class_names, **options), identity, False)
+        stage = AttackStage(name, attack, self.threat, segmenter, class_names, radii=self.radii, **options)
         return Job(stage, identity, True)
+
+
+def _check_unbounded(settings: Mapping[str, Any], attack: MinimumNormAttack) -> None:
+    """Raise ConfigError if a radius or another norm is asked of an attack that looks for the smallest perturbation."""
+    if settings.get("radius") is not None:
+        raise ConfigError(
+            f"attack={settings['name']} looks for the smallest perturbation and takes no attack.radius",
+            received=settings["radius"], remedy="Leave it out, or choose attack=pgd or attack=sea",
+        )  # fmt: skip
+    if settings["norm"] not in attack.norms:
+        raise ConfigError(
+            "attack.norm is not one this attack knows", expected=", ".join(attack.norms), received=settings["norm"]
+        )
+
+
+def _class_number(name: str, class_names: Sequence[str]) -> int:
+    """The number of a class."""
+    if name not in class_names:
+        raise ConfigError("attack.goal names no class of the data set", expected=", ".join(class_names), received=name)
+    return list(class_names).index(name)
 
 
 def _radii(radius: Any, predictor: str) -> tuple[tuple[float, ...], Any]:

@@ -14,6 +14,8 @@ UPPER = "attacked_accuracy/image_mean"
 VIOLATIONS = "bracket/violations"
 UNDECIDED = "bracket/undecided_pixels"
 CERTIFIED_PIXELS = "bracket/certified_pixels"
+BOUNDS = "bracket/bounds"
+NORMS = "bracket/norms"
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ def brackets(entries: Sequence[Entry]) -> list[Bracket]:
 
 
 def bracket_status(entries: Sequence[Entry]) -> str:
-    """One line on ``certified <= truth <= attacked``: holds, not significantly violated, violated or not checked."""
+    """One line on ``certified <= truth <= attacked``: holds, not significantly violated, violated, not checked, or
+    nothing was there to compare."""
     pairs = brackets(entries)
     violations = sum(entry.figure(VIOLATIONS) or 0 for entry in entries)
     broken = sum(not pair.holds for pair in pairs)
@@ -76,11 +79,26 @@ def bracket_status(entries: Sequence[Entry]) -> str:
             f"no significant violation: {outvoted:.0f} of {certified:.0f} certified pixels were outvoted under attack, "
             "within the chance of the vote"
         )
+    norms = sum(entry.figure(NORMS) or 0 for entry in checked)
+    if norms and all(entry.figure(NORMS) is not None for entry in checked):
+        return f"holds: none of the {norms:.0f} norms compared is below the radius certified for its share of pixels"
     if checked:
-        return "holds on every image checked: no certified pixel changed"
+        return _checked_status(checked)
     if pairs:
         return "holds for the averages (certified ≤ attacked); single images were not compared"
     return "not checked: no attack shares model, predictor and threat with a certificate"
+
+
+def _checked_status(checked: Sequence[Entry]) -> str:
+    """What holds, by what there was to compare: certified pixels, bounds on whole images, or nothing."""
+    numbers = [(entry.figure(CERTIFIED_PIXELS), entry.figure(BOUNDS)) for entry in checked]
+    bounds = sum(number or 0 for _, number in numbers)
+    if all(pixels == 0 for pixels, _ in numbers):
+        if bounds == 0:
+            return "nothing to compare: no pixel is certified"
+        return f"holds: no pixel is certified alone, none of {plural(int(bounds), 'bound')} on images was undercut"
+    text = "holds on every image checked: no certified pixel changed"
+    return f"{text}, none of {plural(int(bounds), 'bound')} undercut" if bounds else text
 
 
 def claim(entry: Entry) -> str:

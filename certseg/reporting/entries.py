@@ -92,6 +92,11 @@ class Entry:
         return next((float(self.threat[key]) for key in _SIZES if self.threat.get(key) is not None), None)
 
     @property
+    def has_budget(self) -> bool:
+        """False of an attack that looks for the smallest perturbation."""
+        return bool(self.summary.get("has_budget", True))
+
+    @property
     def size_name(self) -> str:
         """What :attr:`size` measures."""
         return next((words for key, words in _SIZES.items() if self.threat.get(key) is not None), "")

@@ -29,6 +29,7 @@ def write_report(
     command: str,
     entries: Sequence[Entry],
     pictures: Sequence[str | os.PathLike[str]] = (),
+    expected: str | None = None,
     context: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write ``report.md``, ``figures.csv`` and ``figures/accuracy-<threat>.{png,pdf}`` and return the report.
@@ -39,6 +40,7 @@ def write_report(
         command: the command line that gave the results.
         entries: what to report.
         pictures: files drawn by :func:`certseg.reporting.picture`.
+        expected: Markdown, what a paper found or what is to be found.
         context: versions, device, commit, data set, seconds, whatever else tells how the results came about; one
             level of nesting is written as a sub-list.
 
@@ -58,6 +60,7 @@ def write_report(
     sections = [
         f"# {title}\n\n```sh\n{command.strip()}\n```\n",
         table.markdown(),
+        *([f"## To compare with\n\n{expected.strip()}\n"] if expected else []),
         "## What the numbers mean\n\n" + "\n".join(_meaning(table.entries)) + "\n",
         *_images("Accuracy against the size of the threat", plots, directory),
         *_images("Pictures", pictures, directory),
@@ -135,6 +138,11 @@ def _statement(entry: Entry) -> str:
     subject = f"`{entry.predictor}`" if entry.predictor else "the model"
     if entry.kind == "certifier":
         return claim(entry)
+    if not entry.has_budget:
+        return (
+            f"The smallest perturbations with which the attack reached its goal on {subject}. A stronger one may find "
+            "smaller ones: their norms bound the worst case from above."
+        )
     if entry.kind == "attack":
         return f"What the attack made of {subject}. A stronger one may do worse: a bound of the worst case from above."
     return f"{subject} without an attacker."
@@ -185,7 +193,8 @@ def _members(entries: Sequence[Entry]) -> Iterator[str]:
             for name, figures in members.items()
         ]
         if rows:
-            yield f"## {label}: its members\n\n" + figure_table([*rows, entry]).markdown()
+            note = "\nPasses and seconds of members are those at the largest radius.\n" * ("by_radius" in entry.summary)
+            yield f"## {label}: its members\n\n" + figure_table([*rows, entry]).markdown() + note
 
 
 def _cost(entries: Sequence[Entry]) -> str:

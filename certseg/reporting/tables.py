@@ -37,8 +37,8 @@ _SHARES = (
 )  # fmt: skip
 # Reading order of the figures met most; all others follow in the order in which they come.
 _ORDER = (
-    "accuracy", "collective_accuracy", "group_accuracy", "information_gain", "miou", "worst_case_miou", "abstention",
-    "group_abstention", "prediction_accuracy", "prediction_miou",
+    "accuracy", "collective_accuracy", "norm", "reached_share", "group_accuracy", "information_gain", "miou",
+    "worst_case_miou", "abstention", "group_abstention", "prediction_accuracy", "prediction_miou",
 )  # fmt: skip
 _GROUP_LEGEND = (
     "group accuracy: certified groups of classes that hold the true one count too, in accuracy and mIoU they do not; "
@@ -50,6 +50,11 @@ _COLLECTIVE_LEGEND = (
     "collective accuracy: what one perturbation of the whole image must leave, where accuracy and abstention ask of "
     "each pixel whether any perturbation changes it; robustness@25: radius below which less than 25 % of the pixels "
     "change; grey levels: the radius as root mean square change of an 8-bit value"
+)
+_NORM_LEGEND = (
+    "norm: of the smallest perturbation found; where the goal was not reached it is infinite, and a mean or percentile "
+    "that takes it in is shown as a dash; norm@25: a quarter of the images has none above it; reached share: images "
+    "whose goal was reached, at several radii within each of them; the accuracies beside are those at the points found"
 )
 _UNDEFINED = "–"
 
@@ -197,6 +202,8 @@ def _legend(entries: Sequence[Entry]) -> tuple[str, ...]:
         lines.append(_GROUP_LEGEND)
     if any("collective_accuracy" in name for entry in entries for name in entry.summary["figures"]):
         lines.append(_COLLECTIVE_LEGEND)
+    if any("reached_share" in name for entry in entries for name in entry.summary["figures"]):
+        lines.append(_NORM_LEGEND)
     if len({entry.images for entry in entries}) == 1:
         lines.append(f"over {plural(entries[0].images, 'image')}")
     return tuple(lines)

@@ -233,7 +233,7 @@ def test_help_and_the_composed_configuration_read_well(tmp_path):
     status, out, err = finish(start(tmp_path, cwd=tmp_path, flags=("--help",), base=()))
     assert (status, err) == (0, "")
     assert "python run.py attack=pgd_smoothed" in out
-    assert "certifier: adaptive_certify, indiv_class, joint_class, lipschitz, none, segcertify" in out
+    assert "certifier: adaptive_certify, demasked_detection, demasked_recovery, drs_e, drs_s, indiv_class" in out
     status, out, err = finish(start(tmp_path, cwd=tmp_path, flags=("--cfg", "job"), base=()))
     assert (status, err) == (0, "")
     assert re.search(r"certifier:\n  _target_: certseg.certifiers.SegCertify", out)

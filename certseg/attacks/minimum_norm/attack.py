@@ -1,0 +1,156 @@
+"""What minimum-norm attacks have in common: their goal, checks before and after, the result."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from certseg.attacks.minimum_norm.problem import MinimumNormResult, Problem
+from certseg.attacks.objective import checked_logits
+from certseg.errors import ConfigError, DataError, ModelError
+from certseg.geometry import perturbation_norm
+from certseg.hardware import Hardware, Stopwatch
+from certseg.losses import decide
+from certseg.noise import NoiseStream
+from certseg.types import IGNORE_INDEX, L2, Passes, Segmenter, check_image, check_target
+
+AWAY_FROM = ("labels", "prediction")
+
+
+class MinimumNormAttack(ABC):
+    """Looks for the smallest l2 perturbation that meets a goal, within [0, 1].
+
+    The goal is met where at least ``ceil(success * N)`` of the N labelled pixels have another class than
+
+    - their label (``away_from="labels"``, the pixel success rate of Rony et al. 2023): pixels that are wrong without
+      any attack count as changed, so this is what accuracy ``1 - success`` costs; or
+    - the class predicted at the image (``away_from="prediction"``): so many pixels have *changed*, which is word by
+      word what ``robustness@share`` excludes (:func:`certseg.metrics.lipschitz.share_radii`). At equal shares the norm
+      of a point that meets this goal is never below the certified radius.
+
+    A tie counts as the class the network answers (:func:`certseg.losses.decide`), not as a change.
+
+    Subclasses are frozen dataclasses with the fields below and :meth:`search`.
+
+    Args:
+        iterations: forward-backward passes of the search; those that lie beyond are forward passes.
+        success: share of the pixels, in (0, 1].
+        away_from: ``labels`` or ``prediction``.
+        line_search: forward passes spent at the end on a smaller multiple of the perturbation found; 0 for none.
+        goal: None for an untargeted attack; else the class that every pixel is to have, or a map ``H x W`` int64 of
+            what is to be predicted, 255 where anything will do. Then ``success`` is the share of the pixels of this map
+            that must have it, whatever their labels are.
+    """
+
+    iterations: int
+    success: float
+    away_from: str
+    line_search: int
+    goal: int | Tensor | None
+    predictor = "base"
+    norms = ("l2",)
+
+    @abstractmethod
+    def search(self, problem: Problem) -> None:
+        """Look at points; the problem keeps the best one."""
+
+    def __post_init__(self) -> None:
+        _check_integer("iterations", self.iterations, 1)
+        _check_integer("line_search", self.line_search, 0)
+        if not _is_number(self.success) or not 0 < self.success <= 1:
+            raise ConfigError("attack.success must be a share of the pixels in (0, 1]", received=self.success)
+        if self.away_from not in AWAY_FROM:
+            raise ConfigError("Unknown attack.away_from", expected=" or ".join(AWAY_FROM), received=self.away_from)
+        is_class = isinstance(self.goal, int) and not isinstance(self.goal, bool) and self.goal >= 0
+        if self.goal is not None and not is_class and not isinstance(self.goal, Tensor):
+            raise ConfigError("attack.goal must be a class", expected="its number, from 0 on", received=self.goal)
+
+    def __call__(
+        self, segmenter: Segmenter, image: Tensor, target: Tensor, *, stream: NoiseStream, hardware: Hardware
+    ) -> MinimumNormResult:
+        """Attack one image.
+
+        Args:
+            segmenter: the network, differentiable with respect to its input, on the hardware's device.
+            image: ``3 x H x W`` in [0, 1].
+            target: ``H x W`` int64 labels, 255 ignored.
+            stream: names the image; nothing is drawn from it.
+            hardware: device.
+
+        Raises:
+            DataError: the image is not in [0, 1], or the target or goal does not fit it or the model.
+            ModelError: NaN or infinite logits or gradients.
+        """
+        check_image(image, stream.name)
+        check_target(target, tuple(image.shape[-2:]), segmenter.num_classes)
+        device = hardware.torch_device
+        watch = Stopwatch(device)
+        image = image.float().to(device)
+        with watch("attack"):
+            clean = _predict(segmenter, image, stream.name)
+            wanted = self._wanted(target, clean.cpu(), segmenter.num_classes).to(device)
+            problem = Problem(segmenter, image, wanted, self.goal is not None, self.success, stream.name)
+            problem.passes += Passes(1)
+            if problem.number:
+                problem.look(image, gradient=False)
+                if problem.best is None:
+                    self.search(problem)
+                    problem.shrink(self.line_search)
+        with watch("evaluation"):
+            return self._result(problem, target, clean, watch)
+
+    def _wanted(self, target: Tensor, clean: Tensor, num_classes: int) -> Tensor:
+        """The classes to leave, or to reach; 255 where a pixel does not count."""
+        if self.goal is None:
+            return target if self.away_from == "labels" else torch.where(target == IGNORE_INDEX, target, clean)
+        wanted = torch.full_like(target, self.goal) if isinstance(self.goal, int) else self.goal.cpu()
+        if isinstance(self.goal, int) and self.goal >= num_classes:
+            raise DataError("attack.goal is no class of the model", expected=f"below {num_classes}", received=self.goal)
+        check_target(wanted, tuple(target.shape), num_classes)
+        return wanted
+
+    def _result(self, problem: Problem, target: Tensor, clean: Tensor, watch: Stopwatch) -> MinimumNormResult:
+        look = problem.confirm()
+        point = look.point
+        distance = perturbation_norm(point, problem.image, L2(1.0))
+        if float(point.min()) < 0 or float(point.max()) > 1:
+            raise AssertionError("the attack left the box [0, 1]")
+        prediction = decide(look.logits)[0][0].long()
+        labelled = target.to(prediction.device) != IGNORE_INDEX
+        number = int(labelled.sum())
+        correct = int(((prediction == target.to(prediction.device)) & labelled).sum())
+        reached = look.met and problem.number > 0
+        norm = math.nan if not problem.number else distance if reached else math.inf
+        return MinimumNormResult(
+            adversarial=point.cpu(), prediction=prediction.cpu(), norm=norm, reached=reached,
+            accuracy=correct / number if number else math.nan, distance=distance,
+            changed=int(((prediction != clean) & labelled).sum()), labelled=number, passes=problem.passes,
+            seconds=watch.seconds, flags=tuple(sorted(problem.flags)),
+        )  # fmt: skip
+
+
+def _predict(segmenter: Segmenter, image: Tensor, name: str) -> Tensor:
+    """The network's classes at the image, ``H x W`` int64."""
+    with torch.inference_mode():
+        classes, check = decide(checked_logits(segmenter, image[None]))
+    if not bool(torch.isfinite(check).all()):
+        raise ModelError(f"The model gave NaN or infinite logits on image {name!r}", remedy="Check the checkpoint")
+    return classes[0].long().clone()
+
+
+def _check_integer(option: str, value: object, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigError(f"attack.{option} must be an integer of at least {least}", received=value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def check_positive(option: str, value: object) -> None:
+    """Raise ConfigError unless ``value`` is a finite positive number."""
+    if not _is_number(value) or not 0 < value < math.inf:
+        raise ConfigError(f"attack.{option} must be a positive number", received=value)

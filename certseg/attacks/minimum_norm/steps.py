@@ -1,0 +1,100 @@
+"""Runs of steps of known length along a normalised gradient, from coarse to fine: DAG, ASMA, and the first point of the
+other attacks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from certseg.attacks.minimum_norm.problem import Look, Problem
+
+_FIRST = 0.25 / 255  # root mean square of the first step where none is given
+_GROWTH = 1.15  # from step to step of the first run, more in a short one: every distance is to come into reach
+_LONGEST = 1.0  # root mean square of a step
+_PARTS = 8  # at least so many steps lead to where the last run ended
+_PATIENCE = 20  # iterations without use before a search returns to the best point
+_BISECTIONS = 3  # of the step with which a run met the goal
+
+
+@dataclass(frozen=True)
+class Stepper:
+    """Walks from the image until enough pixels meet the goal, down the gaps of those that do not.
+
+    Args:
+        problem: the goal.
+        one_logit: go down the logit of the class to leave alone, or up that of the class to reach.
+        multiplier: of a step's length, from the share of the pixels that meet the goal.
+    """
+
+    problem: Problem
+    one_logit: bool = False
+    multiplier: Callable[[float], float] = lambda share: 1.0
+
+    def run(self, length: float, most: int, growth: float = 1.0) -> int:
+        """Steps of ``length`` until the goal is met, the perturbation outgrows the best one, the gradient vanishes or
+        ``most`` are taken. The last step is then bisected. Returns their number."""
+        problem, look, taken = self.problem, None, 0
+        point = problem.image
+        while taken < most:
+            before, look = look, problem.look(point)
+            if look.met or look.norm > problem.best_norm:
+                break
+            gaps = None if self.one_logit else problem.gaps(look)
+            direction, size = problem.gradient(look, look.unmet, gaps)
+            if size == 0.0:
+                break
+            step = min(length * self.multiplier(look.share), _LONGEST * problem.root)
+            point = torch.add(look.point, direction, alpha=-step / size).clamp_(0.0, 1.0)
+            length *= growth
+            taken += 1
+        else:
+            before, look = look, problem.look(point, gradient=False)
+        if before is not None and look is not None and look.met:
+            self._bisect(before.point, look.point)
+        return taken
+
+    def _bisect(self, short: Tensor, far: Tensor) -> None:
+        for _ in range(_BISECTIONS):
+            middle = torch.lerp(short, far, 0.5)
+            short, far = (short, middle) if self.problem.look(middle, gradient=False).met else (middle, far)
+
+    def coarse_to_fine(self, iterations: int) -> None:
+        """A run with growing steps finds any point; then runs of ever smaller steps, each about twice as many as the
+        last, find nearer ones until ``iterations`` steps are spent."""
+        problem = self.problem
+        length, growth = _FIRST * problem.root, max(_GROWTH, (_LONGEST / _FIRST) ** (1.0 / iterations))
+        left = iterations - self.run(length, iterations, growth)
+        length = math.inf
+        while problem.best is not None and left > 0 and problem.best_norm <= left * length:
+            length = max(min(length, problem.best_norm / _PARTS) / 2.0, problem.best_norm / left)
+            growth = (1.0 + growth) / 2.0
+            left -= max(1, self.run(length, left, growth))
+
+
+class Retreat:
+    """When a search that went astray returns to the best point: after 20 iterations further from the image than that
+    point without meeting the goal, and at half time if it has not found a better one.
+
+    Args:
+        problem: the goal; a first point may have been found.
+        iterations: of the search.
+    """
+
+    def __init__(self, problem: Problem, iterations: int) -> None:
+        self._problem, self._first, self._half = problem, problem.best_norm, iterations // 2
+        self._useless = self._iteration = 0
+
+    def look(self, point: Tensor) -> Look:
+        """The next look: at ``point``, or at the best point instead."""
+        look = self._problem.look(point)
+        self._useless = self._useless + 1 if not look.met and look.norm >= self._problem.best_norm else 0
+        self._iteration += 1
+        is_late = self._iteration == self._half and self._problem.best_norm == self._first
+        if self._problem.best is None or not (self._useless == _PATIENCE or is_late):
+            return look
+        self._useless = 0
+        return self._problem.look(self._problem.best)
