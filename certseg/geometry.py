@@ -12,6 +12,7 @@ from certseg.errors import ConfigError
 from certseg.types import L1, L2, Linf, Threat
 
 _KNOWN = "L1, L2 or Linf"
+_MOST_ROUNDINGS = 50
 _SHORT = 1.0 - 5e-5  # a float32 norm of millions of entries is that far off at most
 
 
@@ -76,16 +77,22 @@ class Ball:
         """Float32 neighbours of the entries of ``target``, chosen so that they lie in the l1 or l2 ball of ``image`` as
         it does; both float64."""
         radius, threat = self.threat.radius, self.threat
+        if isinstance(threat, L1):
+            size = perturbation_norm(target, image, threat)
+            if size > radius:  # by the cancellation of a candidate far away
+                target = image + (target - image) * (radius / size * (1.0 - 1e-12))
         point = target.to(self.image.dtype)
         size = perturbation_norm(point, image, threat)
         shortest = radius * (1.0 - 1e-6)
         power = 1 if isinstance(threat, L1) else 2
-        while not shortest <= size <= radius:
+        for _ in range(_MOST_ROUNDINGS):
+            if shortest <= size <= radius:
+                return point
             wanted = (radius - size) * (radius + size if power == 2 else 1.0)
             point = _round_otherwise(point, target, image, wanted, power)
             size = perturbation_norm(point, image, threat)
             shortest = 0.0
-        return point
+        return self.image.clone()  # the one point of a ball that small which is surely inside
 
     def enter(self, candidate: Tensor) -> Tensor:
         """:meth:`project` for the many points of a search: as feasible, in a fraction of the time.

@@ -119,22 +119,25 @@ def compare(settings: Mapping[str, Any], passes: int) -> list[tuple[str, float, 
     images = evenly_spaced(whole, settings["dataset"]["limit"])
     folder = Path(settings["output"]) / whole.name
     network = Counted(obtain(settings, len(whole.class_names), hardware, folder).segmenter).eval()
-    rows = []
+    rows, device = [], hardware.torch_device
     for name, attack in (theirs | ours(radius, passes, hardware)).items():
         accuracies, network.passes, started = [], 0, time.perf_counter()
         for index in range(len(images)):
             sample = images[index]
+            labelled = sample.target != IGNORE_INDEX
+            if not labelled.any():
+                continue
             torch.manual_seed(0)
-            adversarial = attack(network, sample)
+            adversarial = attack(network, sample).cpu()
             norm = perturbation_norm(adversarial, sample.image, Linf(radius))
             if norm > radius + 1e-6:
                 raise CertsegError(f"{name} left the ball on {sample.name}", received=norm)
             with torch.inference_mode():
-                hits = network.segmenter(adversarial[None]).argmax(1)[0] == sample.target
-            labelled = sample.target != IGNORE_INDEX
+                hits = network.segmenter(adversarial[None].to(device)).argmax(1)[0].cpu() == sample.target
             accuracies.append(float(hits[labelled].double().mean()))
-        seconds = (time.perf_counter() - started) / len(images)
-        rows.append((name, sum(accuracies) / len(images), network.passes / len(images), seconds))
+        number = max(1, len(accuracies))
+        seconds = (time.perf_counter() - started) / number
+        rows.append((name, sum(accuracies) / number, network.passes / number, seconds))
         print(f"{name:32} {100 * rows[-1][1]:6.2f} %  {rows[-1][2]:6.0f} passes  {seconds:7.1f} s", flush=True)
     return rows
 

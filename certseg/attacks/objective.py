@@ -170,15 +170,18 @@ class Objective:
         self.passes += passes
         self.accuracies.append(evaluation.accuracy)
         if summary.check != 0.0:  # NaN
-            raise ModelError(
-                f"The model gave NaN or infinite logits or gradients under attack on image {self.name!r}",
-                remedy="Check the checkpoint",
-            )
+            raise self._broken()
         if evaluation.accuracy > 0.0:  # of a success there is nothing to climb
             self._zero_shares.append(abs(summary.zeros))
             if summary.zeros == -1.0:
                 self._flags.add("zero_gradient")
         return evaluation
+
+    def _broken(self) -> ModelError:
+        return ModelError(
+            f"The model gave NaN or infinite logits or gradients under attack on image {self.name!r}",
+            remedy="Check the checkpoint",
+        )
 
     def _smoothed(self, point: Tensor, batch: int, progress: float) -> tuple[Pixels, Tensor, Tensor, Passes]:
         """Gradient of the loss of the mean probability, in two passes over batches of copies so that memory does not
@@ -215,13 +218,20 @@ class Objective:
 
     def predict(self, point: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Prediction ``H x W`` at a point, and all votes where the predictor is sampled. Flags a network that does not
-        give the logits (:func:`probe`) there that it gave ``before``."""
+        give the logits (:func:`probe`) there that it gave ``before``.
+
+        Raises:
+            ModelError: NaN or infinite logits.
+        """
         if self.smoothing is None:
             with torch.inference_mode():
                 logits = checked_logits(self.segmenter, point[None])
-                prediction = decide(logits)[0][0].long()
+                classes, check = decide(logits)
+                prediction = classes[0].long()
                 again = probe(logits[0])
             self.passes += Passes(1)
+            if not bool(torch.isfinite(check).all()):
+                raise self._broken()
             if before is not None and not (again - before).abs().amax() <= _ROUNDING * before.abs().amax():
                 self._flags.add("stochastic_logits")
             return prediction, None

@@ -30,6 +30,8 @@ class PGD(GradientAttack):
         loss: a key of :data:`certseg.losses.LOSSES`.
         smoothing: None attacks the network itself.
         goal: the class that every pixel is to have, or a map of what is to be predicted; None for an untargeted attack.
+        keep_last: take all steps, whatever has fallen, and keep the last point: for an image that is to be shown to
+            another network than the one that is climbed.
 
     Raises:
         ConfigError: an argument is outside its domain.
@@ -41,6 +43,7 @@ class PGD(GradientAttack):
     loss: str = "cross_entropy"
     smoothing: Smoothing | None = None
     goal: int | Tensor | None = None
+    keep_last: bool = False
 
     def __post_init__(self) -> None:
         check_count("steps", self.steps)
@@ -59,18 +62,18 @@ class PGD(GradientAttack):
         return self.steps
 
     def search(self, start: Tensor, image: Tensor, threat: Threat) -> Search:
-        """The visited point of lowest accuracy. The last point is evaluated too."""
+        """The visited point of lowest accuracy, or the last one. The last point is evaluated too."""
         ball = Ball(image, threat)
         best = here = yield start, 0.0
         for step in range(self.steps):
-            if best.accuracy == 0.0:
+            if best.accuracy == 0.0 and not self.keep_last:
                 break
             length = threat.radius * self.step_size * (1.0 - 0.9 * step / self.steps)
             point = ball.project(here.point + length * _direction(here, threat, length))
             here = yield point, (step + 1) / self.steps
             if here.accuracy < best.accuracy:
                 best = here
-        return best
+        return here if self.keep_last else best
 
 
 def _direction(here: Evaluation, threat: Threat, length: float) -> Tensor:

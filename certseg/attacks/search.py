@@ -129,6 +129,8 @@ class GradientAttack(ABC):
         """The map the objective is about: the labels, or the goal in their place."""
         if self.goal is None:
             return target
+        if isinstance(self.goal, int) and self.goal >= num_classes:
+            raise DataError("attack.goal is no class of the model", expected=f"below {num_classes}", received=self.goal)
         wanted = self.goal if isinstance(self.goal, Tensor) else torch.full_like(target, self.goal)
         check_target(wanted, tuple(target.shape), num_classes)
         return wanted

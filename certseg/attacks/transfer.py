@@ -22,7 +22,8 @@ class Transfer:
     A network that falls to such an attack more than to one by its own gradients hides those (Athalye et al. 2018).
 
     Args:
-        attack: on the surrogate.
+        attack: on the surrogate; one that goes on where all pixels of the surrogate have fallen
+            (:attr:`certseg.attacks.PGD.keep_last`), or little of it arrives at a network that is harder to change.
         surrogate: a network for the same classes, on the device of the attacked one.
     """
 
@@ -55,7 +56,7 @@ class Transfer:
         streams: Sequence[NoiseStream], hardware: Hardware, starts: Sequence[Tensor] | None = None,
     ) -> list[AttackResult]:  # fmt: skip
         """Attack images of one shape side by side. Arguments and errors as of :meth:`GradientAttack.together`; passes
-        are those of both networks, flags those of the attacked one.
+        are those of both networks, flags those of the attacked one, of which no gradient is taken.
 
         Raises:
             ModelError: the surrogate has another number of classes.
@@ -83,6 +84,6 @@ class Transfer:
             prediction, votes = objective.predict(found.adversarial.to(device))
         return replace(
             found, prediction=prediction.cpu(), votes=votes, passes=found.passes + objective.passes,
-            flags=objective.flags,
+            flags=objective.flags, zero_gradients=0.0,
             seconds=found.seconds | {"evaluation": found.seconds["evaluation"] + watch.seconds["evaluation"]},
         )  # fmt: skip

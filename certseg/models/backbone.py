@@ -16,7 +16,7 @@ from certseg.models.checkpoint import check_fit, read_weights
 _SETTING = "model.backbone_checkpoint"
 _WRAPPERS = re.compile(r"^(?:(?:module|base_model|model|_orig_mod|segmenter|network)\.)+")
 # what a classifier has beyond its backbone; norm<i> is mmpretrain's normalisation of its last stage
-_HEAD = re.compile(r"^(?:head|fc|classifier|norm|norm_pre|norm\d|normalize|mean|std)(?:\.|$)")
+_HEAD = re.compile(r"^(?:head|fc|classifier|norm|norm_pre|norm\d|normali[sz]er?|mean|std)(?:\.|$)")
 # the names of ConvNeXt's parts, all as timm's classifiers have them
 _COMMON_NAMES = tuple(
     (re.compile(pattern), name)

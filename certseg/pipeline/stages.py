@@ -64,6 +64,8 @@ class Plan:
         if isinstance(options.get("goal"), str):
             options["goal"] = _class_number(options["goal"], legend_of(settings).class_names)
         attack = build("attack", options)
+        if settings["attack"].get("surrogate"):
+            surrogate_digest(settings)  # a file that cannot be read is found before anything is trained
         if isinstance(attack, MinimumNormAttack):
             _check_unbounded(settings["attack"], attack)
             return cls(certifier, attack, None, settings)

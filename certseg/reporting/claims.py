@@ -79,9 +79,6 @@ def bracket_status(entries: Sequence[Entry]) -> str:
             f"no significant violation: {outvoted:.0f} of {certified:.0f} certified pixels were outvoted under attack, "
             "within the chance of the vote"
         )
-    norms = sum(entry.figure(NORMS) or 0 for entry in checked)
-    if norms and all(entry.figure(NORMS) is not None for entry in checked):
-        return f"holds: none of the {norms:.0f} norms compared is below the radius certified for its share of pixels"
     if checked:
         return _checked_status(checked)
     if pairs:
@@ -93,12 +90,16 @@ def _checked_status(checked: Sequence[Entry]) -> str:
     """What holds, by what there was to compare: certified pixels, bounds on whole images, or nothing."""
     numbers = [(entry.figure(CERTIFIED_PIXELS), entry.figure(BOUNDS)) for entry in checked]
     bounds = sum(number or 0 for _, number in numbers)
+    norms = sum(entry.figure(NORMS) or 0 for entry in checked)
+    short = f"none of {plural(int(norms), 'norm')} is below the radius certified for its share of pixels"
     if all(pixels == 0 for pixels, _ in numbers):
         if bounds == 0:
-            return "nothing to compare: no pixel is certified"
-        return f"holds: no pixel is certified alone, none of {plural(int(bounds), 'bound')} on images was undercut"
+            return f"holds: {short}" if norms else "nothing to compare: no pixel is certified"
+        text = f"holds: no pixel is certified alone, none of {plural(int(bounds), 'bound')} on images was undercut"
+        return f"{text}, {short}" if norms else text
     text = "holds on every image checked: no certified pixel changed"
-    return f"{text}, none of {plural(int(bounds), 'bound')} undercut" if bounds else text
+    text = f"{text}, none of {plural(int(bounds), 'bound')} undercut" if bounds else text
+    return f"{text}, {short}" if norms else text
 
 
 def claim(entry: Entry) -> str:

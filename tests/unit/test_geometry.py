@@ -234,3 +234,16 @@ def test_compiled_steps_read_images_in_any_layout():
     for threat in (L2(0.5), Linf(0.1)):
         one = Ball(strided, threat).ascend(strided, gradient, 0.3, strided, 0.25)
         assert torch.equal(one, Ball(plain, threat).ascend(plain, gradient, 0.3, plain, 0.25))
+
+
+def test_an_l1_candidate_far_beyond_a_tiny_ball_is_projected():
+    """Distances of 1e5 cancel in float64 by more than a radius of 1e-9: no rounding can mend that, the target must."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(100):
+        image = torch.rand(3, 1, 1, generator=generator)
+        far = 10.0 ** float(torch.randint(1, 6, (), generator=generator))
+        threat = L1(10.0 ** -float(torch.randint(7, 11, (), generator=generator)))
+        point = project(image + far * torch.randn(3, 1, 1, generator=generator), image, threat)
+        assert perturbation_norm(point, image, threat) <= threat.radius
+        assert point.min() >= 0
+        assert point.max() <= 1

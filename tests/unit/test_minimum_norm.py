@@ -382,7 +382,7 @@ def test_no_norm_is_below_the_certified_radius_of_its_share_and_hardly_above(suc
         assert min(changed) >= success
         for name in ("a", "b") if success != 0.99 else ():
             radius = certificates.read()[name]["figures"][f"robustness@{100 * success:.0f}"]
-            assert radius <= rows[name]["figures"]["norm"] <= 1.15 * radius
+            assert radius <= rows[name]["figures"]["norm"] <= 1.25 * radius
 
 
 def test_a_wrong_constant_breaks_the_bracket_and_names_the_image():
@@ -456,4 +456,4 @@ def test_the_bracket_line_speaks_of_norms():
     bracket = check_norms(certified, certificates, found, attacked, Pixels().names())
     figures = found["figures"] | {"bracket/violations": 0, "bracket/norms": bracket.norms}
     status = bracket_status([Entry(certified), Entry(found | {"figures": figures})])
-    assert status.startswith("holds: none of the 6 norms")
+    assert "none of 6 norms is below the radius certified" in status

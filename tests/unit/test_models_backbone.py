@@ -250,8 +250,9 @@ def test_a_backbone_that_saw_other_images_is_refused(tmp_path):
     holder.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
     holder.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
     for scale in (1, 255):
-        same = {"normalize.mean": scale * holder.mean.flatten(), "normalize.std": scale * holder.std}
-        load_backbone(holder, stored(tmp_path / "same.pth", source.state_dict() | same))
+        for part in ("normalize.", "normalizer.", ""):
+            same = {f"{part}mean": scale * holder.mean.flatten(), f"{part}std": scale * holder.std}
+            load_backbone(holder, stored(tmp_path / "same.pth", source.state_dict() | same))
     other = {"module.normalize.mean": torch.zeros(3), "module.normalize.std": torch.ones(3)}
     weights = {f"module.{name}": value for name, value in source.state_dict().items()}
     with pytest.raises(CheckpointError, match=r"another mean.*0\.485.*0\.0.*data_preprocessor"):

@@ -102,7 +102,7 @@ def test_a_goal_is_a_class_and_a_loss_that_can_be_lowered(method, options, named
         method(**options)
 
 
-@pytest.mark.parametrize("goal", [2, torch.full((5, 7), 1), torch.full((5, 8), 2)])
+@pytest.mark.parametrize("goal", [2, 255, torch.full((5, 7), 1), torch.full((5, 8), 2)])
 def test_a_goal_must_fit_model_and_image(goal):
     with pytest.raises(DataError):
         attack(APGD, goal, Linf(0.05))

@@ -1,14 +1,18 @@
 """Transfer attacks: another network's gradients, and the flag of a network that hides its own."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from attacked import convolution
 from linear_pixels import image_with_margins, two_classes
 
 from certseg.attacks import PGD, SEA, Transfer
+from certseg.attacks.sea import _Worst
 from certseg.errors import ModelError
 from certseg.hardware import Hardware
 from certseg.noise import NoiseStream
-from certseg.types import Linf
+from certseg.types import AttackResult, Linf, Passes
 
 CPU = Hardware(device="cpu", noise_batch=4)
 THREAT = Linf(0.04)
@@ -75,3 +79,62 @@ def test_a_surrogate_must_know_the_same_classes():
     other.num_classes = 3
     with pytest.raises(ModelError, match="surrogate"):
         run(Transfer(PGD(2), other), two_classes())
+
+
+def test_nan_at_a_point_only_the_surrogate_knew_is_an_error():
+    class Fragile(torch.nn.Module):
+        """Gives NaN away from the image."""
+
+        num_classes = 2
+
+        def __init__(self):
+            super().__init__()
+            self.inner, self.image = two_classes(), scene()[0]
+
+        def forward(self, images):
+            return self.inner(images) + torch.where((images != self.image).any(), torch.nan, 0.0)
+
+    with pytest.raises(ModelError, match="NaN"):
+        run(Transfer(PGD(3), two_classes()), Fragile())
+
+
+def test_a_surrogate_that_falls_at_once_is_climbed_on():
+    """All its pixels fall at the first steps; the attacked network wants more than half of the radius."""
+    brittle = two_classes()
+    with torch.no_grad():
+        brittle.bias += torch.tensor([-0.35, 0.35])
+    stopped = run(Transfer(PGD(20), brittle), two_classes())
+    result = run(Transfer(PGD(20, keep_last=True), brittle), two_classes())
+    reach = THREAT.radius * 3**0.5
+    within = torch.linspace(0.01, 0.1, 40).view(5, 8) < reach * 0.999
+    assert (stopped.prediction == 1).sum() < within.sum()
+    assert (result.prediction == 1)[within].all()
+    assert result.zero_gradients == 0.0
+
+
+def test_a_surrogate_that_is_the_network_itself_is_no_reason_for_mistrust():
+    """Its steps are no more than a member has, and a pixel or two more is no evidence."""
+    generator = torch.Generator().manual_seed(0)
+    for seed in range(4):
+        model, image = convolution(seed), torch.rand(3, 14, 15, generator=generator)
+        target = model(image[None]).argmax(1)[0]
+        sea = SEA(("balanced_cross_entropy", "jensen_shannon"), 20, reduce_radius=False, reference_steps=0)
+        result = replace(sea, surrogate=model)(
+            model, image, target, Linf(0.05), stream=NoiseStream(0, "x"), hardware=CPU
+        )
+        assert "transfer_beats_white_box" not in result.flags
+        transfer = result.members[-1]
+        assert transfer.passes.backward == 21
+
+
+def test_both_reasons_for_mistrust_are_named():
+    """The reference beats the losses, and the transfer beats both."""
+    worst = _Worst(torch.zeros(2, 100, dtype=torch.int64))
+    for name, left in (("cross_entropy", 150), ("reference", 140), ("transfer", 20)):
+        prediction = torch.ones(200, dtype=torch.int64)
+        prediction[:left] = 0
+        worst.offer(
+            name, AttackResult(torch.rand(3, 2, 100), prediction.view(2, 100), THREAT, "base", 0.0, Passes()), 2
+        )
+    assert worst.result(is_exact=True).flags == ("transfer_beats_white_box", "weaker_beats_stronger")
+    assert worst.result(is_exact=False).flags == ()

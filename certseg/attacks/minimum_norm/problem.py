@@ -178,7 +178,7 @@ class Problem:
         if gaps is None:
             slopes = torch.zeros_like(look.logits)
         else:
-            slopes = (gaps.others == gaps.largest).to(weights.dtype).mul_(-weights)
+            slopes = torch.where(gaps.others == gaps.largest, -weights, 0.0)
         slopes.scatter_(1, self._label, weights)
         (gradient,) = torch.autograd.grad(look.logits, look.leaf, slopes)
         self.passes += Passes(0, 1)
