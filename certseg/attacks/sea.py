@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from certseg.attacks.apgd import APGD
+from certseg.attacks.budgeted import BudgetedAttack
 from certseg.attacks.objective import Smoothing
 from certseg.attacks.pgd import PGD
 from certseg.attacks.search import GradientAttack, check_loss
@@ -27,7 +28,7 @@ _MISTRUST = {REFERENCE: ("weaker_beats_stronger", 0.0), TRANSFER: ("transfer_bea
 
 
 @dataclass(frozen=True)
-class SEA:
+class SEA(BudgetedAttack):
     """The lowest pixel accuracy over one APGD per loss.
 
     No single member is stronger on any image. A short plain PGD runs along as a reference: an image on which it beats
@@ -74,14 +75,9 @@ class SEA:
             raise ConfigError("attack.reference_steps must be a non-negative integer", received=steps)
         self.members()  # they check the rest
 
-    @property
-    def predictor(self) -> str:
-        """The attacked model, in the words of the certificates it may be compared with."""
-        return self.smoothing.predictor if self.smoothing else "base"
-
-    def members(self) -> dict[str, GradientAttack]:
+    def members(self) -> dict[str, BudgetedAttack]:
         """The attacks by name: a member for each loss, then the reference and the transfer."""
-        members: dict[str, GradientAttack | Transfer] = {
+        members: dict[str, BudgetedAttack] = {
             loss: APGD(self.iterations, self.restarts, loss, self.compare, self.reduce_radius, self.smoothing)
             for loss in self.losses
         }
@@ -91,17 +87,6 @@ class SEA:
             steps = min(_TRANSFER_STEPS, self.iterations)
             members[TRANSFER] = Transfer(PGD(steps, smoothing=self.smoothing, keep_last=True), self.surrogate)
         return members
-
-    def __call__(
-        self, segmenter: Segmenter, image: Tensor, target: Tensor, threat: Threat, *, stream: NoiseStream,
-        hardware: Hardware, start: Tensor | None = None,
-    ) -> AttackResult:  # fmt: skip
-        """Attack one image with every member. Arguments and errors as of :class:`GradientAttack`."""
-        starts = None if start is None else [start]
-        (result,) = self.together(
-            segmenter, [image], [target], threat, streams=[stream], hardware=hardware, starts=starts
-        )
-        return result
 
     def together(
         self, segmenter: Segmenter, images: Sequence[Tensor], targets: Sequence[Tensor], threat: Threat, *,

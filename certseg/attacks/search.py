@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from certseg.attacks.objective import Evaluation, Objective, Smoothing, evaluate_together
+from certseg.attacks.budgeted import BudgetedAttack
+from certseg.attacks.objective import Evaluation, Objective, evaluate_together
 from certseg.errors import ConfigError, DataError
 from certseg.geometry import perturbation_norm, random_start
 from certseg.hardware import Hardware, Stopwatch
@@ -27,7 +28,7 @@ Search = Generator[tuple[Tensor, float], Evaluation, Evaluation]
 """One run on one image: yields a point and its progress, is sent what the objective says there, returns its best."""
 
 
-class GradientAttack(ABC):
+class GradientAttack(BudgetedAttack):
     """An attack that climbs a loss by its gradient and keeps the point of lowest pixel accuracy.
 
     Subclasses are frozen dataclasses with the fields below that say how one run goes, :meth:`search` and
@@ -44,7 +45,6 @@ class GradientAttack(ABC):
 
     restarts: int
     loss: str
-    smoothing: Smoothing | None
     goal: int | Tensor | None
     norms = ("l2", "linf", "l1")
 
@@ -61,37 +61,6 @@ class GradientAttack(ABC):
     def compare(self) -> str | None:
         """The loss by which points are compared, None for what suits the attacked one."""
         return None
-
-    @property
-    def predictor(self) -> str:
-        """The attacked model, in the words of the certificates it may be compared with."""
-        return self.smoothing.predictor if self.smoothing else "base"
-
-    def __call__(
-        self, segmenter: Segmenter, image: Tensor, target: Tensor, threat: Threat, *, stream: NoiseStream,
-        hardware: Hardware, start: Tensor | None = None,
-    ) -> AttackResult:  # fmt: skip
-        """Attack one image.
-
-        Args:
-            segmenter: the network, differentiable with respect to its input, on the hardware's device.
-            image: ``3 x H x W`` in [0, 1].
-            target: ``H x W`` int64 labels, 255 ignored.
-            threat: L2 or Linf.
-            stream: the image's random numbers.
-            hardware: device; copies per forward pass when smoothing.
-            start: where the first run begins, a point within the threat; None for the image.
-
-        Raises:
-            DataError: the image is not in [0, 1], the target does not fit it or the model, or the start is outside the
-                threat.
-            ModelError: NaN or infinite logits.
-        """
-        starts = None if start is None else [start]
-        (result,) = self.together(
-            segmenter, [image], [target], threat, streams=[stream], hardware=hardware, starts=starts
-        )
-        return result
 
     def together(
         self, segmenter: Segmenter, images: Sequence[Tensor], targets: Sequence[Tensor], threat: Threat, *,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from certseg.attacks.budgeted import BudgetedAttack
 from certseg.attacks.objective import Objective, Smoothing
 from certseg.attacks.search import GradientAttack
 from certseg.errors import ModelError
@@ -16,7 +17,7 @@ from certseg.types import AttackResult, Segmenter, Threat
 
 
 @dataclass(frozen=True)
-class Transfer:
+class Transfer(BudgetedAttack):
     """Attack a surrogate network and predict at the image found with the network itself.
 
     A network that falls to such an attack more than to one by its own gradients hides those (Athalye et al. 2018).
@@ -34,22 +35,6 @@ class Transfer:
     def smoothing(self) -> Smoothing | None:
         """Of the prediction."""
         return self.attack.smoothing
-
-    @property
-    def predictor(self) -> str:
-        """The attacked model, in the words of the certificates it may be compared with."""
-        return self.attack.predictor
-
-    def __call__(
-        self, segmenter: Segmenter, image: Tensor, target: Tensor, threat: Threat, *, stream: NoiseStream,
-        hardware: Hardware, start: Tensor | None = None,
-    ) -> AttackResult:  # fmt: skip
-        """Attack one image. Arguments and errors as of :meth:`together`."""
-        starts = None if start is None else [start]
-        (result,) = self.together(
-            segmenter, [image], [target], threat, streams=[stream], hardware=hardware, starts=starts
-        )
-        return result
 
     def together(
         self, segmenter: Segmenter, images: Sequence[Tensor], targets: Sequence[Tensor], threat: Threat, *,

@@ -1,0 +1,62 @@
+"""What every attack within a threat offers: one image, or several of one shape side by side."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from certseg.attacks.objective import Smoothing
+from certseg.hardware import Hardware
+from certseg.noise import NoiseStream
+from certseg.types import AttackResult, Segmenter, Threat
+
+
+class BudgetedAttack(ABC):
+    """An attack within a threat, on a network or on its smoothed version.
+
+    Args:
+        smoothing: None attacks the network itself.
+    """
+
+    smoothing: Smoothing | None
+
+    @property
+    def predictor(self) -> str:
+        """The attacked model, in the words of the certificates it may be compared with."""
+        return self.smoothing.predictor if self.smoothing else "base"
+
+    def __call__(
+        self, segmenter: Segmenter, image: Tensor, target: Tensor, threat: Threat, *, stream: NoiseStream,
+        hardware: Hardware, start: Tensor | None = None,
+    ) -> AttackResult:  # fmt: skip
+        """Attack one image.
+
+        Args:
+            segmenter: the network, differentiable with respect to its input, on the hardware's device.
+            image: ``3 x H x W`` in [0, 1].
+            target: ``H x W`` int64 labels, 255 ignored.
+            threat: L2, Linf or L1.
+            stream: the image's random numbers.
+            hardware: device; copies per forward pass when smoothing.
+            start: where the first run begins, a point within the threat; None for the image.
+
+        Raises:
+            DataError: the image is not in [0, 1], the target does not fit it or the model, or the start is outside the
+                threat.
+            ModelError: NaN or infinite logits.
+        """
+        starts = None if start is None else [start]
+        (result,) = self.together(
+            segmenter, [image], [target], threat, streams=[stream], hardware=hardware, starts=starts
+        )
+        return result
+
+    @abstractmethod
+    def together(
+        self, segmenter: Segmenter, images: Sequence[Tensor], targets: Sequence[Tensor], threat: Threat, *,
+        streams: Sequence[NoiseStream], hardware: Hardware, starts: Sequence[Tensor] | None = None,
+    ) -> list[AttackResult]:  # fmt: skip
+        """Attack images of one shape side by side. Arguments and errors as for one image; each gets what it would get
+        alone, up to the rounding of a batch."""
