@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from certseg.attacks.minimum_norm.attack import MinimumNormAttack, check_positive
-from certseg.attacks.minimum_norm.problem import Look, Problem
+from certseg.attacks.minimum_norm.problem import Problem
 from certseg.attacks.minimum_norm.proximal import VariableMetric, easiest, forward_backward, gap_scale
-from certseg.attacks.minimum_norm.steps import Retreat, Stepper
+from certseg.attacks.minimum_norm.steps import Retreat, Stepper, Weight
 from certseg.errors import ConfigError
 
 _FIRST_SHARE = 0.2  # of the iterations, spent on a first point that sets the scale of steps
@@ -18,7 +18,6 @@ _PENALTY, _LARGEST_PENALTY = 0.3, 10.0
 _PENALTY_GROWTH, _ENOUGH, _EVERY = 2.0, 0.95, 10  # where a constraint has not fallen to 95 % in 10 iterations
 _SMOOTHING = 0.8  # of the multipliers
 _MULTIPLIERS = (1e-8, 1e2)
-_WEIGHT_STEP = 1.02  # of all constraints together, against the norm
 _MEMORY = 0.99  # of the metric
 _LAST_STEP = 0.1  # of the first one
 _SHORTEST = 1e-3  # of the first point's norm: below it the majoriser of the norm is not taken
@@ -108,7 +107,7 @@ class ALMAProx(MinimumNormAttack):
         iterations = self.iterations - problem.passes.backward
         constraints, metric = Constraints(problem.counting), VariableMetric(problem.image, _MEMORY)
         retreat = Retreat(problem, iterations)
-        point, weight = problem.image, None
+        point, first, weight = problem.image, None, Weight()
         shortest = max(_SHORTEST * problem.reach, 1e-9)
         for iteration in range(iterations):
             look = retreat.look(point)
@@ -120,8 +119,8 @@ class ALMAProx(MinimumNormAttack):
             gradient, size = problem.gradient(look, constraints.slopes(scaled, active) / scale, gaps)
             if size == 0.0:
                 break
-            weight = self._next_weight(weight, size, look)
-            gradient = gradient * weight
+            first = first or size
+            gradient = gradient * (weight.update(look.met) / first)
             step = self.step_size * _LAST_STEP ** (iteration / iterations) * problem.reach / problem.root
             point = forward_backward(
                 look.point, problem.image, gradient, metric(gradient), step, max(look.norm, shortest)
@@ -132,10 +131,3 @@ class ALMAProx(MinimumNormAttack):
         """How many pixels are worked on."""
         done = min(1.0, progress / self.masking) if self.masking else 1.0
         return max(1, round(problem.number + done * (problem.needed - problem.number)))
-
-    @staticmethod
-    def _next_weight(weight: float | None, size: float, look: Look) -> float:
-        """Of the constraints: at first such that their gradient is as long as the norm's, 1."""
-        if weight is None:
-            return 1.0 / size
-        return weight / _WEIGHT_STEP if look.met else weight * _WEIGHT_STEP

@@ -10,7 +10,7 @@ from torch import Tensor
 from certseg.attacks.minimum_norm.attack import MinimumNormAttack, check_positive
 from certseg.attacks.minimum_norm.problem import Problem
 from certseg.attacks.minimum_norm.proximal import VariableMetric, easiest, forward_backward
-from certseg.attacks.minimum_norm.steps import Retreat, Stepper
+from certseg.attacks.minimum_norm.steps import Retreat, Stepper, Weight
 
 _FIRST_SHARE = 0.2  # of the iterations, spent on a first point that sets the scale of steps
 _MEMORY = 0.99  # of the metric
@@ -32,9 +32,10 @@ class PDPGD(MinimumNormAttack):
     does, in steps that shrink. The hinge's slope falls from 1 to 0 over a narrow range on the side where the goal is
     met, which narrows with time; without that range pixels would leave the goal in turns. The multipliers are per
     pixel, as in the attack's use for segmentation by Rony et al. (2023), each against a weight of 1 for the norm, which
-    is what a softmax over all of them amounts to. Steps are proximal ones in a variable metric
-    (:mod:`certseg.attacks.minimum_norm.proximal`). First point, measure of steps, and return to the best point as of
-    :class:`certseg.attacks.ALMAProx`; the pixels that miss the goal most are left alone from the start.
+    is what a softmax over all of them amounts to, and times a common one that rises while the goal is not met. Steps
+    are proximal ones in a variable metric (:mod:`certseg.attacks.minimum_norm.proximal`). First point, measure of
+    steps, and return to the best point as of :class:`certseg.attacks.ALMAProx`; the pixels that miss the goal most are
+    left alone from the start.
 
     Args:
         iterations: in all.
@@ -67,6 +68,7 @@ class PDPGD(MinimumNormAttack):
         retreat = Retreat(problem, iterations)
         point, first, scale = problem.image, None, None
         shortest = max(_SHORTEST * problem.reach, 1e-9)
+        weight = Weight()
         log = torch.zeros_like(problem.image[0])
         drift = torch.zeros_like(log)
         for iteration in range(iterations):
@@ -87,7 +89,7 @@ class PDPGD(MinimumNormAttack):
             if size == 0.0 and not look.met:
                 break
             first = first or size
-            gradient = gradient / (first or 1.0)
+            gradient = gradient * (weight.update(look.met) / (first or 1.0))
             step = self.step_size * _LAST_STEP**progress * problem.reach / problem.root
             point = forward_backward(
                 look.point, problem.image, gradient, metric(gradient), step, max(look.norm, shortest)

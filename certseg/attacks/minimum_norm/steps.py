@@ -17,6 +17,8 @@ _GROWTH = 1.15  # from step to step of the first run, more in a short one: every
 _LONGEST = 1.0  # root mean square of a step
 _PARTS = 8  # at least so many steps lead to where the last run ended
 _PATIENCE = 20  # iterations without use before a search returns to the best point
+_WEIGHT_STEP = 1.02  # factor of the weight
+_WEIGHT_HURRY, _MOST_HURRY = 25, 4.0  # that many iterations in a row add 1 to its exponent, up to 4
 _BISECTIONS = 3  # of the step with which a run met the goal
 
 
@@ -73,6 +75,21 @@ class Stepper:
             length = max(min(length, problem.best_norm / _PARTS) / 2.0, problem.best_norm / left)
             growth = (1.0 + growth) / 2.0
             left -= max(1, self.run(length, left, growth))
+
+
+class Weight:
+    """Of all constraints together, against the norm: it rises at every iteration that does not meet the goal, the
+    faster the more of them there were in a row, and falls at every other one."""
+
+    def __init__(self) -> None:
+        self.value, self._misses = 1.0, 0
+
+    def update(self, met: bool) -> float:
+        """The weight after one more iteration."""
+        self._misses = 0 if met else self._misses + 1
+        hurry = min(1.0 + self._misses / _WEIGHT_HURRY, _MOST_HURRY)
+        self.value *= 1.0 / _WEIGHT_STEP if met else _WEIGHT_STEP**hurry
+        return self.value
 
 
 class Retreat:
