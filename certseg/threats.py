@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,14 +12,14 @@ from typing import Any
 from certseg.errors import ConfigError
 
 
-class Threat:
+class Threat(ABC):
     """What an attacker may do to an image; its values stay in [0, 1]. ``norm`` names the kind of threat."""
 
     norm = ""
 
+    @abstractmethod
     def to_json(self) -> dict[str, object]:
         """The kind of threat and its size in plain values, as results on disk hold them."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from attacked import CPU, STREAM
+from attacked import convolution as network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from linear_pixels import image_with_margins, two_classes
@@ -9,25 +11,11 @@ from linear_pixels import image_with_margins, two_classes
 from certseg.attacks import APGD, PGD, SEA, Smoothing
 from certseg.errors import ConfigError
 from certseg.geometry import perturbation_norm
-from certseg.hardware import Hardware
-from certseg.noise import NoiseStream
 from certseg.types import L2, Linf
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-CPU = Hardware(device="cpu", noise_batch=4)
-STREAM = NoiseStream(0, "x")
 LOSSES = ("masked_cross_entropy", "balanced_cross_entropy", "jensen_shannon", "masked_spherical")
-
-
-def network(seed=0, classes=3):
-    generator = torch.Generator().manual_seed(seed)
-    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.Tanh(), torch.nn.Conv2d(4, classes, 1))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator))
-    model.num_classes = classes
-    return model
 
 
 def image_and_target(model, seed=0, size=(12, 10)):
