@@ -17,14 +17,36 @@ from certseg.errors import ConfigError
 from certseg.lipschitz.resampling import resize_norm
 
 
+class _Sorted(torch.autograd.Function):
+    """Maxima and minima of two tensors. Their gradients are sent where they came from (the first of two equal values
+    counts as the maximum), at a third of what differentiating ``maximum`` and ``minimum`` costs."""
+
+    @staticmethod
+    def forward(ctx, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """Two tensors of the same shape."""
+        ctx.save_for_backward(first >= second)
+        return torch.maximum(first, second), torch.minimum(first, second)
+
+    @staticmethod
+    def backward(ctx, maxima: Tensor, minima: Tensor) -> tuple[Tensor, Tensor]:
+        """Differentiable again, for Jacobians times vectors."""
+        (in_order,) = ctx.saved_tensors
+        return torch.where(in_order, maxima, minima), torch.where(in_order, minima, maxima)
+
+
+def _sorted(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    if torch.compiler.is_compiling():  # which makes one kernel of it anyway
+        return torch.maximum(first, second), torch.minimum(first, second)
+    return _Sorted.apply(first, second)
+
+
 class MaxMin(nn.Module):
     """Sorts channel c of the first half with channel c of the second (Anil et al. 2019): 1-Lipschitz and, where it is
     differentiable, a permutation, so that it keeps the norm of gradients. Needs an even number of channels."""
 
     def forward(self, x: Tensor) -> Tensor:
         """`B x C x H x W` to the same shape: all maxima, then all minima."""
-        first, second = x.chunk(2, dim=1)
-        return torch.cat([torch.maximum(first, second), torch.minimum(first, second)], dim=1)
+        return torch.cat(_sorted(*x.chunk(2, dim=1)), dim=1)
 
 
 class GroupSort2(nn.Module):
@@ -32,8 +54,8 @@ class GroupSort2(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`B x C x H x W` to the same shape, each pair in rising order."""
-        pairs = x.unflatten(1, (-1, 2))
-        return torch.stack([pairs.amin(dim=2), pairs.amax(dim=2)], dim=2).flatten(1, 2)
+        maxima, minima = _sorted(*x.unflatten(1, (-1, 2)).unbind(dim=2))
+        return torch.stack([minima, maxima], dim=2).flatten(1, 2)
 
 
 class BatchCentering(nn.Module):
@@ -172,6 +194,47 @@ class ChannelSplit(nn.Module):
         """`B x C x H x W` to `B x (C_1 + ... + C_n) x h x w`."""
         parts = x.split(self.channels, dim=1)
         return torch.cat([branch(part) for branch, part in zip(self.branches, parts)], dim=1)
+
+
+class ConvexPotential(nn.Module):
+    """``x - 2 C^T relu(translation(C x))``, a step down the gradient of a convex function (Meunier et al. 2022,
+    "A dynamical system perspective for Lipschitz neural networks"): 1-Lipschitz where the norm of C is at most 1.
+
+    With two images, ``relu`` turns the difference of its inputs into D times it, D diagonal with entries in [0, 1], so
+    the difference of the outputs is ``(I - 2 C^T D C)`` times that of the inputs: a symmetric matrix with eigenvalues
+    in ``[1 - 2 ||C||^2, 1]``. With orthonormal rows in C it is nearly a reflection and keeps the norm.
+
+    Args:
+        convolution: C, of stride 1, one group and zero padding, without bias.
+        translation: adds what does not depend on the image (:class:`BatchCentering`, in eval mode).
+
+    Raises:
+        ConfigError: C is not such a convolution.
+    """
+
+    def __init__(self, convolution: nn.Conv2d, translation: nn.Module):
+        super().__init__()
+        self.convolution, self.translation = convolution, translation
+        if not self.is_symmetric:
+            raise ConfigError(
+                "The convolution of a convex potential must be one that its transpose leads back from",
+                expected="stride 1, one group, zero padding, no bias",
+                received=convolution,
+            )
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether the forward pass goes back by the transpose of the convolution."""
+        c = self.convolution
+        plain = c.stride == (1, 1) and c.groups == 1 and c.bias is None and c.padding_mode == "zeros"
+        return plain and not isinstance(c.padding, str)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`B x C x H x W` to the same shape."""
+        c = self.convolution
+        weight = c.weight  # computed once where it is parametrized
+        inner = self.translation(F.conv2d(x, weight, padding=c.padding, dilation=c.dilation))
+        return x - 2.0 * F.conv_transpose2d(F.relu(inner), weight, padding=c.padding, dilation=c.dilation)
 
 
 class SameSize(nn.Module):

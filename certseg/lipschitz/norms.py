@@ -35,7 +35,7 @@ class NormBound:
     Args:
         upper: never below the norm.
         lower: not above the norm, up to rounding: a witness of how tight the bound is.
-        method: ``matrix``, ``reshaped``, ``gram`` or ``grid``, how the upper bound was found.
+        method: ``matrix``, ``reshaped``, ``spread``, ``gram`` or ``grid``, how the upper bound was found.
     """
 
     upper: float
@@ -99,6 +99,22 @@ def polyphase(weight: Tensor, stride: tuple[int, int], dilation: tuple[int, int]
 def reshaped_bound(kernel: Tensor) -> float:
     """Upper bound from the kernel as a matrix ``co x (ci kh kw)``: no pixel is in more than ``kh kw`` windows."""
     return matrix_norm(kernel.flatten(1)) * math.sqrt(kernel[0, 0].numel()) * (1.0 + 4 * UNIT)
+
+
+def spread_bound(kernel: Tensor) -> float:
+    """Upper bound from the absolute Gram kernels, for kernels of stride 1: at most 1 for almost orthogonal layers.
+
+    ``||T||^2 = ||T* T|| <= ||sum_o |G_o| ||`` with ``G_o`` the taps of T* T (or of T T*): absolute values only add to
+    what it makes of a sequence, and the symbol of a kernel that is not negative is largest at frequency 0. Prach and
+    Lampert (2022) bound the norm of that symmetric matrix by its weighted row sums.
+    """
+    bounds = []
+    for part in (kernel, kernel.transpose(0, 1).flip(2, 3)):
+        gram = F.conv2d(part, part, padding=[side - 1 for side in part.shape[2:]])
+        bounds.append(matrix_norm(gram.abs().sum(dim=(2, 3))))
+    taps = float(torch.linalg.matrix_norm(kernel.permute(2, 3, 0, 1)).sum())
+    rounding = 4 * (max(kernel.shape[:2]) + 16) * kernel[0, 0].numel() * UNIT * taps**2
+    return math.sqrt(min(bounds) + rounding) * (1.0 + 4 * UNIT)
 
 
 def gram_bound(kernel: Tensor) -> tuple[float, float]:
@@ -185,11 +201,16 @@ def _one_group(weight: Tensor, stride: tuple[int, int], dilation: tuple[int, int
         return NormBound(norm, norm, "matrix")
     if enough and (reshaped := reshaped_bound(kernel)) <= enough:
         return NormBound(reshaped, 0.0, "reshaped")
-    upper, lower = gram_bound(kernel)
-    if upper <= max(lower * (1.0 + _TIGHT), enough):
-        return NormBound(upper, lower, "gram")
-    finer, seen = grid_bound(kernel)
-    return NormBound(min(upper, finer), max(lower, seen), "gram" if upper <= finer else "grid")
+    spread = spread_bound(kernel)
+    if enough and spread <= enough:
+        return NormBound(spread, 0.0, "spread")
+    gram, lower = gram_bound(kernel)
+    uppers = {"spread": spread, "gram": gram}
+    if min(uppers.values()) > max(lower * (1.0 + _TIGHT), enough):
+        uppers["grid"], seen = grid_bound(kernel)
+        lower = max(lower, seen)
+    method = min(uppers, key=lambda name: uppers[name])
+    return NormBound(uppers[method], lower, method)
 
 
 def _symbol_norms(kernel: Tensor, frequencies: Tensor) -> Tensor:

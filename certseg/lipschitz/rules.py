@@ -178,6 +178,29 @@ def _sum(walk: Walk, module: layers.WeightedSum, span: Span, name: str) -> Span:
     return total.rounded(walk.gamma(len(parts) + 1) * (total.magnitude + total.error))
 
 
+def _potential(walk: Walk, module: layers.ConvexPotential, span: Span, name: str) -> Span:
+    if type(module.convolution) is not nn.Conv2d or not module.is_symmetric:
+        raise ModelError(f"The convolution of {name} is not one that its transpose leads back from")
+    if type(module.translation) not in (nn.Identity, layers.BatchCentering):
+        raise ModelError(f"Nothing is known of the translation of {name}", received=type(module.translation).__name__)
+    part = _joined(name, "convolution")
+    if part not in walk.norms:  # a norm of 1 is enough, and no smaller one gives more
+        settings = module.convolution.weight, (1, 1), module.convolution.dilation
+        walk.norms[part] = convolution_norm(*settings, enough=1.0), absolute_norm(*settings)
+    norm, absolute = walk.norms[part]
+    inner = walk(module.convolution, span, part)
+    inner = walk(module.translation, inner, _joined(name, "translation"))
+    factor = max(1.0, 2.0 * norm.upper**2 - 1.0)
+    walk.note(module, name, factor, 1.0, "potential")
+    # relu(translation(C x)) moves by ||C|| per x, and is at 0 what the translation makes of it
+    moved = 2.0 * norm.upper * inner.magnitude
+    terms = module.convolution.out_channels * math.prod(module.convolution.kernel_size) + 1
+    back = 2.0 * norm.upper * inner.error + walk.gamma(terms) * 2.0 * absolute * (inner.magnitude + inner.error)
+    magnitude = span.magnitude + moved
+    total = replace(span, lipschitz=span.lipschitz * factor, magnitude=magnitude, error=span.error + back)
+    return total.rounded(walk.gamma(2) * (magnitude + total.error))
+
+
 def _split(walk: Walk, module: layers.ChannelSplit, span: Span, name: str) -> Span:
     if sum(module.channels) != span.channels:
         raise ModelError(f"{name} splits {sum(module.channels)} channels", received=span.channels)
@@ -310,6 +333,7 @@ RULES: dict[type[nn.Module], Callable[[Walk, nn.Module, Span, str], Span]] = {
     layers.BatchCentering: _centering, layers.PositionBias: _position,
     layers.Scale: _scale, layers.Normalise: _normalise, nn.BatchNorm2d: _batch_norm,
     layers.Concat: _concat, layers.WeightedSum: _sum, layers.ChannelSplit: _split,
+    layers.ConvexPotential: _potential,
     layers.SameSize: _same_size, layers.Pooled: _pooled, layers.Enlarge: _enlarge,
     nn.AvgPool2d: _average_pool, nn.MaxPool2d: _max_pool, nn.AdaptiveAvgPool2d: _adaptive_pool,
     nn.Upsample: _upsample, nn.PixelShuffle: _shuffle, nn.PixelUnshuffle: _unshuffle,

@@ -19,6 +19,7 @@ class LipDeepLabV3(LipschitzNetwork):
         size: ``tiny``, ``S``, ``M1``, ``M2``, ``L``, ``XL``, or a list of [channels, convolutions] per stage.
         convolution: ``orthogonal``, ``spectral`` or ``free``.
         activation: ``maxmin``, ``groupsort2`` or ``relu``.
+        residual: blocks that keep the number of channels are residual steps with almost orthogonal convolutions.
         rates: dilations of the ASPP.
         width: channels of the features below the head; null for half of the first stage's.
         skips: split skips from encoder to decoder, which cost no constant.
@@ -36,6 +37,7 @@ class LipDeepLabV3(LipschitzNetwork):
         size: str | Sequence[Sequence[int]] = "tiny",
         convolution: str = "orthogonal",
         activation: str = "maxmin",
+        residual: bool = False,
         rates: Sequence[int] = (6, 12, 18),
         width: int | None = None,
         skips: bool = False,
@@ -43,7 +45,7 @@ class LipDeepLabV3(LipschitzNetwork):
     ):
         stages = stages_of(size)
         width = _checked_width(stages[0][0] // 2 if width is None else width)
-        make, position = Builder(convolution, activation), bool(settings.get("position_bias", True))
+        make, position = Builder(convolution, activation, residual), bool(settings.get("position_bias", True))
         body = deeplabv3(make, stages, width=width, rates=_counts("rates", rates), skips=skips, position=position)
         super().__init__(body, width, num_classes=num_classes, name=name, convolution=convolution, **settings)
 
@@ -57,6 +59,7 @@ class LipUPerNet(LipschitzNetwork):
         size: as of :class:`LipDeepLabV3`.
         convolution: ``orthogonal``, ``spectral`` or ``free``.
         activation: ``maxmin``, ``groupsort2`` or ``relu``.
+        residual: blocks that keep the number of channels are residual steps with almost orthogonal convolutions.
         channels: of the feature pyramid; null for those of the second stage.
         bins: cells along each side, of each branch of the pyramid pooling.
         width: channels of the features below the head; null for half of the first stage's.
@@ -74,6 +77,7 @@ class LipUPerNet(LipschitzNetwork):
         size: str | Sequence[Sequence[int]] = "tiny",
         convolution: str = "orthogonal",
         activation: str = "maxmin",
+        residual: bool = False,
         channels: int | None = None,
         bins: Sequence[int] = (1, 2, 3, 6),
         width: int | None = None,
@@ -82,7 +86,7 @@ class LipUPerNet(LipschitzNetwork):
         stages = stages_of(size)
         width = _checked_width(stages[0][0] // 2 if width is None else width)
         channels = _checked_width(stages[min(1, len(stages) - 1)][0] if channels is None else channels)
-        make, position = Builder(convolution, activation), bool(settings.get("position_bias", True))
+        make, position = Builder(convolution, activation, residual), bool(settings.get("position_bias", True))
         bins = _counts("bins", bins)
         body = upernet(make, stages, width=width, channels=channels, bins=bins, position=position)
         super().__init__(body, width, num_classes=num_classes, name=name, convolution=convolution, **settings)

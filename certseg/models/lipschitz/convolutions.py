@@ -8,13 +8,15 @@ one padding under which the norm of the kernel bounds that of the layer for ever
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import nn
 
 from certseg.errors import ConfigError
-from certseg.lipschitz.layers import BatchCentering, GroupSort2, MaxMin
+from certseg.lipschitz.layers import BatchCentering, ConvexPotential, GroupSort2, MaxMin
 
 KINDS = ("orthogonal", "spectral", "free")
 ACTIVATIONS = {"maxmin": MaxMin, "groupsort2": GroupSort2, "relu": nn.ReLU}
@@ -27,6 +29,10 @@ class Builder:
     Args:
         kind: ``orthogonal``, ``spectral`` or ``free``.
         activation: ``maxmin``, ``groupsort2`` (both sort pairs of channels) or ``relu``.
+        residual: blocks that keep the number of channels are steps of a gradient flow
+            (:class:`certseg.lipschitz.layers.ConvexPotential`). Their convolutions are almost orthogonal where others
+            are orthogonal (Prach and Lampert 2022, "Almost-orthogonal layers for efficient general-purpose Lipschitz
+            networks", orthogonium), for a fraction of the time.
 
     Raises:
         ConfigError: a name is unknown.
@@ -34,10 +40,13 @@ class Builder:
 
     kind: str = "orthogonal"
     activation: str = "maxmin"
+    residual: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ConfigError("Unknown model.convolution", expected=", ".join(KINDS), received=self.kind)
+        if not isinstance(self.residual, bool):
+            raise ConfigError("model.residual must be true or false", received=repr(self.residual))
         if self.activation not in ACTIVATIONS:
             raise ConfigError("Unknown model.activation", expected=", ".join(ACTIVATIONS), received=self.activation)
 
@@ -49,8 +58,7 @@ class Builder:
         settings = {"kernel_size": kernel, "stride": stride, "padding": padding, "dilation": dilation, "bias": bias}
         if self.kind == "free":
             return nn.Conv2d(before, after, **settings)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escapes in the docstrings of the library
+        with _quiet():
             if self.kind == "orthogonal":
                 from orthogonium.layers import AdaptiveOrthoConv2d as Convolution
             else:
@@ -63,8 +71,7 @@ class Builder:
         settings = {"kernel_size": 2, "stride": 2, "padding": 0, "bias": False}
         if self.kind == "free":
             return nn.ConvTranspose2d(before, after, **settings)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _quiet():
             if self.kind == "orthogonal":
                 from orthogonium.layers import AdaptiveOrthoConvTranspose2d as Convolution
             else:
@@ -80,9 +87,29 @@ class Builder:
         """:meth:`convolution`, finished."""
         return self.finished(self.convolution(before, after, kernel, stride, dilation), after)
 
+    def refinement(self, channels: int) -> nn.Module:
+        """A 3x3 :meth:`block` that keeps the number of channels, or a residual step."""
+        if not self.residual:
+            return self.block(channels, channels)
+        if self.kind == "orthogonal":
+            with _quiet():
+                from orthogonium.layers.conv.AOL import AOLConv2D
+            inner = _limited(AOLConv2D(channels, channels, 3, padding=1, bias=False))
+        else:
+            inner = self.convolution(channels, channels)
+        return ConvexPotential(inner, BatchCentering(channels))
+
     def doubling(self, before: int, after: int) -> nn.Sequential:
         """:meth:`enlargement`, finished."""
         return self.finished(self.enlargement(before, after), after)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the libraries' warnings on import: invalid escapes in docstrings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _limited(convolution: nn.Module) -> nn.Module:

@@ -45,7 +45,7 @@ def stages_of(size: str | Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...
 
 def stage(make: Builder, before: int, channels: int, count: int) -> list[nn.Module]:
     """``count`` blocks, the first of which halves the resolution."""
-    return [make.block(before, channels, stride=2), *(make.block(channels, channels) for _ in range(count - 1))]
+    return [make.block(before, channels, stride=2), *(make.refinement(channels) for _ in range(count - 1))]
 
 
 def aspp(make: Builder, channels: int, rates: Sequence[int]) -> list[nn.Module]:
@@ -75,11 +75,11 @@ def deeplabv3(
         modules = stage(make, before, channels, count)
         if index == last:
             modules += [PositionBias(channels, _GRID)] if position else []
-            modules += [*aspp(make, channels, rates), make.block(channels, channels)]
+            modules += [*aspp(make, channels, rates), make.refinement(channels)]
         elif skips:
             half = channels // 2
             modules += [ChannelSplit([nn.Identity(), level(index + 1, half, half)], [half, half])]
-            modules += [make.block(channels, channels)]
+            modules += [make.refinement(channels)]
         else:
             modules.append(level(index + 1, channels, channels))
         return SameSize(nn.Sequential(*modules, make.doubling(channels, after)))
