@@ -1,8 +1,10 @@
 """Attacks: how far accuracy can be driven down within a threat, measured."""
 
 from certseg.attacks.apgd import APGD
+from certseg.attacks.defence import Defence
 from certseg.attacks.minimum_norm import ASMA, DAG, PDPGD, ALMAProx, MinimumNormAttack, MinimumNormResult
 from certseg.attacks.objective import Smoothing
+from certseg.attacks.patch import PatchPGD, PatchResult
 from certseg.attacks.pgd import PGD
 from certseg.attacks.sea import SEA
 from certseg.attacks.transfer import Transfer
@@ -15,8 +17,11 @@ __all__ = [
     "PGD",
     "SEA",
     "ALMAProx",
+    "Defence",
     "MinimumNormAttack",
     "MinimumNormResult",
+    "PatchPGD",
+    "PatchResult",
     "Smoothing",
     "Transfer",
 ]

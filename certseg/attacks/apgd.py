@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from certseg.attacks.objective import Evaluation, Smoothing
-from certseg.attacks.search import GradientAttack, Search, check_count, check_goal, check_loss
+from certseg.attacks.search import GradientAttack, Search, check_count, check_goal, check_loss, check_scale
 from certseg.errors import ConfigError
 from certseg.geometry import Ball, sparse_direction
 from certseg.types import L1, NormBall, Threat
@@ -34,6 +34,7 @@ class APGD(GradientAttack):
             times and twice the radius) and 4/10 in the threat itself, each stage a run of its own from the projection
             of the lowest point of the one before.
         smoothing: None attacks the network itself.
+        logit_scale: multiplies the logits before the loss (:class:`certseg.attacks.search.GradientAttack`).
         goal: the class that every pixel is to have, or a map of what is to be predicted; None for an untargeted attack.
 
     Raises:
@@ -47,11 +48,13 @@ class APGD(GradientAttack):
     reduce_radius: bool = False
     smoothing: Smoothing | None = None
     goal: int | Tensor | None = None
+    logit_scale: float = 1.0
 
     def __post_init__(self) -> None:
         check_count("iterations", self.iterations)
         check_count("restarts", self.restarts)
         check_loss("loss", self.loss)
+        check_scale(self.logit_scale)
         check_goal(self.goal, self.loss)
         if self.compare is not None:
             check_loss("compare", self.compare)

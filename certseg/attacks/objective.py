@@ -106,17 +106,18 @@ class Objective:
         compare: the loss by which points are compared, None for what suits ``loss``
             (:data:`certseg.losses.COMPARED_BY`).
         targeted: ``target`` is what the prediction is to become: the loss is to be lowered.
+        scale: multiplies the logits before the loss.
     """
 
     def __init__(
         self, segmenter: Segmenter, target: Tensor, loss: str, smoothing: Smoothing | None, stream: NoiseStream,
-        hardware: Hardware, compare: str | None = None, targeted: bool = False,
+        hardware: Hardware, compare: str | None = None, targeted: bool = False, scale: float = 1.0,
     ) -> None:  # fmt: skip
         self.segmenter, self.target, self.smoothing, self.name = segmenter, target, smoothing, stream.name
         self.number = number_labelled(target[None])[0]
         self.batch = WorkingBatch(segmenter, (3, *target.shape), hardware, task="gradient")
         self._loss, self._compare = LOSSES[loss], LOSSES[compare or COMPARED_BY[loss] or loss]
-        self._stream, self._hardware, self._targeted = stream, hardware, targeted
+        self._stream, self._hardware, self._targeted, self.scale = stream, hardware, targeted, scale
         self._noise = smoothing.distribution if smoothing else None
         self._calls = 0
         self._zero_shares: list[float] = []
@@ -214,7 +215,7 @@ class Objective:
     def _probabilities(self, leaf: Tensor, first: int, size: int) -> Tensor:
         noise = torch.empty(size, *leaf.shape[1:], device=leaf.device)
         self._stream.fill(noise, self._noise, first)
-        return checked_logits(self.segmenter, leaf + noise).log_softmax(dim=1).exp()
+        return (self.scale * checked_logits(self.segmenter, leaf + noise)).log_softmax(dim=1).exp()
 
     def predict(self, point: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Prediction ``H x W`` at a point, and all votes where the predictor is sampled. Flags a network that does not
@@ -262,13 +263,14 @@ def evaluate_together(
         target = _stacked([objective.target for objective in objectives[chunk]])
         number = _stacked([objective.number for objective in objectives[chunk]])
         leaf = _stacked(points[chunk]).detach().requires_grad_(True)
-        pixels = Pixels(checked_logits(first.segmenter, leaf), target)
+        logits = checked_logits(first.segmenter, leaf)
+        pixels = Pixels(logits if first.scale == 1.0 else first.scale * logits, target)
         shares = leaf.new_tensor(progress[chunk])[:, None, None] if size > 1 else progress[chunk.start]
         attacked = first.attacked(pixels, shares, number)
         (gradient,) = torch.autograd.grad(attacked.sum(), leaf)
         summaries = first.summarise(pixels, attacked, gradient, number)
         gradients = [gradient[0]] if size == 1 else [part.clone() for part in gradient]  # to be kept one by one
-        probes = [probe(logits) for logits in pixels.logits]
+        probes = [probe(part) for part in logits]
         parts = zip(points[chunk], summaries, gradients, probes)
         return [(Evaluation(p, s.accuracy, s.loss, g, kept), s) for p, s, g, kept in parts]
 

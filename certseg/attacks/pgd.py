@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from certseg.attacks.objective import Evaluation, Smoothing
-from certseg.attacks.search import GradientAttack, Search, check_count, check_goal, check_loss
+from certseg.attacks.search import GradientAttack, Search, check_count, check_goal, check_loss, check_scale
 from certseg.errors import ConfigError
 from certseg.geometry import Ball, ascent_direction, sparse_direction
 from certseg.types import L1, Threat
@@ -29,6 +29,7 @@ class PGD(GradientAttack):
         restarts: number of runs; the best result is kept.
         loss: a key of :data:`certseg.losses.LOSSES`.
         smoothing: None attacks the network itself.
+        logit_scale: multiplies the logits before the loss (:class:`certseg.attacks.search.GradientAttack`).
         goal: the class that every pixel is to have, or a map of what is to be predicted; None for an untargeted attack.
         keep_last: take all steps, whatever has fallen, and keep the last point: for an image that is to be shown to
             another network than the one that is climbed.
@@ -44,11 +45,13 @@ class PGD(GradientAttack):
     smoothing: Smoothing | None = None
     goal: int | Tensor | None = None
     keep_last: bool = False
+    logit_scale: float = 1.0
 
     def __post_init__(self) -> None:
         check_count("steps", self.steps)
         check_count("restarts", self.restarts)
         check_loss("loss", self.loss)
+        check_scale(self.logit_scale)
         check_goal(self.goal, self.loss)
         is_number = isinstance(self.step_size, (int, float)) and not isinstance(self.step_size, bool)
         if not is_number or not 0 < self.step_size <= 2:

@@ -42,6 +42,8 @@ class SEA(BudgetedAttack):
         reduce_radius: as of :class:`APGD`.
         reference_steps: of the reference, PGD on the cross-entropy; 0 leaves it out.
         smoothing: None attacks the network itself.
+        logit_scale: multiplies the network's logits before every loss (:class:`GradientAttack`); those of a surrogate
+            stay as they are.
         surrogate: another network for the same classes, of which nothing but a gradient is wanted; None for none. The
             member ``transfer`` attacks it with PGD, as many steps as a member has iterations and 50 at most, and shows
             the image it found to the network. An image on which that leaves more than 0.01 less accuracy than every
@@ -59,6 +61,7 @@ class SEA(BudgetedAttack):
     reference_steps: int = 10
     smoothing: Smoothing | None = None
     surrogate: Segmenter | None = None
+    logit_scale: float = 1.0
     norms = GradientAttack.norms
     goal = None
 
@@ -78,11 +81,19 @@ class SEA(BudgetedAttack):
     def members(self) -> dict[str, BudgetedAttack]:
         """The attacks by name: a member for each loss, then the reference and the transfer."""
         members: dict[str, BudgetedAttack] = {
-            loss: APGD(self.iterations, self.restarts, loss, self.compare, self.reduce_radius, self.smoothing)
+            loss: APGD(
+                self.iterations,
+                self.restarts,
+                loss,
+                self.compare,
+                self.reduce_radius,
+                self.smoothing,
+                logit_scale=self.logit_scale,
+            )
             for loss in self.losses
         }
         if self.reference_steps:
-            members[REFERENCE] = PGD(self.reference_steps, smoothing=self.smoothing)
+            members[REFERENCE] = PGD(self.reference_steps, smoothing=self.smoothing, logit_scale=self.logit_scale)
         if self.surrogate is not None:
             steps = min(_TRANSFER_STEPS, self.iterations)
             members[TRANSFER] = Transfer(PGD(steps, smoothing=self.smoothing, keep_last=True), self.surrogate)

@@ -38,6 +38,9 @@ class GradientAttack(BudgetedAttack):
         restarts: number of runs; the first begins at the image itself, further ones at random points of the ball.
         loss: a key of :data:`certseg.losses.LOSSES`.
         smoothing: None attacks the network itself.
+        logit_scale: multiplies the logits before the loss, which changes no prediction. Losses of very small logits are
+            nearly linear and waste the budget on pixels that have long fallen: a network trained with CE(tau u, y) is
+            attacked with its tau or more.
         goal: None for an untargeted attack; else the class that every pixel is to have, or a map ``H x W`` int64 of
             what is to be predicted, 255 where anything will do. The attack then lowers the loss of the goal and keeps
             the point at which most pixels have it, whatever their labels are.
@@ -45,6 +48,7 @@ class GradientAttack(BudgetedAttack):
 
     restarts: int
     loss: str
+    logit_scale: float
     goal: int | Tensor | None
     norms = ("l2", "linf", "l1")
 
@@ -82,7 +86,7 @@ class GradientAttack(BudgetedAttack):
             check_target(target, tuple(image.shape[-2:]), segmenter.num_classes)
             objective = Objective(
                 segmenter, self._wanted(target, segmenter.num_classes).to(device), self.loss, self.smoothing,
-                stream.for_purpose("attack"), hardware, self.compare, targeted=self.goal is not None,
+                stream.for_purpose("attack"), hardware, self.compare, targeted=self.goal is not None, scale=self.logit_scale,
             )  # fmt: skip
             start = image if starts is None else starts[number]
             tasks.append(_Task(image.to(device), _checked_start(start, image, threat).to(device), stream, objective))
@@ -200,6 +204,13 @@ def check_loss(option: str, value: object) -> None:
     """Raise ConfigError unless ``value`` names a loss."""
     if value not in LOSSES:
         raise ConfigError(f"Unknown attack.{option}", expected=", ".join(LOSSES), received=value)
+
+
+def check_scale(value: object) -> None:
+    """Raise ConfigError unless ``value`` is a positive finite number."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0.0 < value < float("inf"):
+        raise ConfigError("attack.logit_scale must be a positive number", received=repr(value))
 
 
 def check_goal(goal: object, loss: str) -> None:

@@ -1,7 +1,8 @@
 """Attacks as rows: accuracy and mean IoU of what is left of a prediction.
 
 A row of an ensemble also has ``members``, by name what each member left, and the ``winner``. A row of an attack at
-several radii has ``radii``: what was left at each of the smaller ones, like a row of its own.
+several radii has ``radii``: what was left at each of the smaller ones, like a row of its own. A row of an attack with
+patches has their ``corners``; one on a detection also counts alerts and errors without one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from certseg.attacks import PatchResult
 from certseg.evaluation.bracket import level_suffix
 from certseg.evaluation.loop import Maps, Row, by_class, image_mean
 from certseg.hardware import Hardware
@@ -44,6 +46,9 @@ class Attack(Protocol):
         """Attack one image."""
 
 
+_ALERT_FIGURES = ("alert_share", "silent_error_share")
+"""Of the labelled pixels those that raise an alert, and those that are wrong and raise none."""
+
 SMALLER_RADIUS = "smaller_radius"
 """The winner on an image where no member is lower than the result at a smaller radius."""
 
@@ -54,7 +59,7 @@ class AttackStage:
     Args:
         name: the attack's name in tables.
         attack: the attack.
-        threat: its budget; the largest one if there are several.
+        threat: its budget, a norm ball or patches; the largest one if there are several.
         segmenter: the network.
         class_names: of the data set.
         settings: what a reader of the summary should know of the attack.
@@ -92,8 +97,9 @@ class AttackStage:
     def run_together(self, samples: Sequence[Sample]) -> list[tuple[Row, Maps]]:
         """The attack on images of one shape side by side."""
         levels: list[list[AttackResult]] = []
-        for radius in (*self._radii[self._begins_at_0 :], self._threat.radius):
-            levels.append(self._at(samples, replace(self._threat, radius=radius), levels[-1] if levels else None))
+        smaller = [replace(self._threat, radius=radius) for radius in self._radii[self._begins_at_0 :]]
+        for threat in (*smaller, self._threat):
+            levels.append(self._at(samples, threat, levels[-1] if levels else None))
         return [self._row(sample, results) for sample, results in zip(samples, zip(*levels))]
 
     def _row(self, sample: Sample, results: Sequence[AttackResult]) -> tuple[Row, Maps]:
@@ -126,6 +132,8 @@ class AttackStage:
                 "votes": result.votes.numpy(), "num_votes": np.asarray(result.num_votes),
                 "candidates": np.asarray(candidates),
             }  # fmt: skip
+        if isinstance(result, PatchResult) and result.alerts is not None:
+            maps["alerts"] = result.alerts.numpy()
         return maps
 
     def _at(
@@ -200,6 +208,9 @@ class AttackStage:
             } | self._goal_share(result.prediction),
             "counts": counts.to_json(),
         }  # fmt: skip
+        if isinstance(result, PatchResult):
+            part["figures"] |= _patch_figures(result, sample.target)
+            part["corners"] = [list(corner) for corner in result.corners]
         if result.members:
             part["winner"] = result.winner
             part["members"] = {
@@ -220,7 +231,8 @@ class AttackStage:
         (:func:`certseg.metrics.worst_pooled_miou`), and ``worst_imagewise_miou`` that of each image's lowest. Of an
         attack through noise these are minima over votes, which is lower than the expectation.
         """
-        radii = (*self._radii, self._threat.radius)
+        threat = self._threat.to_json()
+        radii = (*self._radii, threat.get("radius"))  # patches have none
         levels = [[row["radii"][index] for row in rows] for index in range(len(self._radii))] + [rows]
         candidates: list[list[ClassCounts]] = []  # all there is within a radius
         by_radius = []
@@ -230,7 +242,7 @@ class AttackStage:
             by_radius.append({"radius": radius} | figures)
         summary = {
             "predictor": self._predictor,
-            "threat": {"norm": self._threat.norm, "radius": self._threat.radius},
+            "threat": threat,
             "confidence": None,
             "figures": figures,
             "class_iou": {"attacked": by_class(self._class_names, worst.iou())},
@@ -241,6 +253,17 @@ class AttackStage:
         if "members" in rows[0]:
             summary["members"] = {name: _member(name, rows) for name in rows[0]["members"]}
         return summary
+
+
+def _patch_figures(result: PatchResult, target: Tensor) -> dict[str, float]:
+    """The size of a patch in pixels, and where there are alerts the shares of :data:`_ALERT_FIGURES`."""
+    figures = dict(zip(("patch_height", "patch_width"), result.patch))
+    if result.alerts is None:
+        return figures
+    labelled = target != IGNORE_INDEX
+    silent = (result.prediction != target) & ~result.alerts
+    shares = (float(part[labelled].double().mean()) for part in (result.alerts, silent))  # NaN without a label
+    return figures | dict(zip(_ALERT_FIGURES, shares))
 
 
 def _candidates(parts: Sequence[Row]) -> list[list[ClassCounts]]:
@@ -264,8 +287,9 @@ def _figures(parts: Sequence[Row], candidates: Sequence[Sequence[ClassCounts]]) 
     }
     if "zero_gradients" in parts[0]["figures"]:
         figures["zero_gradients/image_mean"] = image_mean(parts, "zero_gradients")
-    if "goal_share" in parts[0]["figures"]:
-        figures["goal_share/image_mean"] = image_mean(parts, "goal_share")
+    for name in ("goal_share", *_ALERT_FIGURES):
+        if name in parts[0]["figures"]:
+            figures[f"{name}/image_mean"] = image_mean(parts, name)
     return figures, worst
 
 

@@ -1,4 +1,7 @@
-"""The bracket: what is certified may never be broken by an attack on the same predictor within the same threat."""
+"""The bracket: what is certified may never be broken by an attack on the same predictor within the same threat.
+
+A certificate of detection allows a certified pixel to change where the attacked image raises an alert.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +31,13 @@ class MapSource(Protocol):
 @dataclass(frozen=True)
 class Bracket:
     """What was compared: images, certified pixels, and how many of them a majority vote put into another class
-    without that being significant (near probability 1/2 votes fall either way)."""
+    without that being significant (near probability 1/2 votes fall either way). Of a detection also the number of
+    certified pixels that changed with an alert, else None."""
 
     images: int
     certified_pixels: int
     undecided_pixels: int
+    alerted_pixels: int | None = None
 
 
 def comparable(certifier: Mapping, attack: Mapping) -> list[str]:
@@ -58,19 +63,19 @@ def broken_pixels(
 ) -> tuple[int, int]:  # fmt: skip
     """Number of certified pixels whose votes together contradict the certificate, and of those merely outvoted.
 
-    A network's prediction is exact: any other class at a certified pixel breaks it. A smoothed model's prediction is a
-    vote. If the certificate holds, the certified class (or group of classes) of every pixel has a probability above
-    1/2 at the adversarial image, so each p-value P[Bin(n, 1/2) <= votes for it] is valid. The map is broken when the k
-    smallest p-values of its N lie at or below LEVEL * k / (N * (1 + 1/2 + ... + 1/N)) for some k, a global test valid
-    under any dependence between pixels (Hommel 1983); the largest such k is returned. Where the votes are the lowest of
-    several candidates, LEVEL is divided by their number. For a vote that is a statement
-    about the map, not about each of the k pixels. Many pixels that are each just outvoted break a map as one pixel does
-    that has hardly a vote left.
+    A network's prediction is exact: any other class at a certified pixel breaks it, unless ``alerts`` are given and one
+    is raised there. A smoothed model's prediction is a vote. If the certificate holds, the certified class (or group of
+    classes) of every pixel has a probability above 1/2 at the adversarial image, so each p-value P[Bin(n, 1/2) <= votes
+    for it] is valid. The map is broken when the k smallest p-values of its N lie at or below
+    LEVEL * k / (N * (1 + 1/2 + ... + 1/N)) for some k, a global test valid under any dependence between pixels (Hommel
+    1983); the largest such k is returned. Where the votes are the lowest of several candidates, LEVEL is divided by
+    their number. For a vote that is a statement about the map, not about each of the k pixels. Many pixels that are
+    each just outvoted break a map as one pixel does that has hardly a vote left.
 
     Args:
         certificate: maps ``classes`` and ``certified`` (``H x W``), with a hierarchy also ``levels``.
-        attacked: map ``prediction`` (``H x W``), for a sampled predictor also ``votes`` (``K x H x W``) and
-            ``num_votes``, and ``candidates`` where they were chosen from several votes.
+        attacked: map ``prediction`` (``H x W``), also ``alerts`` where these excuse a change, for a sampled predictor
+            also ``votes`` (``K x H x W``) and ``num_votes``, and ``candidates`` where they were chosen from several.
         tolerated: number of certified pixels that may be wrong within the claim (k - 1 of a k-family-wise error). The
             smallest p-values are left out: the others are then not smaller than those of the remaining pixels sorted.
         hierarchy: of the groups that are certified; None where they are classes.
@@ -81,7 +86,10 @@ def broken_pixels(
     if "votes" not in attacked:
         table = _table(hierarchy, IGNORE_INDEX)
         prediction = attacked["prediction"][certified].astype(np.int64)
-        return max(0, int((table[levels, prediction] != table[levels, classes]).sum()) - tolerated), 0
+        changed = table[levels, prediction] != table[levels, classes]
+        if "alerts" in attacked:
+            changed &= ~attacked["alerts"].astype(bool)[certified]
+        return max(0, int(changed.sum()) - tolerated), 0
     votes = attacked["votes"][:, certified]
     kept, most = _votes_for(classes, levels, votes, _table(hierarchy, len(votes)))
     changed = int((most > kept).sum())
@@ -124,6 +132,12 @@ def _votes_for(
     return kept, most
 
 
+def _alerted(certificate: Mapping[str, np.ndarray], attacked: Mapping[str, np.ndarray]) -> int:
+    """Number of certified pixels that changed where there is an alert."""
+    changed = certificate["classes"].astype(np.int64) != attacked["prediction"].astype(np.int64)
+    return int((changed & certificate["certified"].astype(bool) & attacked["alerts"].astype(bool)).sum())
+
+
 def _words(threat: Mapping) -> str:
     sizes = (f"{key} {value:.6g}" for key, value in threat.items() if key != "norm")
     return f"{threat['norm']} {', '.join(sizes)}"
@@ -131,7 +145,7 @@ def _words(threat: Mapping) -> str:
 
 def _at_level(maps: Mapping[str, np.ndarray], suffix: str, levels: int) -> dict[str, np.ndarray]:
     """The maps of one of the radii that are compared; the more there are, the more candidates a vote has."""
-    names = ("prediction", "votes", "num_votes", "candidates")
+    names = ("prediction", "alerts", "votes", "num_votes", "candidates")
     part = {name: maps[name + suffix] for name in names if name + suffix in maps}
     return part | {"candidates": levels * part["candidates"]} if "candidates" in part else part
 
@@ -157,22 +171,30 @@ def check_bracket(
     suffixes = comparable(certifier, attack)
     if not suffixes:
         return None
-    certified_pixels = undecided = 0
+    certified_pixels = undecided = alerted = 0
+    may_alert = certifier.get("claim") is not None  # the usual claim excuses nothing
+    has_alerts = False
     tolerated = certifier.get("tolerated", 0)
     hierarchy = Hierarchy(certifier["hierarchy"]) if "hierarchy" in certifier else None
     for name in names:
         certificate = certificates.load_map(name)
         maps = attacked.load_map(name)
-        found = [broken_pixels(certificate, _at_level(maps, s, len(suffixes)), tolerated, hierarchy) for s in suffixes]
+        levels = [_at_level(maps, suffix, len(suffixes)) for suffix in suffixes]
+        for level in levels:
+            if may_alert and "alerts" in level:
+                has_alerts, alerted = True, alerted + _alerted(certificate, level)
+            else:
+                level.pop("alerts", None)
+        found = [broken_pixels(certificate, level, tolerated, hierarchy) for level in levels]
         broken, outvoted = (max(numbers) for numbers in zip(*found))
         if broken:
             raise BracketError(
                 f"The attack {attack['name']} contradicts {certifier['name']} at {broken} pixels of image {name!r} "
                 f"that are certified within {_words(certifier['threat'])}",
-                expected="no certified pixel changes within the threat",
+                expected=f"no certified pixel changes within the threat{' without an alert' if has_alerts else ''}",
                 remedy="Please report this with the run's folder: unless the certificate itself failed, which its "
                 "confidence allows for, it or the attack has a defect",
             )
         certified_pixels += int(certificate["certified"].sum())
         undecided += outvoted
-    return Bracket(len(names), certified_pixels, undecided)
+    return Bracket(len(names), certified_pixels, undecided, alerted if has_alerts else None)

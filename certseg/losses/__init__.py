@@ -13,6 +13,7 @@ from certseg.losses.adversarial import (
     masked_cross_entropy,
     masked_spherical,
     mean_over_labelled,
+    multi_margin,
     number_labelled,
 )
 
@@ -29,5 +30,6 @@ __all__ = [
     "masked_cross_entropy",
     "masked_spherical",
     "mean_over_labelled",
+    "multi_margin",
     "number_labelled",
 ]

@@ -185,11 +185,19 @@ def masked_spherical(pixels: Pixels, progress: float = 0.0) -> Tensor:
     return torch.where(pixels.correct, -pixels.label_logit / _size(pixels.logits), 0.0)
 
 
+def multi_margin(pixels: Pixels, progress: float = 0.0) -> Tensor:
+    """``sum_{k != y} max(0, 1 - u_y + u_k) / K``, torch's multi-margin loss (the patch attack of seed 003, appendix D).
+    Pixels that are right by more than 1 have no gradient, wrong ones keep pulling."""
+    over = (pixels.logits - pixels.label_logit[:, None] + 1.0).clamp_min(0.0)
+    over = over.scatter(1, pixels.label[:, None], 0.0)
+    return torch.where(pixels.labelled, over.sum(dim=1) / over.shape[1], 0.0)
+
+
 LOSSES: dict[str, Callable[..., Tensor]] = {
     loss.__name__: loss
     for loss in (
         cross_entropy, balanced_cross_entropy, cosine_cross_entropy, masked_cross_entropy,
-        class_balanced_masked_cross_entropy, jensen_shannon, masked_spherical,
+        class_balanced_masked_cross_entropy, jensen_shannon, masked_spherical, multi_margin,
     )
 }  # fmt: skip
 """The losses a configuration can name; each is called with pixels and progress (:func:`balanced_cross_entropy`)."""

@@ -206,7 +206,8 @@ def _bracket_figures(certifier: Result, attack: Result, names: Sequence[str]) ->
     has_budget = attack.entry.has_budget
     check = check_bracket if has_budget else check_norms
     bracket = check(summaries[0], certifier.store, summaries[1], attack.store, names)
-    compared = {name: value for name, value in vars(bracket).items() if name != "images"} if bracket else {}
+    found = vars(bracket) if bracket else {}
+    compared = {name: value for name, value in found.items() if name != "images" and value is not None}
     if has_budget:
         bounds = check_bounds(summaries[0], certifier.store.read(), summaries[1], attack.store.read(), names)
         compared |= {} if bounds is None else {"bounds": bounds}
@@ -214,7 +215,7 @@ def _bracket_figures(certifier: Result, attack: Result, names: Sequence[str]) ->
 
 
 def _draw(number: int, directory: Path, results: Sequence[Result], dataset: SegmentationDataset) -> list[Path]:
-    """Pictures of evenly spaced images: image, prediction, certified map, attack, ground truth."""
+    """Pictures of evenly spaced images: image, prediction, certified map, radii, attack, ground truth."""
     paths = []
     if number == 0:
         return paths
@@ -236,11 +237,16 @@ def _draw(number: int, directory: Path, results: Sequence[Result], dataset: Segm
             if hierarchy is not None:
                 shown = hierarchy.table.numpy()[part["levels"], shown]
             panels.append(Panel("certified", labels=shown, certified=part["certified"]))
+            if "radii" in part:
+                panels.append(Panel("certified l2 radius", values=part["radii"]))
         if "attack" in maps:
             part = maps["attack"]
             if "adversarial" in part:  # else it was no picture when it was attacked
                 panels.append(Panel("attacked image", image=part["adversarial"].transpose(1, 2, 0) / 255.0))
             panels.append(Panel("attacked prediction", labels=part["prediction"].astype(np.int64)))
+            if "alerts" in part:
+                silent = ~part["alerts"].astype(bool)
+                panels.append(Panel("without alert", labels=part["prediction"].astype(np.int64), certified=silent))
         panels.append(Panel("ground truth", labels=sample.target.numpy(), ignored=ignored))
         path = directory / "figures" / f"{safe_name(name)}.png"
         paths.append(picture(path, panels, names, palette, title=name))

@@ -9,14 +9,17 @@ from typing import Any
 
 from torch import nn
 
-from certseg.attacks import MinimumNormAttack
+from certseg.attacks import MinimumNormAttack, PatchPGD
 from certseg.errors import ConfigError
 from certseg.evaluation import AttackStage, CertificationStage, MinimumNormStage, PredictionStage, Stage, Store
 from certseg.hardware import Hardware
 from certseg.pipeline.keys import pruned
 from certseg.pipeline.network import legend_of, load_surrogate, surrogate_digest
 from certseg.pipeline.settings import build, chosen
-from certseg.types import THREATS, Threat
+from certseg.types import THREATS, Patch, Threat
+
+_NO_ARGUMENTS = ("name", "norm", "radius", "surrogate", "patch", "defence")  # what is no argument of an attack as it is
+_TOLD = ("patch", "against")  # nested settings that threat and predictor tell of
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Plan:
             certifier = build("certifier", settings["certifier"], **extra)
         if not chosen(settings, "attack"):
             return cls(certifier, None, None, settings)
-        options = {k: v for k, v in settings["attack"].items() if k not in ("name", "norm", "radius", "surrogate")}
+        options = {k: v for k, v in settings["attack"].items() if k not in _NO_ARGUMENTS}
         if isinstance(options.get("goal"), str):
             options["goal"] = _class_number(options["goal"], legend_of(settings).class_names)
         attack = build("attack", options)
@@ -69,16 +72,25 @@ class Plan:
         if isinstance(attack, MinimumNormAttack):
             _check_unbounded(settings["attack"], attack)
             return cls(certifier, attack, None, settings)
+        if isinstance(attack, PatchPGD):
+            _check_norm(settings["attack"]["norm"], attack.norms)
+            if settings["attack"].get("defence"):
+                defence = build("attack.defence", settings["attack"]["defence"], certifier=certifier)
+                attack = replace(attack, defence=defence)
+            return cls(certifier, attack, _patch(settings["attack"], certifier), settings)
         radii, radius = _radii(settings["attack"]["radius"], attack.predictor)
         threat = _threat(settings["attack"]["norm"], radius, certifier, attack.norms)
         return cls(certifier, attack, threat, settings, radii)
 
     def check(self, size: tuple[int, int]) -> None:
-        """Raise ConfigError if the certifier could never certify a pixel of an image of this height and width."""
+        """Raise ConfigError if the certifier could never certify a pixel of an image of this height and width, or the
+        attack's patches do not lie in it."""
         if self.certifier is not None:
             self.certifier.check(math.prod(size))
         if hasattr(self.certifier, "check_size"):
             self.certifier.check_size(size)
+        if isinstance(self.attack, PatchPGD):
+            self.attack.check_size(size, self.threat)
 
     @property
     def samples_identity(self) -> dict[str, Any] | None:
@@ -116,7 +128,11 @@ class Plan:
         pictured: Collection[str] | None,
     ) -> Job:  # fmt: skip
         identity = pruned(self.settings, "attack")
-        if self.threat is not None:
+        if isinstance(self.threat, Patch):
+            identity |= {"patch": self.threat.to_json(), "radius": None}
+            if self.attack.defence is not None:
+                identity["against"] = self._certifier_identity()
+        elif self.threat is not None:
             radius = [*self.radii, self.threat.radius] if self.radii else self.threat.radius
             identity |= {"norm": self.threat.norm, "radius": radius}
         attack = self.attack
@@ -124,9 +140,8 @@ class Plan:
             identity["surrogate"] = surrogate_digest(self.settings)
             if segmenter is not None:
                 attack = replace(attack, surrogate=load_surrogate(self.settings, len(class_names), hardware))
-        nested = {
-            f"{group}.{k}": v for group, part in identity.items() if isinstance(part, dict) for k, v in part.items()
-        }
+        groups = {name: part for name, part in identity.items() if isinstance(part, dict)}
+        nested = {f"{group}.{k}": v for group, part in groups.items() if group not in _TOLD for k, v in part.items()}
         shown = {
             k: v for k, v in (identity | nested).items() if isinstance(v, int | float | str) and "_target_" not in k
         }
@@ -148,10 +163,30 @@ def _check_unbounded(settings: Mapping[str, Any], attack: MinimumNormAttack) -> 
             f"attack={settings['name']} looks for the smallest perturbation and takes no attack.radius",
             received=settings["radius"], remedy="Leave it out, or choose attack=pgd or attack=sea",
         )  # fmt: skip
-    if settings["norm"] not in attack.norms:
+    _check_norm(settings["norm"], attack.norms)
+
+
+def _check_norm(norm: str, norms: Sequence[str]) -> None:
+    if norm not in norms:
+        raise ConfigError("attack.norm is not one this attack knows", expected=", ".join(norms), received=norm)
+
+
+def _patch(settings: Mapping[str, Any], certifier: Any) -> Patch:
+    """The patches of ``attack.patch``, or where it says nothing those of the certifier."""
+    if settings.get("radius") is not None:
         raise ConfigError(
-            "attack.norm is not one this attack knows", expected=", ".join(attack.norms), received=settings["norm"]
+            f"attack={settings['name']} paints patches and takes no attack.radius", received=settings["radius"],
+            remedy="Set attack.patch.share, or attack.patch.height and attack.patch.width",
+        )  # fmt: skip
+    given = {name: value for name, value in settings["patch"].items() if value is not None}
+    if given:
+        return Patch(**given)
+    if certifier is None or not isinstance(certifier.threat, Patch):
+        raise ConfigError(
+            "attack.patch has no size and there is no certificate against patches to take it from",
+            remedy="Set attack.patch.share, for example attack.patch.share=0.01, or choose certifier=demasked_recovery",
         )
+    return certifier.threat
 
 
 def _class_number(name: str, class_names: Sequence[str]) -> int:
@@ -179,8 +214,7 @@ def _radii(radius: Any, predictor: str) -> tuple[tuple[float, ...], Any]:
 
 
 def _threat(norm: str, radius: Any, certifier: Any, norms: Sequence[str]) -> Threat:
-    if norm not in norms:
-        raise ConfigError("attack.norm is not one this attack knows", expected=", ".join(norms), received=norm)
+    _check_norm(norm, norms)
     if radius is not None:
         return THREATS[norm](radius)
     if certifier is None or certifier.threat.norm != norm:

@@ -20,9 +20,18 @@ CHOICES = [pytest.param(file.parent.name, file.stem, id=f"{file.parent.name}={fi
 EXPERIMENTS = [
     str(file.relative_to(CONFIGS / "experiment").with_suffix(""))
     for file in sorted((CONFIGS / "experiment").rglob("*.yaml"))
+    if not file.parent.with_suffix(".yaml").exists()  # what an experiment sweeps over lies in a folder of its name
 ]
-NEEDED = {"mmseg": ["model.config=pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024"], "targeted": ["attack.goal=sky"]}
-NEEDS_DATA = {"ade20k", "camvid", "cityscapes", "coco_stuff10k", "folder", "pascal_context", "voc2012"}
+NEEDED = {
+    "mmseg": ["model.config=pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024"],
+    "targeted": ["attack.goal=sky"],
+    "patch": ["attack.patch.share=0.01"],
+    "patch_defended": ["certifier=demasked_recovery"],
+}
+NEEDS_DATA = {
+    "ade20k", "camvid", "cityscapes", "coco_stuff10k", "folder", "kvasir_seg", "oxford_pets", "pascal_context",
+    "voc2012",
+}  # fmt: skip
 NEEDS_GPU = {"cuda", "a100", "h100"}
 
 
@@ -101,7 +110,7 @@ def test_a_missing_data_set_explains_itself(choice, tmp_path):
 @pytest.mark.parametrize(
     ("choice", "number"),
     [("camvid", 11), ("cityscapes", 19), ("ade20k", 150), ("voc2012", 21), ("pascal_context", 59),
-     ("coco_stuff10k", 171), ("folder", 3), ("streets", 8)],
+     ("coco_stuff10k", 171), ("folder", 3), ("streets", 8), ("oxford_pets", 2), ("kvasir_seg", 2)],
 )  # fmt: skip
 def test_the_classes_of_a_data_set_are_known_without_its_files(choice, number):
     extra = ["dataset.num_classes=3"] if choice == "folder" else []

@@ -175,6 +175,19 @@ def test_a_cosine_weight_that_falls_does_not_compare_points():
     assert compared(after).sum() > compared(before).sum()
 
 
+def test_multi_margin_is_torchs():
+    logits, target = logits_and_target()
+    leaf = logits.requires_grad_()
+    values, gradient = value_and_gradient(LOSSES["multi_margin"], leaf, target)
+    flat, labels = leaf.permute(0, 2, 3, 1).reshape(-1, 4), target.flatten()
+    expected = torch.nn.functional.multi_margin_loss(flat, torch.where(labels == 255, 0, labels), reduction="none")
+    expected = torch.where(labels == 255, 0.0, expected)
+    np.testing.assert_allclose(values.ravel(), expected.detach().numpy(), rtol=1e-12)
+    np.testing.assert_allclose(gradient, torch.autograd.grad(expected.sum(), leaf)[0].numpy(), atol=1e-12)
+    confident = Pixels(torch.tensor([[[[5.0]], [[3.9]]]], requires_grad=True), torch.zeros(1, 1, 1).long())
+    assert not LOSSES["multi_margin"](confident).any()
+
+
 def test_classes_of_an_image_weigh_the_same_by_default():
     target = torch.tensor([[[0, 0, 0], [0, 0, 1], [2, 2, 255]]])
     logits = torch.zeros(1, 4, 3, 3)
