@@ -16,11 +16,16 @@ and backward passes of the mean cross-entropy alone; medians over interleaved re
 an attack with ten times the iterations.
 
     python scripts/benchmark.py lipschitz [--size 1024 2048] [--model lip_deeplabv3] [--classes 19] [--radii 0.17 1.0]
+        [--small 120 160] [--batches 1 8] [--n 100 1000] [--quick] [--hardware cpu]
 
 ``pixel accuracy``: costs and collective accuracy from logits, against the forward pass of the Lipschitz network itself,
 as certification computes both: float64 logits, the audited constant, distances between the rows of the head. ``mean
-IoU``: the bounds at each radius, each from the logits. Processor seconds of one thread. The weights are fresh, the
-logits those of a made-up scene.
+IoU``: the bounds at each radius, each from the logits. At --small: forward passes of the baked network, in float32 and
+float64, against those that compute the weights first, as in training; and SegCertify of n samples against Lipschitz
+certification on the same weights: sampling against one forward pass, and in full, that is with statistics, against
+certificate and collective accuracy at all radii. All samples are drawn; --quick leaves out n of 1000 and more. Medians
+over interleaved repetitions; on the CPU processor seconds of one thread. The weights are fresh, the logits for ``pixel
+accuracy`` and ``mean IoU`` those of a made-up scene.
 
     python scripts/benchmark.py adversarial [--size 240 320] [--batch 8] [--steps 2 5] [--model upernet_tiny]
 
@@ -68,14 +73,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command.add_argument("--repeats", type=int)
         command.add_argument("--hardware", default="auto", help="a choice of configs/hardware")
         command.add_argument("overrides", nargs="*", help="further settings, for example hardware.noise_batch=4")
-    lipschitz = commands.add_parser("lipschitz", help="statistics of Lipschitz certificates")
+    lipschitz = commands.add_parser("lipschitz", help="cost of Lipschitz certificates, also against SegCertify")
     lipschitz.add_argument("--size", type=int, nargs=2, default=(1024, 2048), metavar=("H", "W"))
     lipschitz.add_argument("--model", default="lip_deeplabv3", help="a Lipschitz preset of configs/model")
     lipschitz.add_argument("--classes", type=int, default=19)
     lipschitz.add_argument("--radii", type=float, nargs="+", default=[0.17, 1.0])
+    lipschitz.add_argument("--small", type=int, nargs=2, default=(120, 160), metavar=("H", "W"), help="of images run")
+    lipschitz.add_argument("--batches", type=int, nargs="+", default=[1, 8], help="of baked forward passes")
+    lipschitz.add_argument("--n", type=int, nargs="+", default=[100, 1000], help="samples of SegCertify")
+    lipschitz.add_argument("--quick", action="store_true", help="leave out n of 1000 and more")
+    lipschitz.add_argument("--hardware", default="cpu", help="a choice of configs/hardware")
     lipschitz.add_argument("--repeats", type=int, default=3)
     lipschitz.add_argument("overrides", nargs="*", help="further settings, for example model.size=S")
-    lipschitz.set_defaults(run=benchmark_lipschitz, hardware="cpu")
+    lipschitz.set_defaults(run=benchmark_lipschitz)
     options = parser.parse_args(arguments)
     options.run(options)
 

@@ -23,12 +23,15 @@ class Bracket:
     """A certifier and an attack on the same model, predictor and threat, over equally many images.
 
     Args:
-        certifier: the entry with the lower bound.
-        attack: the entry with the upper bound.
+        certifier: the entry with the lower bound, at this threat.
+        attack: the entry with the upper bound, likewise.
+        violations: what the comparison of single images found, at all radii of the attack together; None if there was
+            none.
     """
 
     certifier: Entry
     attack: Entry
+    violations: float | None = None
 
     @property
     def lower(self) -> float:
@@ -47,19 +50,31 @@ class Bracket:
 
         The comparison of images knows which pixels of a sampled prediction are undecided, the averages do not.
         """
-        violations = self.attack.figure(VIOLATIONS)
-        return self.lower <= self.upper + 1e-9 if violations is None else violations == 0
+        return self.lower <= self.upper + 1e-9 if self.violations is None else self.violations == 0
+
+    @property
+    def is_collective(self) -> bool:
+        """Whether the certificate bounds what is left of all pixels together."""
+        return self.certifier.figure(COLLECTIVE) is not None
 
 
 def brackets(entries: Sequence[Entry]) -> list[Bracket]:
-    """All pairs of a certifier and an attack that may be compared."""
+    """All pairs of a certifier and an attack that may be compared, at every radius both have figures for."""
     return [
-        Bracket(certifier, attack)
+        Bracket(lower, upper, attack.figure(VIOLATIONS))
         for certifier in entries
         for attack in entries
-        if certifier.figure(LOWER) is not None and attack.figure(UPPER) is not None
-        if _subject(certifier) == _subject(attack) and _same_threat(certifier, attack)
+        if _subject(certifier) == _subject(attack)
+        for lower in _points(certifier, LOWER)
+        for upper in _points(attack, UPPER)
+        if _same_threat(lower, upper)
     ]
+
+
+def _points(entry: Entry, figure: str) -> list[Entry]:
+    """The entry at each radius at which it has the figure."""
+    parts = [part for part in entry.by_radius if part.figure(figure) is not None]
+    return parts or ([entry] if entry.figure(figure) is not None else [])
 
 
 def bracket_status(entries: Sequence[Entry]) -> str:

@@ -123,6 +123,23 @@ class Entry:
         parts = (value for key, value in (self.summary.get("seconds") or {}).items() if key != "total")
         return float(sum(value for value in parts if value is not None))
 
+    @property
+    def by_radius(self) -> list[Entry]:
+        """The entry at each radius of the summary's ``by_radius``, a list of figures with a ``radius`` each. Settings
+        then say nothing about radii, and figures nothing about what was compared at all of them together."""
+        return [
+            Entry(
+                {
+                    **{key: value for key, value in self.summary.items() if key not in ("by_radius", "members")},
+                    "threat": {**self.threat, "radius": part["radius"]},
+                    "settings": {k: v for k, v in self.settings.items() if k not in ("radius", "radii")},
+                    "figures": {k: v for k, v in part.items() if k != "radius" and not isinstance(v, Mapping)},
+                },
+                model=self.model,
+            )
+            for part in self.summary.get("by_radius") or ()
+        ]
+
     def figure(self, name: str) -> float | None:
         """A figure by its full name, None where it is missing or undefined."""
         value = self.summary["figures"].get(name)

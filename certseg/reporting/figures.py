@@ -1,4 +1,4 @@
-"""Accuracy against the attacker's radius: certificates from below, attacks from above.
+"""Accuracy and mean IoU against the attacker's radius: certificates from below, attacks from above.
 
 Drawn on :class:`matplotlib.figure.Figure` objects without pyplot, so nothing global changes and no display is needed.
 """
@@ -7,48 +7,104 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from certseg.reporting.claims import COLLECTIVE, LOWER, UPPER
 from certseg.reporting.entries import Entry, plural, settings_text
+from certseg.reporting.tightness import ATTACKED_MIOU, GREY_LEVELS, WORST_MIOU
 
 # Okabe and Ito's colours, told apart with every common colour vision.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _ATTACK_MARKERS = ("v", "X", "s", "D", "P", "^")
-_CERTIFIED = "certified_accuracy/image_mean"
 _ABSTENTION = "abstention/image_mean"
-_PREDICTION = "prediction_accuracy/image_mean"
-_ATTACKED = "attacked_accuracy/image_mean"
-_CLEAN = "accuracy/image_mean"
 INK = "#333333"
+_FAINT = "#777777"
+
+_Subject = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class _Quantity:
+    """What one panel shows, by the names of figures.
+
+    Args:
+        text: of its axis, with a place for the images.
+        certified: lower bounds; an entry's line is the first of them that it has.
+        attacked: the upper bound.
+        own: of a certified predictor, without attacker.
+        clean: of a plain prediction.
+        alone: a weaker lower bound that is drawn faintly where the line is another; None for none.
+    """
+
+    text: str
+    certified: tuple[str, ...]
+    attacked: str
+    own: str
+    clean: str
+    alone: str | None = None
+
+    def lower(self, entry: Entry) -> float | None:
+        """The bound an entry's line shows."""
+        return next((entry.figure(name) for name in self.certified if entry.figure(name) is not None), None)
+
+
+_ACCURACY = _Quantity(
+    "pixel accuracy (mean over {})", (COLLECTIVE, LOWER), UPPER, "prediction_accuracy/image_mean",
+    "accuracy/image_mean", LOWER,
+)  # fmt: skip
+_MEAN_IOU = _Quantity(
+    "mean IoU (pooled over {})", (WORST_MIOU,), ATTACKED_MIOU, "prediction_miou/pooled", "miou/pooled"
+)
 
 
 def radius_figures(entries: Sequence[Entry]) -> dict[str, Figure]:
     """One figure per kind of threat (``l2``, ``linf``, ...): accuracy (image mean) against its size.
 
-    A certifier's entries that share everything but the radius and settings that change with it are one line; the
-    light band above it is what abstains. Attacks are markers at their radius; where there are certificates, only
-    attacks on one of the certified predictors are drawn, for no others may be compared with them. At radius 0 stand
-    the certified predictors' own accuracy and that of the plain network.
+    A certifier's entries that share everything but the radius and settings that change with it are one line, as are
+    the radii of one entry; the light band above it is what abstains. Attacks are markers at their radius; where there
+    are certificates, only attacks on one of the certified predictors are drawn, for no others may be compared with
+    them. At radius 0 stand the certified predictors' own accuracy and that of the plain network.
+
+    Certificates of all pixels together are lines from there on, with those of each pixel alone in dots, and light is
+    what lies between them and the lowest attack. Where they bound the mean IoU too, a second panel shows it. What is
+    drawn between two radii only joins them.
 
     Returns:
         The figures by threat; empty when no entry has both a threat with a size and an accuracy.
     """
+    points = [point for entry in entries for point in _points(entry)]
+    clean = [entry for entry in entries if entry.kind == "prediction"]
     figures = {}
-    for norm in dict.fromkeys(entry.norm for entry in entries if _has_point(entry)):
-        certified = [e for e in entries if e.norm == norm and _point(e, _CERTIFIED)]
-        subjects = dict.fromkeys((e.model, e.predictor) for e in certified)
-        attacked = [e for e in entries if e.norm == norm and _point(e, _ATTACKED)]
+    for norm in dict.fromkeys(point.norm for point in points):
+        certified = [point for point in points if point.norm == norm and point.kind == "certifier"]
+        subjects = dict.fromkeys(_subject([point]) for point in certified)
+        attacked = [point for point in points if point.norm == norm and point.kind == "attack"]
         if subjects:
-            attacked = [e for e in attacked if (e.model, e.predictor) in subjects]
+            attacked = [point for point in attacked if _subject([point]) in subjects]
         if certified or attacked:
-            clean = [e for e in entries if e.kind == "prediction" and e.figure(_CLEAN) is not None]
             figures[norm] = _radius_figure(certified, attacked, clean)
     return figures
+
+
+def _points(entry: Entry) -> list[Entry]:
+    """The entry at each radius at which it has an accuracy; what it says of itself without attacker stays with it."""
+    own = {q.own: entry.figure(q.own) for q in (_ACCURACY, _MEAN_IOU) if entry.figure(q.own) is not None}
+    parts = [
+        Entry({**part.summary, "figures": {**own, **part.summary["figures"]}}, model=entry.model)
+        for part in entry.by_radius
+    ]
+    found = [part for part in parts if _has_accuracy(part)]
+    return found or ([entry] if entry.size is not None and _has_accuracy(entry) else [])
+
+
+def _has_accuracy(entry: Entry) -> bool:
+    return _ACCURACY.lower(entry) is not None or entry.figure(_ACCURACY.attacked) is not None
 
 
 def save_figure(figure: Figure, stem: str | os.PathLike[str], formats: Iterable[str] = ("png", "pdf")) -> list[Path]:
@@ -90,70 +146,128 @@ def _settings_at_equal_size(members: Sequence[Entry]) -> list[str]:
 
 
 def _radius_figure(certified: list[Entry], attacked: list[Entry], clean: list[Entry]) -> Figure:
+    has_iou = any(entry.figure(COLLECTIVE) is not None and _MEAN_IOU.lower(entry) is not None for entry in certified)
+    quantities = (_ACCURACY, _MEAN_IOU) if has_iou else (_ACCURACY,)
     figure = Figure(layout="constrained")
-    axes = figure.add_subplot()
-    subjects = list(dict.fromkeys((e.model, e.predictor) for e in [*certified, *attacked]))
+    for axes, quantity in zip(figure.subplots(1, len(quantities), squeeze=False)[0], quantities, strict=True):
+        _draw_panel(axes, quantity, certified, attacked, clean)
+    subjects = dict.fromkeys(_subject([entry]) for entry in [*certified, *attacked])
     if len(subjects) == 1:
-        axes.set_title(": ".join(text for text in subjects[0] if text), loc="left", fontsize=10, color=INK)
-    attack_lines, certified_lines = sweeps(attacked), sweeps(certified)
-    colours = _line_colours(certified_lines, subjects)
-    for line in certified_lines:
-        _draw_certified(axes, line, colours[id(line)], _line_label(line, certified_lines, subjects))
-        _draw_own(axes, line, colours[id(line)])
-    names = list(dict.fromkeys(entry.name for entry in attacked))
-    for line in attack_lines:
-        colour = next((colours[id(c)] for c in certified_lines if _subject(c) == _subject(line)), None)
-        colour = colour or _COLOURS[subjects.index(_subject(line)) % len(_COLOURS)]
-        marker = _ATTACK_MARKERS[names.index(line[0].name) % len(_ATTACK_MARKERS)]
-        _draw_attacked(axes, line, colour, marker, _line_label(line, attack_lines, subjects))
-    _draw_clean(axes, clean)
-    _finish(axes, (certified or attacked)[0])
+        title = ": ".join(text for text in next(iter(subjects)) if text)
+        figure.axes[0].set_title(title, loc="left", fontsize=10, color=INK)
+    _add_legend(figure)
     return figure
 
 
-def _line_colours(lines: Sequence[list[Entry]], subjects: Sequence[tuple[str, str]]) -> dict[int, str]:
+def _draw_panel(
+    axes: Axes, quantity: _Quantity, certified: list[Entry], attacked: list[Entry], clean: list[Entry]
+) -> None:
+    lower = sweeps([entry for entry in certified if quantity.lower(entry) is not None])
+    upper = sweeps([entry for entry in attacked if entry.figure(quantity.attacked) is not None])
+    subjects = list(dict.fromkeys(_subject([entry]) for entry in [*certified, *attacked]))
+    colours = _line_colours(lower, subjects)
+    origins = {_subject(line): line[0].figure(quantity.own) for line in lower if _is_curve(line)}
+    for line in lower:
+        _draw_certified(axes, quantity, line, colours[id(line)], _line_label(line, lower, subjects))
+        _draw_own(axes, quantity, line, colours[id(line)])
+    names = list(dict.fromkeys(entry.name for entry in attacked))
+    for line in upper:
+        colour = next((colours[id(c)] for c in lower if _subject(c) == _subject(line)), None)
+        colour = colour or _COLOURS[subjects.index(_subject(line)) % len(_COLOURS)]
+        style = {"color": colour, "marker": _ATTACK_MARKERS[names.index(line[0].name) % len(_ATTACK_MARKERS)]}
+        curve = _curve(line, [entry.figure(quantity.attacked) for entry in line], origins.get(_subject(line)))
+        _draw_attacked(axes, curve, style, _line_label(line, upper, subjects))
+    if len(lower) == 1 and _is_curve(lower[0]):
+        _shade_gap(axes, quantity, lower[0], upper)
+    _draw_clean(axes, quantity, [entry for entry in clean if entry.figure(quantity.clean) is not None])
+    _finish(axes, quantity, [*certified, *attacked])
+
+
+def _is_curve(line: Sequence[Entry]) -> bool:
+    """Whether a line bounds all pixels together, so that it begins at the figure without attacker."""
+    return all(entry.figure(COLLECTIVE) is not None for entry in line)
+
+
+def _curve(line: Sequence[Entry], values: Sequence[float], origin: float | None) -> dict[float, float]:
+    """Values by size, from the one at 0 on where that is known."""
+    start = {} if origin is None else {0.0: origin}
+    return start | dict(zip((entry.size for entry in line), values, strict=True))
+
+
+def _line_colours(lines: Sequence[list[Entry]], subjects: Sequence[_Subject]) -> dict[int, str]:
     """One colour per certified line; attacks then take the colour of the first line about their predictor."""
     order = sorted(lines, key=lambda line: subjects.index(_subject(line)))
     return {id(line): _COLOURS[index % len(_COLOURS)] for index, line in enumerate(order)}
 
 
-def _draw_certified(axes: Axes, line: list[Entry], colour: str, label: str) -> None:
+def _draw_certified(axes: Axes, quantity: _Quantity, line: list[Entry], colour: str, label: str) -> None:
+    values = [quantity.lower(entry) for entry in line]
+    is_curve = _is_curve(line)
+    origin = line[0].figure(quantity.own) if is_curve else None
+    curve = _curve(line, values, origin)
+    if is_curve and quantity.alone is not None:
+        alone = _curve(line, [entry.figure(quantity.alone) for entry in line], origin)
+        style = {"color": colour, "linewidth": 1.2, "label": f"certified, each pixel alone: {label}", "zorder": 2}
+        axes.plot(*_xy({x: y for x, y in alone.items() if y is not None}), ":", **style)
+    if not is_curve:
+        _draw_abstention(axes, line, values, colour)
+    style = {"color": colour, "linewidth": 1.8, "label": f"certified: {label}", "zorder": 3}
+    axes.plot(*_xy(curve), "o-", markersize=5.5, markevery=slice(len(curve) - len(line), None), **style)
+
+
+def _draw_abstention(axes: Axes, line: list[Entry], values: list[float], colour: str) -> None:
     sizes = [entry.size for entry in line]
-    values = [entry.figure(_CERTIFIED) for entry in line]
     tops = [min(1.0, value + (entry.figure(_ABSTENTION) or 0.0)) for entry, value in zip(line, values)]
     if len(line) > 1:
         axes.fill_between(sizes, values, tops, color=colour, alpha=0.12, linewidth=0, gid="abstention")
     else:
         axes.vlines(sizes, values, tops, color=colour, alpha=0.2, linewidth=7, gid="abstention")
-    axes.plot(sizes, values, "o-", color=colour, markersize=5.5, linewidth=1.8, label=f"certified: {label}", zorder=3)
 
 
-def _draw_own(axes: Axes, line: list[Entry], colour: str) -> None:
-    """The certified predictor's own accuracy without attacker, once however many lines are about it."""
-    values = [entry.figure(_PREDICTION) for entry in line if entry.figure(_PREDICTION) is not None]
+def _shade_gap(axes: Axes, quantity: _Quantity, line: list[Entry], attacks: list[list[Entry]]) -> None:
+    """What lies between a certificate and the lowest attack, over the radii that both have."""
+    lowest: dict[float, float] = {}
+    for entry in (entry for attack in attacks for entry in attack):
+        lowest[entry.size] = min(lowest.get(entry.size, math.inf), entry.figure(quantity.attacked))
+    shared = [entry for entry in line if entry.size in lowest]
+    bottom = _curve(shared, [quantity.lower(entry) for entry in shared], line[0].figure(quantity.own))
+    top = bottom | {entry.size: lowest[entry.size] for entry in shared}
+    if len(bottom) > 1:
+        axes.fill_between(*_xy(bottom), _xy(top)[1], color="#000000", alpha=0.06, linewidth=0, gid="gap")
+
+
+def _draw_own(axes: Axes, quantity: _Quantity, line: list[Entry], colour: str) -> None:
+    """The certified predictor's own figure without attacker, once however many lines are about it."""
+    values = [entry.figure(quantity.own) for entry in line if entry.figure(quantity.own) is not None]
     label = f"no attacker: {_own_name(line[0])}"
     if values and label not in axes.get_legend_handles_labels()[1]:
         style = {"color": colour, "markersize": 6, "markerfacecolor": "white", "clip_on": False, "zorder": 4}
         axes.plot([0], values[:1], "o", label=label, **style)
 
 
-def _draw_attacked(axes: Axes, line: list[Entry], colour: str, marker: str, label: str) -> None:
-    sizes, values = [e.size for e in line], [e.figure(_ATTACKED) for e in line]
-    style = {"color": colour, "markersize": 7, "markeredgecolor": "white", "linewidth": 1.2}
-    axes.plot(sizes, values, linestyle="--", marker=marker, label=f"attacked: {label}", zorder=3, **style)
+def _draw_attacked(axes: Axes, curve: Mapping[float, float], style: Mapping[str, str], label: str) -> None:
+    more = {"markersize": 7, "markeredgecolor": "white", "linewidth": 1.2, "label": f"attacked: {label}", "zorder": 3}
+    axes.plot(*_xy(curve), linestyle="--", **style, **more)
 
 
-def _draw_clean(axes: Axes, clean: Sequence[Entry]) -> None:
+def _draw_clean(axes: Axes, quantity: _Quantity, clean: Sequence[Entry]) -> None:
     for entry, colour in zip(clean, [INK, *_COLOURS]):
+        label = f"no attacker: {_own_name(entry)}"
+        if label in axes.get_legend_handles_labels()[1]:
+            continue  # what is certified is the plain network itself
         style = {"color": colour, "markersize": 10, "markeredgecolor": "white", "clip_on": False, "zorder": 4}
-        axes.plot([0], [entry.figure(_CLEAN)], "*", label=f"no attacker: {_own_name(entry)}", **style)
+        axes.plot([0], [entry.figure(quantity.clean)], "*", label=label, **style)
+
+
+def _xy(curve: Mapping[float, float]) -> tuple[list[float], list[float]]:
+    return list(curve), list(curve.values())
 
 
 def _own_name(entry: Entry) -> str:
     return ": ".join(text for text in (entry.model, entry.predictor or entry.name) if text)
 
 
-def _line_label(line: Sequence[Entry], lines: Sequence[Sequence[Entry]], subjects: Sequence[tuple[str, str]]) -> str:
+def _line_label(line: Sequence[Entry], lines: Sequence[Sequence[Entry]], subjects: Sequence[_Subject]) -> str:
     """Name, predictor where there are several, and the settings that tell the line from others of both."""
     first = line[0]
     peers = [other for other in lines if other[0].name == first.name and _subject(other) == _subject(line)]
@@ -165,13 +279,15 @@ def _line_label(line: Sequence[Entry], lines: Sequence[Sequence[Entry]], subject
     return f"{text} on {first.predictor}" if len(subjects) > 1 and first.predictor else text
 
 
-def _finish(axes: Axes, example: Entry) -> None:
+def _finish(axes: Axes, quantity: _Quantity, entries: Sequence[Entry]) -> None:
+    example = entries[0]
     unit = ", [0, 1] images" if example.size_name == "radius" else ""
     axes.set_xlabel(f"{example.norm} {example.size_name}{unit}", color=INK)
-    axes.set_ylabel(f"pixel accuracy (mean over {plural(example.images, 'image')})", color=INK)
+    axes.set_ylabel(quantity.text.format(plural(example.images, "image")), color=INK)
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0, symbol=" %"))
-    lowest = min(float(value) for line in axes.lines for value in line.get_ydata())
-    axes.set_ylim(max(0.0, math.floor(5 * lowest - 0.5) / 5), 1)
+    values = [float(value) for line in axes.lines for value in line.get_ydata()]
+    top = 1.0 if quantity is _ACCURACY else min(1.0, math.ceil(20 * max(values) + 0.5) / 20)
+    axes.set_ylim(max(0.0, math.floor(5 * min(values) - 0.5) / 5), top)
     axes.set_xlim(0, 1.08 * max(float(value) for line in axes.lines for value in line.get_xdata()))
     axes.grid(color="#dddddd", linewidth=0.7)
     axes.set_axisbelow(True)
@@ -180,19 +296,35 @@ def _finish(axes: Axes, example: Entry) -> None:
     for side in ("left", "bottom"):
         axes.spines[side].set_color("#999999")
     axes.tick_params(colors=INK)
-    if any(artist.get_gid() == "abstention" for artist in axes.collections):
-        axes.set_title("light: abstains", loc="right", fontsize=9, color="#777777")
-    _add_legend(axes)
+    _add_grey_levels(axes, entries)
+    drawn = {artist.get_gid() for artist in axes.collections}
+    notes = {"abstention": "light: abstains", "gap": "light: not known"}
+    shown = [text for gid, text in notes.items() if gid in drawn]
+    if shown:
+        axes.set_title("; ".join(shown), loc="right", fontsize=9, color=_FAINT)
 
 
-def _add_legend(axes: Axes) -> None:
-    """The legend below the axes, in one column where texts are long; the figure grows with it."""
-    handles, texts = _unique(*axes.get_legend_handles_labels())
+def _add_grey_levels(axes: Axes, entries: Sequence[Entry]) -> None:
+    """A second scale above: the radius as root mean square change of an 8-bit value, where it is one for all images."""
+    known = [entry for entry in entries if entry.size and entry.figure(GREY_LEVELS)]
+    factors = [entry.figure(GREY_LEVELS) / entry.size for entry in known]
+    if not factors or not all(math.isclose(factor, factors[0], rel_tol=1e-6) for factor in factors):
+        return
+    factor = factors[0]
+    above = axes.secondary_xaxis("top", functions=(lambda size: size * factor, lambda grey: grey / factor))
+    above.set_xlabel("root mean square change in grey levels of 255", fontsize=9, color=_FAINT)
+    above.tick_params(colors=_FAINT, labelsize=8)
+    above.spines["top"].set_color("#999999")
+
+
+def _add_legend(figure: Figure) -> None:
+    """The legend below the panels, in one column where texts are long; the figure grows with it."""
+    found = [axes.get_legend_handles_labels() for axes in figure.axes]
+    handles, texts = _unique(*([part for parts in side for part in parts] for side in zip(*found)))
     columns = 2 if len(texts) > 1 and max(map(len, texts)) <= 48 else 1
-    axes.figure.legend(
-        handles, texts, loc="outside lower center", ncols=columns, frameon=False, fontsize=9, labelcolor=INK
-    )
-    axes.figure.set_size_inches(7.2, 3.7 + 0.2 * math.ceil(len(texts) / columns))
+    figure.legend(handles, texts, loc="outside lower center", ncols=columns, frameon=False, fontsize=9, labelcolor=INK)
+    scales = 0.5 * any(axes.child_axes for axes in figure.axes)
+    figure.set_size_inches(3.4 + 3.8 * len(figure.axes), 3.7 + scales + 0.2 * math.ceil(len(texts) / columns))
 
 
 def _unique(handles: Iterable, texts: Iterable[str]) -> tuple[list, list[str]]:
@@ -200,17 +332,10 @@ def _unique(handles: Iterable, texts: Iterable[str]) -> tuple[list, list[str]]:
     first = {}
     for handle, text in zip(handles, texts):
         first.setdefault(text, handle)
-    order = sorted(first, key=lambda text: ("certified", "attacked", "no attacker").index(text.split(":")[0]))
+    kinds = ("certified", "attacked", "no attacker")
+    order = sorted(first, key=lambda text: kinds.index(text.split(":")[0].split(",")[0]))
     return [first[text] for text in order], order
 
 
-def _subject(line: Sequence[Entry]) -> tuple[str, str]:
+def _subject(line: Sequence[Entry]) -> _Subject:
     return line[0].model, line[0].predictor
-
-
-def _point(entry: Entry, figure: str) -> bool:
-    return entry.size is not None and entry.figure(figure) is not None
-
-
-def _has_point(entry: Entry) -> bool:
-    return _point(entry, _CERTIFIED) or _point(entry, _ATTACKED)

@@ -9,33 +9,37 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from certseg.errors import ResultError
 from certseg.hierarchy import Hierarchy
+from certseg.reporting.entries import number
 from certseg.reporting.figures import INK, save_figure
 from certseg.types import IGNORE_INDEX
 
 _WIDTH = 9.0  # inches; at 200 dots per inch twice the pixels a README shows
 _LEGEND_COLUMNS = 7
+_EVEN_COLOURS = "viridis"
 _ABSTAINS, _STRIPE, _NO_LABEL = (255, 255, 255), (176, 176, 176), (208, 208, 208)
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One panel of a picture: an image, or a label map with or without abstention.
+    """One panel of a picture: an image, a label map with or without abstention, or a map of values.
 
     Args:
         title: shown above the panel.
         image: ``H x W x 3`` floats in [0, 1].
+        values: ``H x W`` floats, none NaN or negative, drawn from 0 to the largest finite one with a scale below.
         labels: ``H x W`` class ids; the ignore index 255 is drawn grey.
         certified: ``H x W`` bool; where it is False the label map is drawn white with stripes.
         ignored: ``H x W`` bool, pixels drawn grey although ``labels`` has a class there, for example those without a
             true label.
 
     Raises:
-        ResultError: not exactly one of ``image`` and ``labels``, or shapes that do not fit.
+        ResultError: not exactly one of ``image``, ``labels`` and ``values``, or shapes that do not fit.
     """
 
     title: str
@@ -43,17 +47,19 @@ class Panel:
     labels: np.ndarray | None = None
     certified: np.ndarray | None = None
     ignored: np.ndarray | None = None
+    values: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        if (self.image is None) == (self.labels is None):
-            raise ResultError(f"Panel {self.title!r} must show either an image or labels, not both or neither")
-        shown = self.labels if self.image is None else self.image
-        if shown.shape[2:] != (() if self.image is None else (3,)):
+        if sum(shown is not None for shown in (self.image, self.labels, self.values)) != 1:
+            raise ResultError(f"Panel {self.title!r} must show one of an image, labels and values")
+        if self.shown.ndim < 2 or self.shown.shape[2:] != (() if self.image is None else (3,)):
             raise ResultError(
                 f"Panel {self.title!r} cannot be drawn",
-                expected="labels H x W or an image H x W x 3",
-                received=f"shape {shown.shape}",
+                expected="labels or values H x W or an image H x W x 3",
+                received=f"shape {self.shown.shape}",
             )
+        if self.values is not None and not (self.values >= 0).all():
+            raise ResultError(f"The values of panel {self.title!r} must not be NaN or negative")
         for name, mask in (("certified", self.certified), ("ignored", self.ignored)):
             if mask is not None and (self.labels is None or mask.dtype != bool or mask.shape != self.labels.shape):
                 raise ResultError(
@@ -61,6 +67,11 @@ class Panel:
                     expected="a bool mask of the shape of its labels",
                     received=f"{mask.dtype} of shape {mask.shape}",
                 )
+
+    @property
+    def shown(self) -> np.ndarray:
+        """What the panel shows: image, labels or values."""
+        return next(array for array in (self.image, self.labels, self.values) if array is not None)
 
     @property
     def abstains(self) -> np.ndarray | None:
@@ -91,7 +102,7 @@ def picture(
 
     Args:
         path: the file; its suffix says the format.
-        panels: at most three stand in one row.
+        panels: at most four stand in one row.
         class_names: one name per class.
         palette: one RGB colour with values from 0 to 255 per class.
         title: set above everything.
@@ -119,20 +130,20 @@ def picture_figure(
     """The figure :func:`picture` writes."""
     colours = np.asarray(palette, dtype=np.uint8).reshape(-1, 3)
     _check(panels, class_names, colours)
-    columns = len(panels) if len(panels) <= 3 else 2 if len(panels) == 4 else 3
+    columns = _columns(len(panels))
     rows = math.ceil(len(panels) / columns)
-    height, width = (panels[0].labels if panels[0].image is None else panels[0].image).shape[:2]
+    height, width = panels[0].shown.shape[:2]
     legend = _legend(panels, class_names, colours)
     legend_rows = math.ceil(len(legend) / _LEGEND_COLUMNS)
     panel_height = _WIDTH / columns * height / width + 0.22
-    size = (_WIDTH, rows * panel_height + 0.24 * legend_rows + 0.1 + 0.3 * bool(title))
+    scales = len({index // columns for index, panel in enumerate(panels) if panel.values is not None})
+    size = (_WIDTH, rows * panel_height + 0.3 * scales + 0.24 * legend_rows + 0.1 + 0.3 * bool(title))
     figure = Figure(figsize=size, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.02, wspace=0.0, hspace=0.01)
     for axes, panel in zip(figure.subplots(rows, columns, squeeze=False).flat, [*panels] + [None] * (rows * columns)):
         axes.set_axis_off()
         if panel is not None:
-            pixels = np.clip(panel.image, 0, 1) if panel.labels is None else _painted(panel, colours)
-            axes.imshow(pixels, interpolation="nearest" if panel.labels is not None else "antialiased")
+            _draw(axes, panel, colours)
             axes.set_title(panel.title, fontsize=10, color=INK, pad=3)
     if title:
         figure.suptitle(title, fontsize=11, color=INK)
@@ -142,6 +153,37 @@ def picture_figure(
             labelcolor=INK, handlelength=1.2, handleheight=1.0, columnspacing=1.4,
         )  # fmt: skip
     return figure
+
+
+def _columns(panels: int) -> int:
+    """How many stand in one row: at most three, or four where that saves one."""
+    if panels <= 3:
+        return panels
+    return {4: 2, 7: 4, 8: 4}.get(panels, 3)
+
+
+def _draw(axes: Axes, panel: Panel, colours: np.ndarray) -> None:
+    if panel.values is not None:
+        _draw_values(axes, panel.values)
+    elif panel.labels is not None:
+        axes.imshow(_painted(panel, colours), interpolation="nearest")
+    else:
+        axes.imshow(np.clip(panel.image, 0, 1), interpolation="antialiased")
+
+
+def _draw_values(axes: Axes, values: np.ndarray) -> None:
+    """Values in even steps of perceived brightness, infinite ones as the largest, with a scale below."""
+    finite = values[np.isfinite(values)]
+    top = float(finite.max()) if finite.size and finite.max() > 0 else 1.0
+    drawn = axes.imshow(np.minimum(values, top), cmap=_EVEN_COLOURS, vmin=0, vmax=top, interpolation="nearest")
+    height = 0.03 * values.shape[1] / values.shape[0]
+    place = axes.inset_axes((0.0, -2 * height, 1.0, height))
+    scale = axes.figure.colorbar(drawn, cax=place, orientation="horizontal")
+    scale.set_ticks([0, top / 2, top], labels=["0", number(top / 2, 2), number(top, 2)])
+    for text, side in zip(place.get_xticklabels(), ("left", "center", "right"), strict=True):
+        text.set_horizontalalignment(side)
+    place.tick_params(labelsize=8, labelcolor=INK, length=0, pad=2)
+    scale.outline.set_visible(False)
 
 
 def _check(panels: Sequence[Panel], class_names: Sequence[str], colours: np.ndarray) -> None:

@@ -16,7 +16,8 @@ from certseg.reporting.claims import bracket_status, brackets, claim
 from certseg.reporting.entries import Entry, duration, labels, threat_text, words
 from certseg.reporting.figures import radius_figures, save_figure
 from certseg.reporting.storage import write_text_atomic
-from certseg.reporting.tables import figure_table
+from certseg.reporting.tables import figure_table, markdown_table
+from certseg.reporting.tightness import gap_line, tightness
 
 REPORT_FILE = "report.md"
 _CONSOLE_WIDTH, _CONSOLE_LINES = 100, 24
@@ -63,6 +64,7 @@ def write_report(
         *([f"## To compare with\n\n{expected.strip()}\n"] if expected else []),
         "## What the numbers mean\n\n" + "\n".join(_meaning(table.entries)) + "\n",
         *_images("Accuracy against the size of the threat", plots, directory),
+        *tightness(table.entries),
         *_images("Pictures", pictures, directory),
         *_by_radius(table.entries),
         *_members(table.entries),
@@ -99,9 +101,10 @@ def console_summary(
     status = bracket_status(entries)
     style = "bold red" if status.startswith("VIOLATED") else "green" if status.startswith("holds") else "dim"
     spent = sum(entry.seconds for entry in entries) if seconds is None else seconds
-    flags = _flags(entries)
+    flags, gaps = _flags(entries), gap_line(entries)
     closing = [
         Text.assemble("bracket  ", (status, style)),
+        *([Text(f"gap      {gaps}")] if gaps else []),
         *([Text.assemble("flags    ", (flags, "yellow"))] if flags else []),
         Text(f"time     {duration(spent)}"),
         *([Text.assemble("report   ", (_from_here(report), "bold"))] if report is not None else []),
@@ -126,7 +129,8 @@ def _meaning(entries: Sequence[Entry]) -> Iterator[str]:
     for statement, names in subjects.items():
         yield f"- {', '.join(dict.fromkeys(names))}: {statement}"
     yield f"- **Bracket**, certified ≤ worst case ≤ attacked: {bracket_status(entries)}."
-    for pair in (pair for pair in brackets(entries) if pair.holds and pair.lower <= pair.upper):
+    single = (pair for pair in brackets(entries) if not pair.is_collective)  # the others have a table of their own
+    for pair in (pair for pair in single if pair.holds and pair.lower <= pair.upper):
         yield (
             f"  - `{pair.certifier.predictor}`, {threat_text(pair.certifier.threat)}: the worst case of the accuracy "
             f"(image mean) lies between {_percent(pair.lower)} % ({pair.certifier.name}, with the confidence above) "
@@ -164,22 +168,13 @@ def _class_table(entries: Sequence[Entry]) -> Iterator[str]:
         classes = dict.fromkeys(name for _, values in columns for name in values)
         rows = [[name, *(_percent(values.get(name)) for _, values in columns)] for name in classes]
         header = ["IoU % (pooled)", *(text for text, _ in columns)]
-        yield "## Classes\n\n" + _markdown(header, rows) + "\n– : the class does not occur in the labels.\n"
+        yield "## Classes\n\n" + markdown_table(header, rows) + "\n– : the class does not occur in the labels.\n"
 
 
 def _by_radius(entries: Sequence[Entry]) -> Iterator[str]:
-    """A table for each entry whose summary has figures ``by_radius``, a list of mappings with a ``radius`` each."""
+    """A table for each entry that has figures at several radii."""
     for entry, label in zip(entries, labels(entries)):
-        rows = [
-            Entry(
-                {
-                    **entry.summary,
-                    "threat": {**entry.threat, "radius": part["radius"]},
-                    "figures": {k: v for k, v in part.items() if k != "radius" and not isinstance(v, Mapping)},
-                }
-            )
-            for part in entry.summary.get("by_radius") or ()
-        ]
+        rows = entry.by_radius
         if rows:
             yield f"## {label} at several radii\n\n" + figure_table(rows).markdown()
 
@@ -209,7 +204,7 @@ def _cost(entries: Sequence[Entry]) -> str:
             + [_flags([entry])]
         )
     header = ["", "threat", "seconds", "per image", "forward passes", "backward passes", "flags"]
-    return _markdown(header, rows)
+    return markdown_table(header, rows)
 
 
 def _places(entries: Sequence[Entry], directory: Path) -> Iterator[str]:
@@ -242,11 +237,6 @@ def _flags(entries: Sequence[Entry]) -> str:
 
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}"
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
 
 
 def _relative(path: str | os.PathLike[str], directory: Path) -> str:

@@ -140,6 +140,11 @@ def figure_table(entries: Sequence[Entry]) -> FigureTable:
     return FigureTable(ordered, (*_descriptions(ordered), *_figures(ordered)), _legend(ordered))
 
 
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of texts in Markdown, with a line break at its end."""
+    return "\n".join(_markdown_row(line) for line in (header, ["---"] * len(header), *rows)) + "\n"
+
+
 def shared_name(entry: Entry, figure: str) -> str:
     """The column of a figure: its name without ``certified_`` on a certifier's row, ``attacked_`` on an attack's."""
     return figure.removeprefix(f"{_ROLES[entry.kind]}_")

@@ -14,7 +14,7 @@ from certseg.stats import binomial
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from benchmarks import measuring, sea, segcertify  # noqa: E402
+from benchmarks import lipschitz, measuring, sea, segcertify  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -86,14 +86,53 @@ def test_the_statistics_are_timed_against_a_loop():
     assert torch.get_num_threads() == threads
 
 
-def test_lipschitz_rows_state_their_goals(script, capsys):
+def test_lipschitz_rows_state_their_goals_and_compare_with_smoothing(script, capsys):
     threads = torch.get_num_threads()
-    script.main(["lipschitz", "--size", "32", "48", "--classes", "5", "--radii", "0.05", "--repeats", "1"])
+    size = ["--size", "32", "48", "--small", "24", "32", "--batches", "1", "2"]
+    script.main(["lipschitz", *size, "--classes", "5", "--radii", "0.05", "--repeats", "1", "--n", "50", "60"])
     torch.set_num_threads(threads)
-    rows = [line for line in capsys.readouterr().out.splitlines() if "<=" in line]
+    out = capsys.readouterr().out
+    rows = [line for line in out.splitlines() if "<=" in line]
     assert re.search(r"<= 0\.25: (met|missed)", rows[0])
     assert re.search(r"<= 3 s: met", rows[1])
     assert len(rows) == 2
+    baked = re.findall(r"baked forward pass, 24 x 32, batch (\d), (float\d\d) .*parametrized", out)
+    assert baked == [("1", "float32"), ("1", "float64"), ("2", "float32"), ("2", "float64")]
+    found = re.findall(r"SegCertify, n=(\d+), 24 x 32, (float\d\d): (\w+) .*│ +(\d+) +│", out)
+    kinds = [(n, dtype, what) for dtype in ("float64", "float32") for n in ("50", "60") for what in ("sampling", "in")]
+    found_kinds = re.findall(r"SegCertify, n=(\d+), 24 x 32, (float\d\d): (\w+)", out)
+    assert found_kinds == kinds
+    assert len(found) == len(kinds)
+    assert all(int(ratio) > 0 for *_, ratio in found)
+
+
+def test_a_quick_comparison_draws_no_thousand_samples(script, monkeypatch):
+    seen = []
+    monkeypatch.setattr(lipschitz, "prepare", lambda options: seen.append(options.n) or (None, None, None))
+    monkeypatch.setattr(lipschitz, "place", lambda device: "here")
+    for rows in ("statistics_rows", "baking_rows", "smoothing_rows"):
+        monkeypatch.setattr(lipschitz, rows, lambda bench: ())
+    monkeypatch.setattr(lipschitz.Bench, "device", None)
+    threads = torch.get_num_threads()
+    script.main(["lipschitz", "--quick"])
+    script.main(["lipschitz"])
+    torch.set_num_threads(threads)
+    assert seen == [[100], [100, 1000]]
+
+
+def test_parametrized_and_baked_networks_compute_the_same():
+    options = argparse.Namespace(
+        size=(24, 32), small=(24, 32), model="lip_deeplabv3", classes=3, hardware="cpu", overrides=[], repeats=1,
+        batches=[1],
+    )  # fmt: skip
+    bench = lipschitz.Bench(options, *measuring.prepare(options))
+    before = {name: value.clone() for name, value in bench.network.state_dict().items()}
+    assert len(list(lipschitz.baking_rows(bench))) == 2
+    assert all(torch.equal(value, before[name]) for name, value in bench.network.state_dict().items())
+    same = lipschitz._networks(bench, "float64")
+    logits = [network(bench.image[None]) for network in same.values()]
+    assert [str(part.dtype) for part in logits] == ["torch.float64", "torch.float32"]
+    torch.testing.assert_close(logits[0].float(), logits[1], atol=1e-5, rtol=0)
 
 
 def test_the_cost_of_adversarial_training_is_stated(script, capsys):
