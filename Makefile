@@ -7,7 +7,8 @@ STAMP := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo reproduce-segcertify-figure2 reproduce-sea-streets reproduce-sea-camvid reproduce-sea-figure1 reproduce-sea-table1 \
-	reproduce-sea-table2-voc reproduce-sea-table3-ade20k test check format clean
+	reproduce-sea-table2-voc reproduce-sea-table3-ade20k reproduce-lipschitz-camvid reproduce-lipschitz-cityscapes \
+	reproduce-lipschitz-pets reproduce-lipschitz-kvasir test check format clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z][a-z0-9-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 24
@@ -27,25 +28,37 @@ reproduce-segcertify-figure2: setup  ## the toy study of SegCertify's paper (Fig
 	$(BIN)/python scripts/reproduce.py segcertify-figure2
 
 # The data set lies in ROOT; ARGS are further settings, for example ARGS="model.checkpoint=robust.pt".
-SEA = $(BIN)/python run.py $(if $(ROOT),dataset.root=$(ROOT)) $(ARGS)
+RUN = $(BIN)/python run.py $(if $(ROOT),dataset.root=$(ROOT)) $(ARGS)
 
 reproduce-sea-streets: setup  ## clean and adversarial training under SEA on street scenes (about ten minutes)
-	$(SEA) experiment=sea/streets
+	$(RUN) experiment=sea/streets
 
 reproduce-sea-camvid: setup  ## the same on CamVid, 50 images, four radii (hours on 2 cores): ROOT=data/camvid
-	$(SEA) experiment=sea/camvid
+	$(RUN) experiment=sea/camvid
 
 reproduce-sea-figure1: setup  ## targeted attacks on CamVid in pictures, clean and robust network: ROOT=data/camvid
-	$(SEA) experiment=sea/figure1
+	$(RUN) experiment=sea/figure1
 
 reproduce-sea-table1: setup  ## SEA's paper, Table 1 (losses), for a trained model: ROOT=... ARGS="model.checkpoint=..."
-	$(SEA) experiment=sea/table1
+	$(RUN) experiment=sea/table1
 
 reproduce-sea-table2-voc: setup  ## SEA's paper, Table 2 (VOC 2012, needs a GPU): ROOT=.../VOC2012
-	$(SEA) experiment=sea/table2_voc
+	$(RUN) experiment=sea/table2_voc
 
 reproduce-sea-table3-ade20k: setup  ## SEA's paper, Table 3 (ADE20K, needs a GPU): ROOT=.../ADEChallengeData2016
-	$(SEA) experiment=sea/table3_ade20k
+	$(RUN) experiment=sea/table3_ade20k
+
+reproduce-lipschitz-camvid: setup  ## Lipschitz certificates against smoothing on CamVid (minutes): ROOT=data/camvid
+	$(RUN) experiment=lipschitz/camvid
+
+reproduce-lipschitz-cityscapes: setup  ## the same on Cityscapes (needs a GPU): ROOT=data/cityscapes
+	$(RUN) experiment=lipschitz/cityscapes
+
+reproduce-lipschitz-pets: setup  ## the same on Oxford-IIIT Pet (needs a GPU): ROOT=data/oxford_pets
+	$(RUN) experiment=lipschitz/pets
+
+reproduce-lipschitz-kvasir: setup  ## the same on Kvasir-SEG (needs a GPU): ROOT=data/kvasir_seg
+	$(RUN) experiment=lipschitz/kvasir
 
 test: check  ## check, then run all tests
 	$(BIN)/python -m pytest

@@ -6,6 +6,8 @@ from certseg.datasets.cityscapes import Cityscapes
 from certseg.datasets.coco_stuff10k import COCOStuff10k
 from certseg.datasets.files import Legend
 from certseg.datasets.folder import IMAGE_SUFFIXES, Folder
+from certseg.datasets.kvasir_seg import KvasirSEG
+from certseg.datasets.oxford_pets import OxfordPets
 from certseg.datasets.pascal_context import PascalContext
 from certseg.datasets.reading import image_pixels, read_image
 from certseg.datasets.streets import Streets
@@ -20,7 +22,9 @@ __all__ = [
     "CamVid",
     "Cityscapes",
     "Folder",
+    "KvasirSEG",
     "Legend",
+    "OxfordPets",
     "PascalContext",
     "Streets",
     "View",

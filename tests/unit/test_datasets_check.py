@@ -13,7 +13,10 @@ import certseg.datasets
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "configs" / "dataset").glob("*.yaml"))
-NAMES = ["ade20k", "camvid", "cityscapes", "coco_stuff10k", "folder", "pascal_context", "streets", "voc2012"]
+NAMES = [
+    "ade20k", "camvid", "cityscapes", "coco_stuff10k", "folder", "kvasir_seg", "oxford_pets", "pascal_context",
+    "streets", "voc2012",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,92 @@
+"""Oxford-IIIT Pet: cats and dogs of 37 breeds, each cut out from its background; sizes vary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from certseg.datasets.files import (
+    FileDataset,
+    Legend,
+    Origin,
+    Pair,
+    checked_root,
+    checked_split,
+    missing_files,
+    require,
+)
+from certseg.datasets.listing import listed_names, tenth_of
+from certseg.datasets.reading import LabelCoding
+from certseg.errors import ConfigError
+
+CLASS_NAMES = ("pet", "background", "border")
+PALETTE = ((220, 20, 60), (70, 130, 180), (255, 215, 0))
+BORDER = 3
+"""The value of trimaps that the data set's authors call "not classified"."""
+LISTS = {"trainval": "trainval", "train": "trainval", "val": "trainval", "test": "test"}
+ORIGIN = Origin(
+    title="Oxford-IIIT Pet",
+    tree="images/NAME.jpg, annotations/trimaps/NAME.png (1 = pet, 2 = background, 3 = border), "
+    "annotations/{trainval,test}.txt",
+    source="www.robots.ox.ac.uk/~vgg/data/pets (images.tar.gz, annotations.tar.gz)",
+)
+
+
+class OxfordPets(FileDataset):
+    """Oxford-IIIT Pet (Parkhi, Vedaldi, Zisserman, Jawahar 2012): pet against background, from the trimaps.
+
+    ``trainval`` and ``test`` are the authors' lists. They have none for validation: ``val`` are the images of
+    ``trainval`` whose :func:`~certseg.datasets.listing.tenth_of` their name is 0, ``train`` the others.
+
+    Args:
+        root: folder that holds ``images`` and ``annotations``.
+        split: ``train``, ``val``, ``trainval`` or ``test``.
+        border: what pixels between pet and background are: ``ignore`` ("not classified", as the authors say: no
+            label) or ``class`` (a third class, as in tutorials).
+        size, strict: see :class:`~certseg.datasets.files.FileDataset`.
+
+    Raises:
+        ConfigError: ``border`` is unknown; see also :class:`~certseg.datasets.files.FileDataset`.
+        DataError: see :class:`~certseg.datasets.files.FileDataset`.
+    """
+
+    def __init__(
+        self,
+        root: str | Path = "data/oxford_pets",
+        split: str = "test",
+        border: str = "ignore",
+        size: Sequence[int] | None = None,
+        strict: bool = True,
+    ):
+        legend = self.legend(border)
+        folder = checked_root(root)
+        require(folder, ORIGIN, folder)
+        checked_split(split, LISTS, ORIGIN.title)
+        images = require(folder / "images", ORIGIN, folder)
+        trimaps = require(folder / "annotations" / "trimaps", ORIGIN, folder)
+        names = listed_names(require(folder / "annotations" / f"{LISTS[split]}.txt", ORIGIN, folder))
+        if split in ("train", "val"):
+            names = [name for name in names if (tenth_of(name) == 0) == (split == "val")]
+        ignored = () if border == "class" else (BORDER,)
+        super().__init__(
+            legend=legend,
+            split=split,
+            origin=ORIGIN,
+            listing=missing_files([Pair(name, images / f"{name}.jpg", trimaps / f"{name}.png") for name in names]),
+            coding=LabelCoding(len(legend.class_names), ignore=ignored, first=1),
+            size=size,
+            strict=strict,
+        )
+
+    @classmethod
+    def legend(cls, border: str = "ignore", **settings: Any) -> Legend:
+        """The classes, of which the constructor's other arguments ``settings`` change nothing.
+
+        Raises:
+            ConfigError: ``border`` is neither ``ignore`` nor ``class``.
+        """
+        if border not in ("ignore", "class"):
+            raise ConfigError("dataset.border is unknown", expected="ignore or class", received=repr(border))
+        count = 3 if border == "class" else 2
+        return Legend("oxford_pets", CLASS_NAMES[:count], PALETTE[:count])
