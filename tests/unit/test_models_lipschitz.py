@@ -29,6 +29,9 @@ KINDS = {
     "spectral": (LipDeepLabV3, {"convolution": "spectral", "rates": [2]}),
     "spectral upernet": (LipUPerNet, {"convolution": "spectral", "bins": [1, 3], "position_bias": False}),
     "float32": (LipDeepLabV3, {"arithmetic": "float32", "rates": [2]}),
+    "residual": (LipDeepLabV3, {"residual": True, "rates": [2], "size": [[8, 2], [16, 2]]}),
+    "residual upernet": (LipUPerNet, {"residual": True, "bins": [1, 2], "size": [[8, 2], [16, 2]]}),
+    "split pyramid": (LipDeepLabV3, {"aspp": "split", "rates": [1, 2], "spread": None}),
     "free": (LipDeepLabV3, {"convolution": "free", "activation": "relu", "rates": [2]}),
 }
 
@@ -63,7 +66,7 @@ def test_logits_are_lipschitz_with_the_proven_constant(kind):
     bound = network.certified_bound(SIZE)
     if network.constant is not None:
         assert bound.constant <= network.constant * (1 + 1e-9)
-        if "spectral" not in kind:
+        if "spectral" not in kind and "residual" not in kind:
             assert bound.constant >= network.constant * (1 - 1e-3)
     first, second = torch.rand(1, 3, *SIZE), torch.rand(1, 3, *SIZE)
     assert local_norm(network.features, first, steps=5) <= bound.constant * (1 + 1e-6)
@@ -183,13 +186,47 @@ def test_the_loss_is_the_tempered_cross_entropy_of_labelled_pixels():
     [
         {"size": "XS"}, {"size": [[6, 2]]}, {"size": []}, {"convolution": "round"}, {"activation": "gelu"},
         {"head": "none"}, {"arithmetic": "bfloat16"}, {"constant": 0}, {"tau": -1.0}, {"width": 3}, {"rates": [0]},
-        {"num_classes": 1}, {"name": "a b"},
+        {"num_classes": 1}, {"name": "a b"}, {"residual": 1}, {"spread": 0}, {"spread": True}, {"aspp": "sum"},
+        {"aspp": "split", "rates": list(range(1, 9))},
     ],
     ids=str,
 )  # fmt: skip
 def test_bad_settings(bad):
     with pytest.raises(ConfigError):
         LipDeepLabV3(**{"num_classes": 5, "name": "x", "size": SMALL, **bad})
+
+
+@pytest.mark.parametrize("kind", ["deeplab", "spectral", "residual"])
+def test_constrained_weights_begin_with_one_scale(kind):
+    def scales(network):
+        convolutions = [m for m in network.body.modules() if hasattr(m, "limit")]
+        return [
+            float(p.detach().pow(2).mean().sqrt())
+            for convolution in convolutions
+            for name, p in convolution.named_parameters()
+            if name.endswith(".original") and p.requires_grad
+        ]
+
+    assert scales(build(kind, spread=0.2)) == pytest.approx([0.2] * len(scales(build(kind))))
+    begun = scales(build(kind, spread=None))
+    assert max(begun) > 2 * min(begun)  # what this is for
+    torch.manual_seed(1)
+    first = build(kind, spread=None)
+    torch.manual_seed(1)
+    second = build(kind, spread=0.5)  # only their direction counts
+    image = torch.rand(1, 3, *SIZE)
+    assert torch.allclose(first.eval()(image), second.eval()(image), atol=1e-5)
+
+
+def test_a_split_pyramid_keeps_the_norm_that_a_concatenated_one_loses():
+    kept = {}
+    for aspp in ("concat", "split"):
+        torch.manual_seed(0)
+        network = build("deeplab", aspp=aspp, rates=[1, 1, 1], size=[[16, 1]]).eval()
+        image = torch.rand(1, 3, 32, 32)
+        step = 1e-3 * torch.randn(image.shape)
+        kept[aspp] = float((network.features(image + step) - network.features(image)).norm() / step.norm())
+    assert kept["split"] > 1.4 * kept["concat"]
 
 
 def channels_of(network):

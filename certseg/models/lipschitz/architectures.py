@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from certseg.errors import ConfigError
 from certseg.models.lipschitz.convolutions import Builder
-from certseg.models.lipschitz.networks import deeplabv3, stages_of, upernet
+from certseg.models.lipschitz.networks import ASPP, deeplabv3, stages_of, upernet
 from certseg.models.lipschitz.segmenter import LipschitzNetwork
 
 
@@ -19,8 +19,10 @@ class LipDeepLabV3(LipschitzNetwork):
         size: ``tiny``, ``S``, ``M1``, ``M2``, ``L``, ``XL``, or a list of [channels, convolutions] per stage.
         convolution: ``orthogonal``, ``spectral`` or ``free``.
         activation: ``maxmin``, ``groupsort2`` or ``relu``.
-        residual: blocks that keep the number of channels are residual steps with almost orthogonal convolutions.
+        residual: as of :class:`certseg.models.lipschitz.convolutions.Builder`.
+        spread: as there.
         rates: dilations of the ASPP.
+        aspp: ``concat`` (the seed's: each branch sees all channels) or ``split`` (its share, which keeps the norm).
         width: channels of the features below the head; null for half of the first stage's.
         skips: split skips from encoder to decoder, which cost no constant.
         settings: as of :class:`LipschitzNetwork`.
@@ -38,15 +40,20 @@ class LipDeepLabV3(LipschitzNetwork):
         convolution: str = "orthogonal",
         activation: str = "maxmin",
         residual: bool = False,
+        spread: float | None = 0.05,
         rates: Sequence[int] = (6, 12, 18),
+        aspp: str = "concat",
         width: int | None = None,
         skips: bool = False,
         **settings: object,
     ):
         stages = stages_of(size)
         width = _checked_width(stages[0][0] // 2 if width is None else width)
-        make, position = Builder(convolution, activation, residual), bool(settings.get("position_bias", True))
-        body = deeplabv3(make, stages, width=width, rates=_counts("rates", rates), skips=skips, position=position)
+        make, position = Builder(convolution, activation, residual, spread), bool(settings.get("position_bias", True))
+        if aspp not in ASPP:
+            raise ConfigError("Unknown model.aspp", expected=" or ".join(ASPP), received=aspp)
+        rates = _counts("rates", rates)
+        body = deeplabv3(make, stages, width=width, rates=rates, pyramid=aspp, skips=skips, position=position)
         super().__init__(body, width, num_classes=num_classes, name=name, convolution=convolution, **settings)
 
 
@@ -59,7 +66,8 @@ class LipUPerNet(LipschitzNetwork):
         size: as of :class:`LipDeepLabV3`.
         convolution: ``orthogonal``, ``spectral`` or ``free``.
         activation: ``maxmin``, ``groupsort2`` or ``relu``.
-        residual: blocks that keep the number of channels are residual steps with almost orthogonal convolutions.
+        residual: as of :class:`certseg.models.lipschitz.convolutions.Builder`.
+        spread: as there.
         channels: of the feature pyramid; null for those of the second stage.
         bins: cells along each side, of each branch of the pyramid pooling.
         width: channels of the features below the head; null for half of the first stage's.
@@ -78,6 +86,7 @@ class LipUPerNet(LipschitzNetwork):
         convolution: str = "orthogonal",
         activation: str = "maxmin",
         residual: bool = False,
+        spread: float | None = 0.05,
         channels: int | None = None,
         bins: Sequence[int] = (1, 2, 3, 6),
         width: int | None = None,
@@ -86,7 +95,7 @@ class LipUPerNet(LipschitzNetwork):
         stages = stages_of(size)
         width = _checked_width(stages[0][0] // 2 if width is None else width)
         channels = _checked_width(stages[min(1, len(stages) - 1)][0] if channels is None else channels)
-        make, position = Builder(convolution, activation, residual), bool(settings.get("position_bias", True))
+        make, position = Builder(convolution, activation, residual, spread), bool(settings.get("position_bias", True))
         bins = _counts("bins", bins)
         body = upernet(make, stages, width=width, channels=channels, bins=bins, position=position)
         super().__init__(body, width, num_classes=num_classes, name=name, convolution=convolution, **settings)

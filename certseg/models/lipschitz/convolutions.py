@@ -41,12 +41,16 @@ class Builder:
     kind: str = "orthogonal"
     activation: str = "maxmin"
     residual: bool = False
+    spread: float | None = 0.05
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ConfigError("Unknown model.convolution", expected=", ".join(KINDS), received=self.kind)
         if not isinstance(self.residual, bool):
             raise ConfigError("model.residual must be true or false", received=repr(self.residual))
+        spread = self.spread
+        if spread is not None and (isinstance(spread, bool) or not isinstance(spread, int | float) or not spread > 0):
+            raise ConfigError("model.spread must be null or a positive number", received=repr(spread))
         if self.activation not in ACTIVATIONS:
             raise ConfigError("Unknown model.activation", expected=", ".join(ACTIVATIONS), received=self.activation)
 
@@ -63,7 +67,7 @@ class Builder:
                 from orthogonium.layers import AdaptiveOrthoConv2d as Convolution
             else:
                 from deel.torchlip import SpectralConv2d as Convolution
-        return _limited(Convolution(before, after, padding_mode="zeros", **settings))
+        return self._limited(Convolution(before, after, padding_mode="zeros", **settings))
 
     def enlargement(self, before: int, after: int) -> nn.ConvTranspose2d:
         """A transposed convolution of kernel and stride 2, which doubles height and width; norm at most 1 unless
@@ -76,7 +80,7 @@ class Builder:
                 from orthogonium.layers import AdaptiveOrthoConvTranspose2d as Convolution
             else:
                 from deel.torchlip import SpectralConvTranspose2d as Convolution
-        return _limited(Convolution(before, after, **settings))
+        return self._limited(Convolution(before, after, **settings))
 
     def finished(self, convolution: nn.Module, channels: int) -> nn.Sequential:
         """A convolution, centering (batch normalisation if free) and the activation."""
@@ -94,7 +98,7 @@ class Builder:
         if self.kind == "orthogonal":
             with _quiet():
                 from orthogonium.layers.conv.AOL import AOLConv2D
-            inner = _limited(AOLConv2D(channels, channels, 3, padding=1, bias=False))
+            inner = self._limited(AOLConv2D(channels, channels, 3, padding=1, bias=False))
         else:
             inner = self.convolution(channels, channels)
         return ConvexPotential(inner, BatchCentering(channels))
@@ -103,6 +107,14 @@ class Builder:
         """:meth:`enlargement`, finished."""
         return self.finished(self.enlargement(before, after), after)
 
+    def _limited(self, convolution: nn.Module) -> nn.Module:
+        """A constrained convolution, as it is trained and baked."""
+        convolution.limit = 1.0  # baking scales down what iterations left above it
+        for name, parameter in convolution.named_parameters():
+            if self.spread is not None and name.endswith(".original") and parameter.requires_grad:
+                parameter.data *= self.spread / parameter.detach().pow(2).mean().sqrt()
+        return convolution
+
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
@@ -110,8 +122,3 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def _limited(convolution: nn.Module) -> nn.Module:
-    convolution.limit = 1.0  # baking scales down what iterations left above it
-    return convolution

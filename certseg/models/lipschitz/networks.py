@@ -54,8 +54,37 @@ def aspp(make: Builder, channels: int, rates: Sequence[int]) -> list[nn.Module]:
     return [Concat(branches), make.block(channels * len(branches), channels, 1)]
 
 
+def split_aspp(make: Builder, channels: int, rates: Sequence[int]) -> list[nn.Module]:
+    """:func:`aspp` in which every branch takes its share of the channels, then a 1x1 block.
+
+    All of it can keep the norm. The concatenation of branches over the same channels, scaled down, and the block that
+    leads back from four times the channels lose most of it, and margins with it.
+    """
+    branches = 1 + len(rates)
+    share = channels // branches // 2 * 2
+    shares = [channels - share * len(rates), *[share] * len(rates)]
+    if share < 2:
+        raise ConfigError(
+            "model.aspp=split needs two channels or more for each branch",
+            expected=f"at least {2 * branches} channels in the last stage", received=channels,
+        )  # fmt: skip
+    blocks = [make.block(shares[0], shares[0], 1)]
+    blocks += [make.block(share, share, dilation=rate) for rate in rates]
+    return [ChannelSplit(blocks, shares), make.block(channels, channels, 1)]
+
+
+ASPP = {"concat": aspp, "split": split_aspp}
+
+
 def deeplabv3(
-    make: Builder, size: Sequence[tuple[int, int]], *, width: int, rates: Sequence[int], skips: bool, position: bool
+    make: Builder,
+    size: Sequence[tuple[int, int]],
+    *,
+    width: int,
+    rates: Sequence[int],
+    pyramid: str,
+    skips: bool,
+    position: bool,
 ) -> nn.Module:
     """Encoder, ASPP and a decoder of transposed convolutions, 3 channels to ``width`` at the size of the image.
 
@@ -64,6 +93,7 @@ def deeplabv3(
         size: channels and convolutions of each stage.
         width: channels of the features.
         rates: dilations of the ASPP.
+        pyramid: how its branches are joined, by a name in :data:`ASPP`.
         skips: half of the channels of each stage but the last go around the stages below (:class:`ChannelSplit`),
             which costs no constant, and the decoder has one more block per stage to mix them.
         position: add a learned map at the lowest resolution.
@@ -75,7 +105,7 @@ def deeplabv3(
         modules = stage(make, before, channels, count)
         if index == last:
             modules += [PositionBias(channels, _GRID)] if position else []
-            modules += [*aspp(make, channels, rates), make.refinement(channels)]
+            modules += [*ASPP[pyramid](make, channels, rates), make.refinement(channels)]
         elif skips:
             half = channels // 2
             modules += [ChannelSplit([nn.Identity(), level(index + 1, half, half)], [half, half])]
