@@ -15,6 +15,7 @@ VIOLATIONS = "bracket/violations"
 UNDECIDED = "bracket/undecided_pixels"
 CERTIFIED_PIXELS = "bracket/certified_pixels"
 BOUNDS = "bracket/bounds"
+ALERTED = "bracket/alerted_pixels"
 NORMS = "bracket/norms"
 
 
@@ -113,6 +114,7 @@ def _checked_status(checked: Sequence[Entry]) -> str:
         text = f"holds: no pixel is certified alone, none of {plural(int(bounds), 'bound')} on images was undercut"
         return f"{text}, {short}" if norms else text
     text = "holds on every image checked: no certified pixel changed"
+    text += " without an alert" if any(entry.figure(ALERTED) is not None for entry in checked) else ""
     text = f"{text}, none of {plural(int(bounds), 'bound')} undercut" if bounds else text
     return f"{text}, {short}" if norms else text
 

@@ -37,7 +37,7 @@ def test_three_certificates_of_two_networks_end_in_one_table(camvid, tmp_path):
     assert out.count("Reused training") == 1
     report = next((output / "runs").glob("*/*/report.md")).read_text()
     assert report.startswith("# Sweep of 3 runs")
-    for network, certifier in (("lip_deeplabv3-lipschitz", "lipschitz"), ("upernet_tiny-noise", "segcertify")):
+    for network, certifier in (("lip_deeplabv3_small-lipschitz", "lipschitz"), ("upernet_tiny-noise", "segcertify")):
         assert f"| {network}: {certifier} |" in report
     assert report.count("| l2 ≤ 0.1686 | certified |") == 3
     assert "No paper has this table" in report
@@ -50,7 +50,7 @@ def test_three_certificates_of_two_networks_end_in_one_table(camvid, tmp_path):
     assert len(found) == 3
     assert len(radii) == 1
     parts = {which: set(summary["seconds"]) for which, summary in found.items()}
-    assert parts.pop(("lip_deeplabv3-lipschitz", "lipschitz")) == {"audit", "forward", "statistics", "bounds"}
+    assert parts.pop(("lip_deeplabv3_small-lipschitz", "lipschitz")) == {"audit", "forward", "statistics", "bounds"}
     assert all(part == {"sampling", "statistics"} for part in parts.values())
     for summary in found.values():
         assert all(value > 0 for value in summary["seconds"].values())
