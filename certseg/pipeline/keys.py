@@ -21,7 +21,7 @@ EVALUATION_FORMAT = 3
 """Raised when a change of code changes weights or rows under equal settings; older ones are then left alone."""
 
 _NOT_IDENTITY = {
-    "dataset": {"root", "split", "limit", "train_split", "val_split", "hierarchy"},
+    "dataset": {"root", "split", "limit", "train_split", "val_split", "hierarchy", "lists"},
     "model": {"checkpoint", "trust_checkpoint", "backbone_checkpoint", "trust_backbone_checkpoint"},
     "training": {"validations", "val_images", "checkpoint_interval"},
     "attack": {"name"},
@@ -90,6 +90,17 @@ def training_identity(settings: Mapping[str, Any], fingerprint: str) -> dict[str
         "training": _training(settings),
         "seed": settings["seed"],
         **_start(settings),
+    }
+
+
+def inpainter_identity(settings: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
+    """What decides the weights of a trained inpainter; arguments as of :func:`training_identity`. No model is in it."""
+    return {
+        "format": TRAINING_FORMAT,
+        "dataset": pruned(settings, "dataset"),
+        "train_data": fingerprint,
+        "training": _training(settings),
+        "seed": settings["seed"],
     }
 
 

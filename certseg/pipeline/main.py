@@ -24,6 +24,7 @@ from certseg.hardware import Hardware, rank, world_size
 from certseg.hierarchy import Hierarchy
 from certseg.pipeline.console import explain, progress, say
 from certseg.pipeline.deployment import deploy
+from certseg.pipeline.inpainter import train_inpainter, trains_inpainter
 from certseg.pipeline.keys import evaluation_identity, key
 from certseg.pipeline.network import Network, build_dataset, obtain
 from certseg.pipeline.provenance import provenance
@@ -84,7 +85,8 @@ def run(cfg: DictConfig, directory: Path, overrides: Sequence[str] = ()) -> Path
         overrides: what was changed on the command line, for the report.
 
     Returns:
-        The report's path; None on ranks other than 0 and where ``input`` names pictures instead of a data set.
+        The report's path; None on ranks other than 0, where ``input`` names pictures instead of a data set, and where
+        an inpainter is trained.
 
     Raises:
         CertsegError: anything a user can mend.
@@ -94,6 +96,11 @@ def run(cfg: DictConfig, directory: Path, overrides: Sequence[str] = ()) -> Path
     _check_pictures(settings)
     hardware = build("hardware", settings["hardware"])
     tracker = build("tracking", settings["tracking"])
+    if trains_inpainter(settings):
+        if rank() == 0:
+            tracker.check()
+        train_inpainter(settings, hardware, tracker.training_options())
+        return None
     plan = Plan.of(settings)
     if rank() == 0:
         tracker.check()

@@ -8,6 +8,7 @@
 from certseg.training.adversarial import AdversarialObjective
 from certseg.training.consistency import ConsistencyObjective
 from certseg.training.denoising import DenoiserObjective
+from certseg.training.inpainting import InpainterObjective, TrainableInpainter
 from certseg.training.lipschitz import LipschitzObjective
 from certseg.training.objectives import CleanObjective, NoiseObjective, Objective
 from certseg.training.recipe import Augmentation, Recipe
@@ -19,10 +20,12 @@ __all__ = [
     "CleanObjective",
     "ConsistencyObjective",
     "DenoiserObjective",
+    "InpainterObjective",
     "LipschitzObjective",
     "NoiseObjective",
     "Objective",
     "Recipe",
+    "TrainableInpainter",
     "TrainingReport",
     "finished",
     "train",

@@ -93,6 +93,9 @@ class TrainingModel(BaseModel):
         counts = []
         for image, target, index in zip(images, labels, indices.tolist()):
             generator = torch.Generator().manual_seed(derive_seed(self._seed, VALIDATE, index))
+            if hasattr(self._objective, "validate"):  # of a network that predicts no classes
+                counts.append(self._objective.validate(self.segmenter, image[None], generator))
+                continue
             views = self._objective.views(image[None], generator)
             logits = {name: self.segmenter(view)[0] for name, view in views.items()}
             counts.append({name: ClassCounts.from_maps(u.argmax(0), target, classes) for name, u in logits.items()})
@@ -105,7 +108,8 @@ class ViewMetric(BaseMetric):
     """Pixel accuracy and mIoU, pooled over the validation images, one pair per view.
 
     Figures are named ``<view>/pixel_accuracy/pooled`` and ``<view>/miou/pooled``, as shares in [0, 1]. What an
-    objective measures besides (its ``measure``) adds up over images and has ``figures()`` of its own.
+    objective measures besides (its ``measure``) or instead (``validate``) adds up over images and has ``figures()`` of
+    its own.
     """
 
     def __init__(self) -> None:

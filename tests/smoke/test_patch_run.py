@@ -53,8 +53,9 @@ def test_every_certifier_of_patches_runs(output, choice, overrides, passes, tmp_
 def test_every_inpainter_composes_and_tells_its_story(file):
     assert file.read_text().startswith("# ")
     overrides = ["certifier=drs_e", f"certifier/inpainter={file.stem}"]
-    if file.stem == "torchscript":
-        with pytest.raises(ConfigError, match=r"Set certifier\.inpainter\.path"):
+    needed = {"torchscript": "path", "learned": "checkpoint"}.get(file.stem)
+    if needed:
+        with pytest.raises(ConfigError, match=rf"Set certifier\.inpainter\.{needed}"):
             Plan.of(resolve(configuration("out", *overrides, base=())))
         return
     certifier = Plan.of(resolve(configuration("out", *overrides, base=()))).certifier

@@ -1,0 +1,65 @@
+"""Random masks as the certifiers against patches use them, for training what fills them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from certseg.masks import ASSIGNMENTS, covering_masks, least_masks, recovery_masks
+from certseg.types import Patch
+
+KINDS = (*ASSIGNMENTS, "strips", "blocks")
+_MOST = {"strips": 20, "blocks": 6}  # masks side by side, as certifier=demasked_detection and patch_double_masking
+
+
+def draw_hidden(
+    kind: str, size: tuple[int, int], shares: tuple[float, float], generator: torch.Generator | None = None
+) -> Tensor:
+    """One random mask ``H x W`` bool on the CPU, True where hidden.
+
+    The patch has a random size: its share of the image is drawn log-uniformly, and its height and width differ by a
+    random factor of up to 1.4. ``column``, ``row``, ``three`` and ``four`` are one of the masks of certified recovery,
+    cut out at a random offset; ``strips`` are one or two of the columns or rows of a detection, ``blocks`` one or two
+    of the rectangles of double masking, both in a random number.
+
+    Args:
+        kind: one of :data:`KINDS`.
+        size: H and W.
+        shares: smallest and largest share of the image that a patch covers.
+        generator: a CPU generator, None for torch's global one.
+
+    Raises:
+        ConfigError: the image is too small for the masks.
+    """
+    low, high = (math.log(share) for share in shares)
+    side = math.exp((low + (high - low) * _uniform(generator)) / 2)
+    skew = math.exp(math.log(1.4) * (_uniform(generator) - 0.5))
+    sides = tuple(min(length, math.ceil(length * side * factor)) for length, factor in zip(size, (skew, 1 / skew)))
+    if kind in ASSIGNMENTS:
+        return _recovery(kind, size, sides, generator)
+    axis = "block" if kind == "blocks" else ("column", "row")[_integer(2, generator)]
+    room = min(length - part + 1 for length, part in zip(size, sides))
+    number = min(room, 3 + _integer(_MOST[kind] - 2, generator))  # two of two would hide everything
+    masks = covering_masks(axis, size, Patch(height=sides[0], width=sides[1]), num_masks=number)
+    hidden = masks.hidden()
+    first, second = (_integer(len(hidden), generator) for _ in range(2))
+    return hidden[first] if _integer(2, generator) else hidden[first] | hidden[second]
+
+
+def _recovery(kind: str, size: tuple[int, int], sides: tuple[int, int], generator: torch.Generator | None) -> Tensor:
+    number = least_masks(kind, 1)
+    top, left = (_integer(number * side, generator) for side in sides)
+    canvas = size[0] + top, size[1] + left
+    masks = recovery_masks(kind, canvas, Patch(height=sides[0], width=sides[1]), number)
+    return masks.hidden()[_integer(number, generator), top:, left:]
+
+
+def _uniform(generator: torch.Generator | None) -> float:
+    return float(torch.rand((), generator=generator))
+
+
+def _integer(stop: int, generator: torch.Generator | None) -> int:
+    """From 0 to ``stop - 1``."""
+    return int(torch.randint(stop, (), generator=generator))
