@@ -86,7 +86,8 @@ class GradientAttack(BudgetedAttack):
             check_target(target, tuple(image.shape[-2:]), segmenter.num_classes)
             objective = Objective(
                 segmenter, self._wanted(target, segmenter.num_classes).to(device), self.loss, self.smoothing,
-                stream.for_purpose("attack"), hardware, self.compare, targeted=self.goal is not None, scale=self.logit_scale,
+                stream.for_purpose("attack"), hardware, self.compare, targeted=self.goal is not None,
+                scale=self.logit_scale,
             )  # fmt: skip
             start = image if starts is None else starts[number]
             tasks.append(_Task(image.to(device), _checked_start(start, image, threat).to(device), stream, objective))

@@ -111,8 +111,9 @@ class Audit:
         largest = 2.0 * math.sqrt(self._channels * height * width)
         walk = Walk(RULES, _UNITS[self._dtype], self._norms)
         end = walk(self._network, Span(1.0, largest, 0.0, self._channels, (height, width)), "")
-        if not math.isfinite(end.lipschitz):
-            raise ModelError("The Lipschitz constant of the network is not finite", received=end.lipschitz)
+        if not all(map(math.isfinite, (end.lipschitz, end.error, end.magnitude))):
+            received = f"{end.lipschitz}, {end.error}, {end.magnitude}"
+            raise ModelError("Constant, rounding error or magnitude of the network is not finite", received=received)
         return ConstantCertificate(
             end.lipschitz * _ROUNDING, end.error * _ROUNDING, end.magnitude * _ROUNDING, (height, width),
             (end.channels, *end.size), str(self._dtype).removeprefix("torch."), self.weights, tuple(walk.table),

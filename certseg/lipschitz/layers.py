@@ -21,11 +21,17 @@ class _Sorted(torch.autograd.Function):
     """Maxima and minima of two tensors. Their gradients are sent where they came from (the first of two equal values
     counts as the maximum), at a third of what differentiating ``maximum`` and ``minimum`` costs."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """Two tensors of the same shape."""
-        ctx.save_for_backward(first >= second)
         return torch.maximum(first, second), torch.minimum(first, second)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
+        """Keep which of the two was the larger."""
+        ctx.save_for_backward(inputs[0] >= inputs[1])
 
     @staticmethod
     def backward(ctx, maxima: Tensor, minima: Tensor) -> tuple[Tensor, Tensor]:

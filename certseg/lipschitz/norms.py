@@ -21,6 +21,7 @@ from torch import Tensor
 from certseg.errors import ModelError
 
 UNIT = 2.0**-53  # unit roundoff of float64
+_LARGEST = 1e100  # weight
 _TIGHT = 1e-4  # relative distance from a lower bound at which no better bound is looked for
 _LARGEST_SVD = 256  # channels; above, Frobenius norms replace spectral norms of residuals
 _CELLS = 1 << 12  # frequencies evaluated at most in one refinement,
@@ -50,7 +51,8 @@ def convolution_norm(
     """Bound the norm of a convolution with zero padding on images of any size; also that of its transpose.
 
     Kernels that do not overlap are matrices, whose norm is computed. Others: the Gram residual, which is tight for
-    orthogonal convolutions, and unless it is, the frequency grid, whose width grows for very many channels.
+    orthogonal convolutions; unless it is, absolute Gram kernels, which show that almost orthogonal ones are below 1;
+    and unless they do, the frequency grid, whose width grows for very many channels.
 
     Args:
         weight: ``co x ci/groups x kh x kw`` as of ``nn.Conv2d``, or the weight of ``nn.ConvTranspose2d`` as it is.
@@ -60,10 +62,10 @@ def convolution_norm(
         enough: stop at the first bound that is not above this; cheap ones come first.
 
     Raises:
-        ModelError: a weight is NaN or infinite.
+        ModelError: a weight is NaN, infinite or above 1e100.
     """
-    if not bool(torch.isfinite(weight).all()):
-        raise ModelError("A convolution has weights that are NaN or infinite", remedy="Check the checkpoint")
+    if not bool((weight.detach().double().abs() < _LARGEST).all()):
+        raise ModelError("A convolution has weights that are NaN, infinite or huge", remedy="Check the checkpoint")
     bounds = [_one_group(part, stride, dilation, enough) for part in weight.detach().double().chunk(groups)]
     largest = max(bounds, key=lambda bound: bound.upper)
     return NormBound(largest.upper, max(bound.lower for bound in bounds), largest.method)
@@ -201,12 +203,11 @@ def _one_group(weight: Tensor, stride: tuple[int, int], dilation: tuple[int, int
         return NormBound(norm, norm, "matrix")
     if enough and (reshaped := reshaped_bound(kernel)) <= enough:
         return NormBound(reshaped, 0.0, "reshaped")
-    spread = spread_bound(kernel)
-    if enough and spread <= enough:
-        return NormBound(spread, 0.0, "spread")
     gram, lower = gram_bound(kernel)
-    uppers = {"spread": spread, "gram": gram}
-    if min(uppers.values()) > max(lower * (1.0 + _TIGHT), enough):
+    if gram <= max(lower * (1.0 + _TIGHT), enough):
+        return NormBound(gram, lower, "gram")
+    uppers = {"gram": gram, "spread": spread_bound(kernel)}
+    if uppers["spread"] > max(lower * (1.0 + _TIGHT), enough):
         uppers["grid"], seen = grid_bound(kernel)
         lower = max(lower, seen)
     method = min(uppers, key=lambda name: uppers[name])

@@ -48,7 +48,26 @@ def _sorted(walk: Walk, module: nn.Module, span: Span, name: str) -> Span:
     return span
 
 
+def _check_form(module: nn.Conv2d | nn.ConvTranspose2d, name: str) -> None:
+    """Raise ModelError unless the weights have the form that the module's settings say: sizes are computed from these,
+    norms from those."""
+    ends = [module.out_channels, module.in_channels]
+    ends = ends[::-1] if isinstance(module, nn.ConvTranspose2d) else ends
+    expected = (ends[0], ends[1] // module.groups, *module.kernel_size)
+    wrong_bias = module.bias is not None and module.bias.shape != (module.out_channels,)
+    if module.weight.shape != expected or wrong_bias:
+        raise ModelError(
+            f"{name} is set otherwise than its weights are", expected=f"a weight of {expected}",
+            received=f"{tuple(module.weight.shape)}{', and a bias of another length' if wrong_bias else ''}",
+        )  # fmt: skip
+    for setting in ("stride", "padding", "dilation", "output_padding"):
+        value = getattr(module, setting)
+        if not isinstance(value, str) and (not isinstance(value, tuple) or len(value) != 2):
+            raise ModelError(f"{setting} of {name} must be a pair of integers", received=value)
+
+
 def _convolution(walk: Walk, module: nn.Conv2d | nn.ConvTranspose2d, span: Span, name: str) -> Span:
+    _check_form(module, name)
     _check_channels(module.in_channels, span, name)
     is_transposed = isinstance(module, nn.ConvTranspose2d)
     _check_padding(module, span, name)
@@ -184,21 +203,24 @@ def _potential(walk: Walk, module: layers.ConvexPotential, span: Span, name: str
     if type(module.translation) not in (nn.Identity, layers.BatchCentering):
         raise ModelError(f"Nothing is known of the translation of {name}", received=type(module.translation).__name__)
     part = _joined(name, "convolution")
+    _check_form(module.convolution, part)
     if part not in walk.norms:  # a norm of 1 is enough, and no smaller one gives more
         settings = module.convolution.weight, (1, 1), module.convolution.dilation
         walk.norms[part] = convolution_norm(*settings, enough=1.0), absolute_norm(*settings)
     norm, absolute = walk.norms[part]
-    inner = walk(module.convolution, span, part)
-    inner = walk(module.translation, inner, _joined(name, "translation"))
-    factor = max(1.0, 2.0 * norm.upper**2 - 1.0)
-    walk.note(module, name, factor, 1.0, "potential")
-    # relu(translation(C x)) moves by ||C|| per x, and is at 0 what the translation makes of it
-    moved = 2.0 * norm.upper * inner.magnitude
+    factor = max(1.0, 2.0 * norm.upper * norm.upper - 1.0)
+    walk.note(module, name, factor, 0.0, "potential")
+    # the errors of one evaluation at the input as it was computed; those of the input itself grow by the factor
+    computed = replace(span, magnitude=span.magnitude + span.error, error=0.0)
+    middle = walk(module.convolution, computed, part)
+    inner = walk(module.translation, middle, _joined(name, "translation"))
+    at_zero = walk(module.translation, replace(middle, magnitude=0.0, error=0.0), _joined(name, "translation"))
+    moved = 2.0 * norm.upper * (inner.magnitude + inner.error)
     terms = module.convolution.out_channels * math.prod(module.convolution.kernel_size) + 1
-    back = 2.0 * norm.upper * inner.error + walk.gamma(terms) * 2.0 * absolute * (inner.magnitude + inner.error)
-    magnitude = span.magnitude + moved
-    total = replace(span, lipschitz=span.lipschitz * factor, magnitude=magnitude, error=span.error + back)
-    return total.rounded(walk.gamma(2) * (magnitude + total.error))
+    local = 2.0 * norm.upper * inner.error
+    local += walk.gamma(terms) * 2.0 * absolute * (inner.magnitude + inner.error)
+    local += walk.gamma(2) * (computed.magnitude + moved + local)
+    return span.grown(factor, 2.0 * norm.upper * at_zero.magnitude).rounded(local)
 
 
 def _split(walk: Walk, module: layers.ChannelSplit, span: Span, name: str) -> Span:

@@ -8,16 +8,23 @@ from typing import Any
 
 from certseg.errors import ConfigError
 from certseg.hardware import Hardware, rank
+from certseg.inpainting import MaskedUNet
 from certseg.pipeline.console import say
 from certseg.pipeline.keys import inpainter_identity, key
 from certseg.pipeline.network import build_dataset
 from certseg.pipeline.settings import build
-from certseg.training import TrainableInpainter, TrainingReport, finished, train
+from certseg.training import Recipe, TrainableInpainter, TrainingReport, finished, train
 
 
 def trains_inpainter(settings: Mapping[str, Any]) -> bool:
     """Whether the run trains an inpainter in the place of a segmenter."""
     return bool(settings["training"].get("inpainter"))
+
+
+def inpainter_parts(settings: Mapping[str, Any]) -> tuple[Recipe, MaskedUNet]:
+    """The recipe and the untrained network of the settings. Errors as of :func:`certseg.pipeline.settings.build`."""
+    recipe = build("training", {name: value for name, value in settings["training"].items() if name != "inpainter"})
+    return recipe, build("training.inpainter", settings["training"]["inpainter"])
 
 
 def train_inpainter(
@@ -35,8 +42,7 @@ def train_inpainter(
         CertsegError: as :func:`certseg.training.train`.
     """
     hardware.setup(settings["seed"])
-    recipe = build("training", {name: value for name, value in settings["training"].items() if name != "inpainter"})
-    network = build("training.inpainter", settings["training"]["inpainter"])
+    recipe, network = inpainter_parts(settings)
     if settings["dataset"]["train_split"] is None:
         raise ConfigError("There is nothing to train on", remedy="Give dataset.train_split=...")
     train_set = build_dataset(settings, "train")

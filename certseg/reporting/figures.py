@@ -178,7 +178,7 @@ def _draw_panel(
         curve = _curve(line, [entry.figure(quantity.attacked) for entry in line], origins.get(_subject(line)))
         _draw_attacked(axes, curve, style, _line_label(line, upper, subjects))
     if len(lower) == 1 and _is_curve(lower[0]):
-        _shade_gap(axes, quantity, lower[0], upper)
+        _shade_gap(axes, quantity, lower[0], [line for line in upper if _subject(line) == _subject(lower[0])])
     _draw_clean(axes, quantity, [entry for entry in clean if entry.figure(quantity.clean) is not None])
     _finish(axes, quantity, [*certified, *attacked])
 

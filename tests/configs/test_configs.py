@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from certseg.datasets import Streets
 from certseg.errors import CertsegError, ConfigError, DataError
+from certseg.pipeline.inpainter import inpainter_parts
 from certseg.pipeline.network import build_dataset, legend_of
 from certseg.pipeline.settings import build, resolve
 from certseg.pipeline.stages import Plan
@@ -92,6 +93,10 @@ def test_every_choice_instantiates(group, choice, monkeypatch):
     if group in ("attack", "certifier"):
         plan = Plan.of(settings)
         assert (getattr(plan, group) is None) == (choice == "none")
+    elif choice == "inpainter":
+        recipe, network = inpainter_parts(settings)
+        assert recipe.name == choice
+        assert sum(parameter.numel() for parameter in network.parameters()) > 1e5
     else:
         assert build(group, settings[group]) is not None
 

@@ -118,7 +118,6 @@ def test_spread_bounds_hold_and_certify_almost_orthogonal_layers():
     assert spread_bound(positive) == pytest.approx(convolution_norm(positive).upper, rel=1e-3)
     network = LipDeepLabV3(num_classes=3, name="x", size=[[8, 2], [8, 2]], residual=True)
     layer = next(m.convolution for m in network.modules() if isinstance(m, layers.ConvexPotential))
-    layer.parametrizations.weight[0].q.data.normal_()
     assert spread_bound(layer.weight.detach().double()) <= 1 + 1e-6
 
 
@@ -150,3 +149,48 @@ def test_sorting_sends_gradients_where_values_came_from(module):
     same = torch.ones(1, 2, 1, 1, requires_grad=True)
     (gradient,) = torch.autograd.grad(module(same)[0, 0].sum(), same)
     assert sorted(gradient.flatten().tolist()) == [0.0, 1.0]
+
+
+def test_sorting_works_under_function_transforms():
+    x = torch.randn(2, 4, 2, 2, dtype=torch.float64)
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda one: layers.MaxMin()(one[None])[0]))(x)
+    single = torch.autograd.functional.jacobian(layers.MaxMin(), x[1:])[0, :, :, :, 0]
+    assert torch.equal(jacobian[1], single)
+
+
+def test_rounding_of_many_blocks_adds_up_and_does_not_multiply():
+    network = nn.Sequential(*[potential(1.0) for _ in range(40)]).eval()
+    certificate = audit(network, (9, 7), channels=4)
+    one = audit(network[:1].eval(), (9, 7), channels=4)
+    assert certificate.constant == pytest.approx(1.0, abs=0.05)
+    assert certificate.error < 40 * 40 * one.error
+    assert certificate.magnitude < 41 * one.magnitude
+    far = torch.rand(1, 4, 9, 7, dtype=torch.float64)
+    assert float(network(far).detach().norm()) <= certificate.magnitude
+
+
+def test_settings_that_the_weights_do_not_have_are_refused():
+    conv = nn.Conv2d(4, 4, 3, padding=1, bias=False).double()
+    conv.weight = nn.Parameter(torch.zeros(4, 4, 5, 5, dtype=torch.float64))
+    with pytest.raises(ModelError, match="otherwise than its weights"):
+        audit(nn.Sequential(conv, nn.AdaptiveAvgPool2d(1)).eval(), (6, 6), channels=4)
+    module = potential(1.0)
+    module.convolution.out_channels, module.translation = 1, layers.BatchCentering(1).double().eval()
+    with pytest.raises(ModelError, match="otherwise than its weights"):
+        audit(nn.Sequential(module).eval(), (6, 6), channels=4)
+    conv = nn.Conv2d(4, 4, 3, padding=1, bias=False).double()
+    conv.stride = 1
+    with pytest.raises(ModelError, match="pair of integers"):
+        audit(nn.Sequential(conv).eval(), (6, 6), channels=4)
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1e155])
+def test_weights_without_a_norm_are_refused(value):
+    module = potential(1.0)
+    module.convolution.weight.data[0, 0, 0, 0] = value
+    with pytest.raises(ModelError, match="NaN, infinite or huge"):
+        audit(nn.Sequential(module).eval(), (6, 6), channels=4)
+    module = potential(1.0)
+    module.translation.mean.fill_(float("inf"))
+    with pytest.raises(ModelError, match="not finite"):
+        audit(nn.Sequential(module).eval(), (6, 6), channels=4)

@@ -186,7 +186,8 @@ def test_the_loss_is_the_tempered_cross_entropy_of_labelled_pixels():
     [
         {"size": "XS"}, {"size": [[6, 2]]}, {"size": []}, {"convolution": "round"}, {"activation": "gelu"},
         {"head": "none"}, {"arithmetic": "bfloat16"}, {"constant": 0}, {"tau": -1.0}, {"width": 3}, {"rates": [0]},
-        {"num_classes": 1}, {"name": "a b"}, {"residual": 1}, {"spread": 0}, {"spread": True}, {"aspp": "sum"},
+        {"num_classes": 1}, {"name": "a b"}, {"residual": 1}, {"spread": 0}, {"spread": True}, {"spread": float("inf")},
+        {"residual": True, "convolution": "free"}, {"aspp": "sum"},
         {"aspp": "split", "rates": list(range(1, 9))},
     ],
     ids=str,
@@ -196,8 +197,8 @@ def test_bad_settings(bad):
         LipDeepLabV3(**{"num_classes": 5, "name": "x", "size": SMALL, **bad})
 
 
-@pytest.mark.parametrize("kind", ["deeplab", "spectral", "residual"])
-def test_constrained_weights_begin_with_one_scale(kind):
+@pytest.mark.parametrize("kind", ["deeplab", "residual"])
+def test_orthogonal_weights_begin_with_one_scale(kind):
     def scales(network):
         convolutions = [m for m in network.body.modules() if hasattr(m, "limit")]
         return [

@@ -54,7 +54,8 @@ class LipDeepLabV3(LipschitzNetwork):
             raise ConfigError("Unknown model.aspp", expected=" or ".join(ASPP), received=aspp)
         rates = _counts("rates", rates)
         body = deeplabv3(make, stages, width=width, rates=rates, pyramid=aspp, skips=skips, position=position)
-        super().__init__(body, width, num_classes=num_classes, name=name, convolution=convolution, **settings)
+        settings |= {"convolution": convolution, "spread": spread}
+        super().__init__(body, width, num_classes=num_classes, name=name, **settings)
 
 
 class LipUPerNet(LipschitzNetwork):
@@ -98,7 +99,8 @@ class LipUPerNet(LipschitzNetwork):
         make, position = Builder(convolution, activation, residual, spread), bool(settings.get("position_bias", True))
         bins = _counts("bins", bins)
         body = upernet(make, stages, width=width, channels=channels, bins=bins, position=position)
-        super().__init__(body, width, num_classes=num_classes, name=name, convolution=convolution, **settings)
+        settings |= {"convolution": convolution, "spread": spread}
+        super().__init__(body, width, num_classes=num_classes, name=name, **settings)
 
 
 def _checked_width(channels: int) -> int:

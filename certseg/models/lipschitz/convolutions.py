@@ -33,6 +33,10 @@ class Builder:
             (:class:`certseg.lipschitz.layers.ConvexPotential`). Their convolutions are almost orthogonal where others
             are orthogonal (Prach and Lampert 2022, "Almost-orthogonal layers for efficient general-purpose Lipschitz
             networks", orthogonium), for a fraction of the time.
+        spread: root mean square, at the beginning, of the parameters behind each orthogonal weight. Only their
+            direction counts there, so their scale decides by which angle a step of Adam turns it. The libraries begin
+            with 0.01 to 1, by the kind and width of a layer; with one for all, one learning rate suits all. None leaves
+            them as they are, and so do spectral ones: their one power iteration a step cannot follow larger angles.
 
     Raises:
         ConfigError: a name is unknown.
@@ -48,8 +52,12 @@ class Builder:
             raise ConfigError("Unknown model.convolution", expected=", ".join(KINDS), received=self.kind)
         if not isinstance(self.residual, bool):
             raise ConfigError("model.residual must be true or false", received=repr(self.residual))
+        if self.residual and self.kind == "free":
+            raise ConfigError("Residual steps need a constraint", expected="model.convolution=orthogonal or spectral",
+                              received="free")  # fmt: skip
         spread = self.spread
-        if spread is not None and (isinstance(spread, bool) or not isinstance(spread, int | float) or not spread > 0):
+        is_number = isinstance(spread, int | float) and not isinstance(spread, bool)
+        if spread is not None and not (is_number and 0 < spread < float("inf")):
             raise ConfigError("model.spread must be null or a positive number", received=repr(spread))
         if self.activation not in ACTIVATIONS:
             raise ConfigError("Unknown model.activation", expected=", ".join(ACTIVATIONS), received=self.activation)
@@ -99,6 +107,7 @@ class Builder:
             with _quiet():
                 from orthogonium.layers.conv.AOL import AOLConv2D
             inner = self._limited(AOLConv2D(channels, channels, 3, padding=1, bias=False))
+            inner.parametrizations.weight[0].q.requires_grad_(False)  # cancels out of the library's normalisation
         else:
             inner = self.convolution(channels, channels)
         return ConvexPotential(inner, BatchCentering(channels))
@@ -111,7 +120,12 @@ class Builder:
         """A constrained convolution, as it is trained and baked."""
         convolution.limit = 1.0  # baking scales down what iterations left above it
         for name, parameter in convolution.named_parameters():
-            if self.spread is not None and name.endswith(".original") and parameter.requires_grad:
+            if (
+                self.spread is not None
+                and self.kind == "orthogonal"
+                and name.endswith(".original")
+                and parameter.requires_grad
+            ):
                 parameter.data *= self.spread / parameter.detach().pow(2).mean().sqrt()
         return convolution
 

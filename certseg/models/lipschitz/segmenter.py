@@ -39,6 +39,7 @@ class LipschitzNetwork(nn.Module):
         num_classes: classes of the data set; at least 2.
         name: how results and their folders call the model.
         convolution: ``orthogonal``, ``spectral`` or ``free``, as the body was built.
+        spread: of the parameters behind a constrained head (:class:`certseg.models.lipschitz.convolutions.Builder`).
         constant: Lipschitz constant of the features by construction: images are centred and multiplied by it. No claim
             is made if ``convolution`` is ``free``.
         head: ``free`` for rows without constraint, whose distances enter the certificates; ``constrained`` for a
@@ -60,6 +61,7 @@ class LipschitzNetwork(nn.Module):
         num_classes: int,
         name: str,
         convolution: str,
+        spread: float | None = None,
         constant: float = 1.0,
         head: str = "free",
         position_bias: bool = True,
@@ -77,7 +79,7 @@ class LipschitzNetwork(nn.Module):
             nn.init.orthogonal_(self.head.weight)
             nn.init.zeros_(self.head.bias)
         else:
-            self.head = Builder(convolution).convolution(width, num_classes, 1, bias=True)
+            self.head = Builder(convolution, spread=spread).convolution(width, num_classes, 1, bias=True)
         self.offset = PositionBias(num_classes) if position_bias else nn.Identity()
         self._dtype = ARITHMETICS[arithmetic]
         self._held = Holder()
