@@ -19,7 +19,7 @@ from certseg.lipschitz.resampling import resize_norm
 
 class _Sorted(torch.autograd.Function):
     """Maxima and minima of two tensors. Their gradients are sent where they came from (the first of two equal values
-    counts as the maximum), at a third of what differentiating ``maximum`` and ``minimum`` costs."""
+    counts as the maximum), more cheaply than through ``maximum`` and ``minimum``."""
 
     generate_vmap_rule = True
 

@@ -120,3 +120,8 @@ def check_untouched(module: nn.Module, name: str) -> None:
                 f"Nothing can be proven about {name or 'the network'} ({type(module).__name__}): {what}",
                 remedy="Call eval(), and bake parametrized weights (certseg.lipschitz.bake)",
             )
+
+
+def joined(name: str, part: str) -> str:
+    """The name of a part of a module, as torch gives it."""
+    return f"{name}.{part}" if name else part

@@ -289,6 +289,10 @@ def test_claims_of_other_threats_and_own_wording():
         ([certifier(), attack(0.2, 0.1) | {"figures": {"attacked_accuracy/image_mean": 0.1}}], "not checked"),
         ([certifier(), attack() | {"predictor": "base", "figures": {"attacked_accuracy/image_mean": 0.1}}], "not ch"),
         ([certifier()], "not checked"),
+        (
+            [certifier(), attack() | {"figures": {"bracket/violations": 0, "bracket/alerted_pixels": 4}}],
+            "holds on every image checked: no certified pixel changed without an alert",
+        ),
     ],
 )
 def test_the_bracket(summaries, start):

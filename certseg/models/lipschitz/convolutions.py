@@ -32,7 +32,7 @@ class Builder:
         residual: blocks that keep the number of channels are steps of a gradient flow
             (:class:`certseg.lipschitz.layers.ConvexPotential`). Their convolutions are almost orthogonal where others
             are orthogonal (Prach and Lampert 2022, "Almost-orthogonal layers for efficient general-purpose Lipschitz
-            networks", orthogonium), for a fraction of the time.
+            networks", orthogonium).
         spread: root mean square, at the beginning, of the parameters behind each orthogonal weight. Only their
             direction counts there, so their scale decides by which angle a step of Adam turns it. The libraries begin
             with 0.01 to 1, by the kind and width of a layer; with one for all, one learning rate suits all. None leaves
