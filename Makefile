@@ -8,7 +8,8 @@ STAMP := $(VENV)/.ready
 .DEFAULT_GOAL := help
 .PHONY: help setup demo reproduce-segcertify-figure2 reproduce-sea-streets reproduce-sea-camvid reproduce-sea-figure1 reproduce-sea-table1 \
 	reproduce-sea-table2-voc reproduce-sea-table3-ade20k reproduce-lipschitz-camvid reproduce-lipschitz-cityscapes \
-	reproduce-lipschitz-pets reproduce-lipschitz-kvasir test check format clean
+	reproduce-lipschitz-pets reproduce-lipschitz-kvasir reproduce-demasked-streets reproduce-demasked-camvid \
+	reproduce-demasked-table1 reproduce-demasked-table3 reproduce-demasked-table7 test check format clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z][a-z0-9-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 24
@@ -59,6 +60,23 @@ reproduce-lipschitz-pets: setup  ## the same on Oxford-IIIT Pet (needs a GPU): R
 
 reproduce-lipschitz-kvasir: setup  ## the same on Kvasir-SEG (needs a GPU): ROOT=data/kvasir_seg
 	$(RUN) experiment=lipschitz/kvasir
+
+reproduce-demasked-streets: setup  ## detection of patches and recovery from them on street scenes (minutes)
+	$(RUN) experiment=demasked/streets
+
+reproduce-demasked-camvid: setup  ## the same on CamVid, 50 images: ROOT=data/camvid
+	$(RUN) experiment=demasked/camvid
+
+# The paper's tables need a network's checkpoint and ZITS as a TorchScript file: ARGS="model.checkpoint=beit.pth
+# certifier.inpainter.path=zits.pt"; another network: experiment/demasked/network=swin_b_ade20k (configs/experiment/demasked).
+reproduce-demasked-table1: setup  ## Demasked Smoothing's paper, Table 1 (masks, needs a GPU): ROOT=... ARGS=...
+	$(RUN) experiment=demasked/table1
+
+reproduce-demasked-table3: setup  ## its Table 3 (networks, needs a GPU): ROOT=... ARGS=...
+	$(RUN) experiment=demasked/table3
+
+reproduce-demasked-table7: setup  ## its Table 7 (ZITS against black, needs a GPU): ROOT=... ARGS="model.checkpoint=... zits=..."
+	$(RUN) experiment=demasked/table7
 
 test: check  ## check, then run all tests
 	$(BIN)/python -m pytest

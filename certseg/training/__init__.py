@@ -10,6 +10,7 @@ from certseg.training.consistency import ConsistencyObjective
 from certseg.training.denoising import DenoiserObjective
 from certseg.training.inpainting import InpainterObjective, TrainableInpainter
 from certseg.training.lipschitz import LipschitzObjective
+from certseg.training.masked import MaskedObjective
 from certseg.training.objectives import CleanObjective, NoiseObjective, Objective
 from certseg.training.recipe import Augmentation, Recipe
 from certseg.training.trainer import TrainingReport, finished, train
@@ -22,6 +23,7 @@ __all__ = [
     "DenoiserObjective",
     "InpainterObjective",
     "LipschitzObjective",
+    "MaskedObjective",
     "NoiseObjective",
     "Objective",
     "Recipe",

@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from certseg.masks import ASSIGNMENTS, covering_masks, least_masks, recovery_masks
+from certseg.training.checks import is_number, require
 from certseg.types import Patch
 
 KINDS = (*ASSIGNMENTS, "strips", "blocks")
 _MOST = {"strips": 20, "blocks": 6}  # masks side by side, as certifier=demasked_detection and patch_double_masking
+
+
+def checked_draws(
+    masks: Sequence[str], shares: Sequence[float]
+) -> tuple[tuple[str, ...], tuple[float, float]]:  # fmt: skip
+    """An objective's ``masks``, names in :data:`KINDS`, and ``shares``, smallest and largest share of the image that a
+    patch covers.
+
+    Raises:
+        ConfigError: a value is outside its domain.
+    """
+    is_list = isinstance(masks, (list, tuple)) and len(masks) > 0
+    known = is_list and all(kind in KINDS for kind in masks)
+    require("training.objective.masks", masks, f"a list of {', '.join(KINDS)}", known)
+    is_pair = isinstance(shares, (list, tuple)) and len(shares) == 2 and all(map(is_number, shares))
+    expected = "[smallest, largest] share in (0, 0.04]"
+    require("training.objective.shares", shares, expected, is_pair and 0 < shares[0] <= shares[1] <= 0.04)
+    return tuple(masks), (float(shares[0]), float(shares[1]))
 
 
 def draw_hidden(

@@ -13,7 +13,7 @@ from certseg.errors import ConfigError
 from certseg.inpainting import MaskedUNet
 from certseg.masks import erase
 from certseg.training.checks import is_number, require
-from certseg.training.hidden import KINDS, draw_hidden
+from certseg.training.hidden import KINDS, checked_draws, draw_hidden
 
 _NEAR = 3  # pixels: how far from a visible one a hidden pixel belongs to the border
 
@@ -70,16 +70,11 @@ class InpainterObjective:
     border: float = 0.1
 
     def __post_init__(self) -> None:
-        masks, shares, border = self.masks, self.shares, self.border
-        is_list = isinstance(masks, (list, tuple)) and len(masks) > 0
-        known = is_list and all(kind in KINDS for kind in masks)
-        require("training.objective.masks", masks, f"a list of {', '.join(KINDS)}", known)
-        is_pair = isinstance(shares, (list, tuple)) and len(shares) == 2 and all(map(is_number, shares))
-        expected = "[smallest, largest] share in (0, 0.04]"
-        require("training.objective.shares", shares, expected, is_pair and 0 < shares[0] <= shares[1] <= 0.04)
+        masks, shares = checked_draws(self.masks, self.shares)
+        border = self.border
         require("training.objective.border", border, "a number >= 0", is_number(border) and border >= 0)
-        object.__setattr__(self, "masks", tuple(masks))
-        object.__setattr__(self, "shares", tuple(map(float, shares)))
+        object.__setattr__(self, "masks", masks)
+        object.__setattr__(self, "shares", shares)
 
     def prepare(self, network: nn.Module) -> None:
         """Raise :class:`ConfigError` unless this is an inpainter."""
