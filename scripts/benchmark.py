@@ -31,6 +31,17 @@ accuracy`` and ``mean IoU`` those of a made-up scene.
 
 A training step of AT2 and AT5 against a clean one: loss, backward pass and AdamW; medians over interleaved repetitions.
 
+    python scripts/benchmark.py patches [--size 360 480] [--model upernet_tiny] [--classes 11] [--inpainter model.pt]
+        [--quick] [--hardware auto]
+
+The whole of ``certify`` for each certificate against patches and each inpainter, against as many forward passes alone
+in the same batches: once those that give what a masked copy needs, on the CPU logits at the network's own resolution,
+once those that give logits at image size. An unmasked image is passed at image size in both. Goals are for inpainters
+that fill a batch at once; telea fills image by image on the CPU. The parts are shares of the wall-clock time.
+--inpainter adds a learned one, of a checkpoint. --quick repeats once. Medians over interleaved repetitions; on the CPU
+processor seconds of one thread. Weights are fresh and the image is noise, so masked copies agree less than they would
+after training.
+
 Each row states its goal if it has one and whether it is met; the exit status does not depend on it.
 """
 
@@ -48,6 +59,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as run.py does
 
 from benchmarks.adversarial import benchmark_adversarial
 from benchmarks.lipschitz import benchmark_lipschitz
+from benchmarks.patches import benchmark_patches
 from benchmarks.sea import benchmark_sea
 from benchmarks.segcertify import benchmark_segcertify
 
@@ -66,10 +78,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     adversarial.add_argument("--batch", type=int, default=8)
     adversarial.add_argument("--steps", type=int, nargs="+", default=[2, 5], help="of the inner attack")
     adversarial.set_defaults(run=benchmark_adversarial, repeats=5)
-    for command, size in ((segcertify, (360, 480)), (sea, (360, 480)), (adversarial, (240, 320))):
+    patches = commands.add_parser("patches", help="overhead of certificates against patches")
+    patches.add_argument("--inpainter", help="model.pt that training=inpainter wrote, to measure it as well")
+    patches.add_argument("--quick", action="store_true", help="repeat once")
+    patches.set_defaults(run=benchmark_patches, repeats=5)
+    large, small = (360, 480), (240, 320)
+    for command, size, classes in (
+        (segcertify, large, 19), (sea, large, 19), (adversarial, small, 19), (patches, large, 11),
+    ):  # fmt: skip
         command.add_argument("--size", type=int, nargs=2, default=size, metavar=("H", "W"))
         command.add_argument("--model", default="upernet_tiny", help="a preset of configs/model")
-        command.add_argument("--classes", type=int, default=19)
+        command.add_argument("--classes", type=int, default=classes)
         command.add_argument("--repeats", type=int)
         command.add_argument("--hardware", default="auto", help="a choice of configs/hardware")
         command.add_argument("overrides", nargs="*", help="further settings, for example hardware.noise_batch=4")

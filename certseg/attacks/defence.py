@@ -19,8 +19,6 @@ from certseg.masks import MaskSet, erase
 from certseg.noise import NoiseStream
 from certseg.types import IGNORE_INDEX, Certificate, Inpainter, Passes, Patch, Segmenter
 
-_PAIRED = "patch_double_masking"  # its second round asks what pairs of masks leave visible
-
 
 class MaskedDefence(Protocol):
     """What is needed of a certifier against patches (:class:`certseg.certifiers.DemaskedRecovery` and its siblings).
@@ -31,6 +29,8 @@ class MaskedDefence(Protocol):
     predictor: str
     claim: str | None
     inpainter: Inpainter | None
+    asks_image: bool
+    asks_pairs: bool
 
     def masks(self, size: tuple[int, int]) -> MaskSet:
         """The masks of the first round for images of this height and width."""
@@ -46,8 +46,8 @@ class MaskedDefence(Protocol):
 class Defence:
     """Attack the answer of a certifier against patches in the place of the network's, by expectation over masks.
 
-    The gradient is that of the mean loss over masked, inpainted copies: of double masking also of copies with pairs of
-    masks, of a detection also of the image itself, which is its answer. Copies in which no patch shows are left out:
+    The gradient is that of the mean loss over masked, inpainted copies, also those with pairs of masks and the image
+    itself where the certifier asks the network for them. Copies in which no patch shows are left out:
     they do not depend on it. Where an inpainter is not differentiable (Telea, Navier-Stokes, TorchScript), what it
     fills in counts as constant and the gradient flows through visible pixels alone. Points are judged by the real
     answer: of a detection by the pixels that are correct or raise an alert.
@@ -140,7 +140,7 @@ class DefendedObjective(PatchObjective):
         self._hidden = certifier.masks(tuple(target.shape)).hidden(device)
         number = len(self._hidden)
         single = [(k, k) for k in range(number)]
-        self._copies = list(combinations_with_replacement(range(number), 2)) if certifier.name == _PAIRED else single
+        self._copies = list(combinations_with_replacement(range(number), 2)) if certifier.asks_pairs else single
         self._shown: tuple[Canvas | None, list[tuple[int, int]]] = (None, [])
 
     def at(self, point: Tensor, progress: float, is_judged: bool) -> Evaluation:
@@ -195,7 +195,7 @@ class DefendedObjective(PatchObjective):
         """The copies in which a pixel of the patches shows; -1 stands for the image itself."""
         covered = self._hidden[:, self.canvas.inside]
         shown = [(m, n) for m, n in self._copies if not (covered[m] | covered[n]).all()]
-        return [(-1, -1), *shown] if self._defence.raises_alerts else shown
+        return [(-1, -1), *shown] if self._defence.certifier.asks_image else shown
 
     def _part(self, point: Tensor, copies: Sequence[tuple[int, int]], progress: float) -> tuple[float, Tensor, float]:
         """Sum of the losses of some copies, its gradient, and a number that is finite if all logits and the gradient

@@ -130,6 +130,7 @@ class DemaskedDetection(PatchCertifier):
     """
 
     name = "demasked_detection"
+    asks_image = True
 
     def __init__(
         self, *, patch: Patch, inpainter: Inpainter | None, masks: str = "column", num_masks: int | None = 20,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from certseg.certifiers.masked import MaskedPredictions
 from certseg.certifiers.patches import PatchCertifier
-from certseg.certifiers.voting import majority, patterns, unanimous
+from certseg.certifiers.voting import unanimous
 from certseg.decisions import NO_CLASS
 from certseg.errors import ConfigError
 from certseg.masks import MaskSet, check_covering, covering_masks
@@ -23,27 +23,32 @@ from certseg.types import Inpainter, Patch
 class PatchDoubleMasking(PatchCertifier):
     """Certify every pixel that gets one class under all pairs of masks.
 
-    Let M be masks of which one hides the patch, wherever it lies, and S_mn(x) the prediction on x masked by both m and
-    n and inpainted; S_mm is m's own class. The predictor D decides each pixel i in two rounds. First, if all masks' own
-    classes agree, that is D_i(x). Else a mask m whose class is not that of the majority is believed if S_mn gives pixel
-    i the same class for all n. The first such m decides, and if there is none the majority, the smaller of equals.
+    Let f be the network, M masks of which one hides the patch, wherever it lies, and S_mn(x) the prediction on x masked
+    by both m and n and inpainted; S_mm is m's own class. A prediction whose softmax probability is below
+    ``min_probability`` is no class. The predictor D believes a mask m at pixel i if S_mn gives it the same class for
+    all n. The first mask that is believed and contradicts f_i(x) decides; if there is none, D_i(x) = f_i(x).
 
     Claim. If at x all S_mn, m <= n, give pixel i the class c, then D_i(x') = c for every x' that differs from x inside
     one patch alone; also D_i(x) = c. Deterministic.
 
-    Proof. Let p hide the patch of x'. Then S_pn(x') = S_pn(x) = c at pixel i for all n, p among them: p's own class is
-    c, and p is believed if it is asked. Suppose D_i(x') = c' != c. The masks do not agree on c', for p has c. So either
-    a mask m of class c' was believed; but S_mp(x') = c is not c', a contradiction. Or nobody was, and c' is the
-    majority; but p dissents from it and is believed, a contradiction. []
+    Proof. Let p hide the patch of x'. Then S_pn(x') = S_pn(x) = c at pixel i for all n, p among them, so p is believed.
+    Suppose D_i(x') = c' != c. If a mask m of class c' decided, it was believed; but S_mp(x') = c is not c', a
+    contradiction. If none did, f_i(x') = c'; but p contradicts it and is believed, a contradiction. []
+
+    PatchCleanser falls back on the majority of the single masks, nearly all of which show the patch; the proof holds
+    for whatever stands there, and the network is more often right on clean images. ``min_probability`` trades
+    certified pixels for clean accuracy: what an inpainter puts in the place of a small object looks like an attack
+    undone, and is believed unless the network is in doubt.
 
     All K (K + 1) / 2 pairs are needed for the certificate, of which the K single masks are the first round; an answer
-    alone (:meth:`predict`) needs the pairs of those masks that dissent somewhere.
+    alone (:meth:`predict`) needs the pairs of those masks that contradict the network somewhere.
 
     Args:
         patch: the threat, one patch.
         inpainter: g.
         masks: ``block``, ``column`` or ``row`` (:func:`certseg.masks.covering_masks`).
         num_masks: of blocks in each direction, of columns or of rows.
+        min_probability: smallest softmax probability of a masked prediction that counts, in [0, 1).
         big_classes: see :class:`PatchCertifier`.
 
     Raises:
@@ -51,10 +56,11 @@ class PatchDoubleMasking(PatchCertifier):
     """
 
     name = "patch_double_masking"
+    asks_image = asks_pairs = True
 
     def __init__(
         self, *, patch: Patch, inpainter: Inpainter | None, masks: str = "block", num_masks: int = 3,
-        big_classes: str | Sequence[int] | None = None,
+        min_probability: float = 0.0, big_classes: str | Sequence[int] | None = None,
     ) -> None:  # fmt: skip
         super().__init__(patch, inpainter, big_classes)
         check_covering(masks, None, None, num_masks)
@@ -62,16 +68,20 @@ class PatchDoubleMasking(PatchCertifier):
             raise ConfigError("certifier.num_masks must be set for double masking", remedy="Use 3 blocks a direction")
         if patch.count != 1:
             raise ConfigError("Double masking certifies against one patch", received=str(patch))
-        self.kind, self.num_masks = masks, num_masks
+        is_number = isinstance(min_probability, (int, float)) and not isinstance(min_probability, bool)
+        if not is_number or not 0 <= min_probability < 1:
+            raise ConfigError("certifier.min_probability must be a number in [0, 1)", received=min_probability)
+        self.kind, self.num_masks, self.min_probability = masks, num_masks, float(min_probability)
 
     @property
     def predictor(self) -> str:
         """The answer of both rounds."""
         number = f"{self.num_masks} x {self.num_masks}" if self.kind == "block" else str(self.num_masks)
-        return f"double_masked({self._words(f'{number} {self.kind} masks')})"
+        sure = f", probability at least {self.min_probability:g}" if self.min_probability else ""
+        return f"double_masked({self._words(f'{number} {self.kind} masks{sure}')})"
 
     def _mask_settings(self) -> dict[str, object]:
-        return {"masks": self.kind, "num_masks": self.num_masks}
+        return {"masks": self.kind, "num_masks": self.num_masks, "min_probability": self.min_probability}
 
     def _make_masks(self, size: tuple[int, int]) -> MaskSet:
         return covering_masks(self.kind, size, self.threat, num_masks=self.num_masks)
@@ -82,61 +92,55 @@ class PatchDoubleMasking(PatchCertifier):
 
     def _certify(self, predictions: MaskedPredictions, masks: MaskSet) -> tuple[Tensor, dict[str, Tensor]]:
         hidden = masks.hidden(predictions.device)
-        first = predictions.of(hidden)
-        confirmed = _second_round(predictions, hidden, first, range(len(hidden)))
+        own, first = predictions.unmasked(), predictions.of(hidden, self.min_probability)
+        confirmed = self._second_round(predictions, hidden, first, range(len(hidden)))
         with predictions.watch("statistics"):
-            classes = _decide(first, confirmed, _majority(first, predictions.num_classes))
+            classes = _decide(own, first, confirmed)
             certified = unanimous(first) & confirmed.all(dim=0)
         return classes, {"pairs": certified}
 
     def _predict(self, predictions: MaskedPredictions, masks: MaskSet) -> Tensor:
         hidden = masks.hidden(predictions.device)
-        first = predictions.of(hidden)
-        most = _majority(first, predictions.num_classes)
-        dissents = (first != most).flatten(1).any(dim=1)
-        confirmed = _second_round(predictions, hidden, first, dissents.nonzero().flatten().tolist())
-        return _decide(first, confirmed, most)
+        own, first = predictions.unmasked(), predictions.of(hidden, self.min_probability)
+        contradicts = ((first != own) & (first != NO_CLASS)).flatten(1).any(dim=1)
+        asked = contradicts.nonzero().flatten().tolist()
+        return _decide(own, first, self._second_round(predictions, hidden, first, asked))
+
+    def _second_round(
+        self, predictions: MaskedPredictions, hidden: Tensor, first: Tensor, asked: Sequence[int]
+    ) -> Tensor:
+        """Where each mask that is asked is confirmed: all its pairs give the class that it gives alone.
+
+        Args:
+            hidden: ``K x H x W`` bool masks.
+            first: ``K x H x W`` classes of single masks.
+            asked: the masks to confirm.
+
+        Returns:
+            ``K x H x W`` bool; of masks that are not asked it says nothing.
+        """
+        confirmed = first != NO_CLASS
+        pairs = sorted({(min(m, n), max(m, n)) for m in asked for n in range(len(hidden)) if m != n})
+        done = 0
+        step = 64  # masks held at once
+        for start in range(0, len(pairs), step):
+            part = pairs[start : start + step]
+            joined = torch.stack([hidden[m] | hidden[n] for m, n in part])
+            for classes in predictions.batches(joined, self.min_probability):
+                with predictions.watch("statistics"):
+                    for (m, n), both in zip(pairs[done : done + len(classes)], classes):
+                        confirmed[m] &= both == first[m]
+                        confirmed[n] &= both == first[n]
+                done += len(classes)
+        return confirmed
 
 
-def _majority(first: Tensor, num_classes: int) -> Tensor:
-    votes, where = patterns(first)
-    return majority(votes, num_classes)[where]
-
-
-def _second_round(predictions: MaskedPredictions, hidden: Tensor, first: Tensor, asked: Sequence[int]) -> Tensor:
-    """Where each mask that is asked is confirmed: all its pairs give the class that it gives alone.
-
-    Args:
-        hidden: ``K x H x W`` bool masks.
-        first: ``K x H x W`` classes of single masks.
-        asked: the masks to confirm.
-
-    Returns:
-        ``K x H x W`` bool; of masks that are not asked it says nothing.
-    """
-    confirmed = first != NO_CLASS
-    pairs = sorted({(min(m, n), max(m, n)) for m in asked for n in range(len(hidden)) if m != n})
-    done = 0
-    step = 64  # masks held at once
-    for start in range(0, len(pairs), step):
-        part = pairs[start : start + step]
-        joined = torch.stack([hidden[m] | hidden[n] for m, n in part])
-        for classes in predictions.batches(joined):
-            with predictions.watch("statistics"):
-                for (m, n), both in zip(pairs[done : done + len(classes)], classes):
-                    confirmed[m] &= both == first[m]
-                    confirmed[n] &= both == first[n]
-            done += len(classes)
-    return confirmed
-
-
-def _decide(first: Tensor, confirmed: Tensor, most: Tensor) -> Tensor:
-    """The answer ``H x W`` of both rounds, from the masks' own classes, where they are confirmed, and the majority. A
-    mask that agrees with the majority is never asked: its class would be the answer anyway."""
-    believed = confirmed & (first != most)
-    decided = torch.zeros_like(believed[0])
-    answer = most.clone()
-    for mask, mine in zip(first, believed):
-        answer = torch.where(mine & ~decided, mask.long(), answer)
-        decided |= mine
+def _decide(own: Tensor, first: Tensor, confirmed: Tensor) -> Tensor:
+    """The answer ``H x W`` of both rounds, from the network's own classes, those of the masks, and where the masks are
+    confirmed. A mask that agrees with the network is never asked: its class would be the answer anyway."""
+    answer, decided = own.long(), torch.zeros_like(own, dtype=torch.bool)
+    for mask, is_confirmed in zip(first, confirmed):
+        believed = is_confirmed & (mask != own) & (mask != NO_CLASS)
+        answer = torch.where(believed & ~decided, mask.long(), answer)
+        decided |= believed
     return answer

@@ -3,16 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from certseg.decisions import enlarged_winner, winner
+from certseg.decisions import NO_CLASS, enlarged_winner, winner
 from certseg.errors import ModelError
 from certseg.hardware import Hardware, Stopwatch
+from certseg.losses import decide
 from certseg.masks import erase
 from certseg.sampling import WorkingBatch, check_logits
-from certseg.types import Inpainter, Passes, Segmenter, check_image
+from certseg.types import IGNORE_INDEX, Inpainter, Passes, Segmenter, check_image
+
+
+@dataclass(frozen=True)
+class MaskedViews:
+    """Masked copies of an image, to be looked at.
+
+    Args:
+        hidden: ``N x H x W`` bool, what each mask hides.
+        images: ``N x 3 x H x W`` in [0, 1], the inpainted copies.
+        classes: ``N x H x W`` int16, what the segmenter says of them; :data:`certseg.decisions.NO_CLASS` for nothing.
+    """
+
+    hidden: Tensor
+    images: Tensor
+    classes: Tensor
+
+    @property
+    def maps(self) -> dict[str, np.ndarray]:
+        """What is stored: ``views_hidden``, ``views_inpainted`` (8 bits, 0 where the image itself is visible) and
+        ``views_classes`` (8 bits, 255 for nothing)."""
+        filled = erase(self.images, ~self.hidden)
+        return {
+            "views_hidden": self.hidden.numpy(),
+            "views_inpainted": (filled.clamp(0.0, 1.0) * 255).round().to(torch.uint8).numpy(),
+            "views_classes": self.classes.where(self.classes != NO_CLASS, IGNORE_INDEX).to(torch.uint8).numpy(),
+        }
 
 
 class MaskedPredictions:
@@ -84,18 +114,25 @@ class MaskedPredictions:
             logits = self._segmenter(images)
             check_logits(logits, images, self._segmenter)
             self._require_finite(logits.sum(dtype=torch.float64))
+            classes = decide(logits)[0]
         self._forward += 1
-        return logits[0].argmax(dim=0).to(torch.int16)
+        return classes[0].to(torch.int16)
 
-    def of(self, hidden: Tensor) -> Tensor:
+    def of(self, hidden: Tensor, min_probability: float = 0.0) -> Tensor:
         """:meth:`batches` of all masks in one tensor, ``K x H x W`` int16."""
-        return torch.cat(list(self.batches(hidden)))
+        return torch.cat(list(self.batches(hidden, min_probability)))
 
-    def batches(self, hidden: Tensor) -> Iterator[Tensor]:
+    def batches(self, hidden: Tensor, min_probability: float = 0.0) -> Iterator[Tensor]:
         """Predictions for ``K x H x W`` bool masks, True where hidden, batch by batch in their order.
 
+        Args:
+            hidden: the masks.
+            min_probability: smallest softmax probability of a prediction that counts. Where the logits are taken at the
+                network's own resolution, so are the probabilities, and enlarged bilinearly.
+
         Yields:
-            ``B x H x W`` int16 classes, :data:`certseg.decisions.NO_CLASS` where the largest logit is tied.
+            ``B x H x W`` int16 classes, :data:`certseg.decisions.NO_CLASS` where the largest logit is tied or its
+            probability too small.
 
         Raises:
             ModelError: f or g returned something misshapen, NaN or infinite.
@@ -103,31 +140,53 @@ class MaskedPredictions:
         done = 0
         while done < len(hidden):
             (classes, total), size = self._batch.run(
-                lambda number, first=done: self._predict(hidden[first : first + number]), len(hidden) - done
+                lambda number, first=done: self._predict(hidden[first : first + number], min_probability),
+                len(hidden) - done,
             )
             self._require_finite(total)
             self._forward += size
             done += size
             yield classes
 
-    def _predict(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def views(self, hidden: Tensor, min_probability: float = 0.0) -> MaskedViews:
+        """The masked copies themselves, to be looked at, and what :meth:`batches` says of them."""
+        with torch.inference_mode():
+            images = torch.cat([self._copies(hidden[k : k + 1]) for k in range(len(hidden))])
+        return MaskedViews(hidden.cpu(), images.cpu(), self.of(hidden, min_probability).cpu())
+
+    def _predict(self, hidden: Tensor, min_probability: float) -> tuple[Tensor, Tensor]:
         with torch.inference_mode():
             with self._watch("inpainting"):
-                hidden = hidden.to(self._image.device)
-                images = erase(self._image.expand(len(hidden), -1, -1, -1), hidden)
-                if self._inpainter is not None:
-                    images = self._filled(images, hidden)
-                images = images.contiguous(memory_format=self._order)
+                images = self._copies(hidden)
             with self._watch("network"):
                 coarse = None if self._coarse is None else self._coarse(images)
                 if coarse is None:
                     logits = self._segmenter(images)
                     check_logits(logits, images, self._segmenter)
-                    return winner(logits)
+                    classes, total = winner(logits)
+                    return self._sure(classes, min_probability, logits), total
                 shape = tuple(coarse.logits.shape)
                 if len(shape) != 4 or shape[:2] != (len(images), self._segmenter.num_classes) or 0 in shape:
                     raise ModelError("The model's coarse_logits returned another shape", received=shape)
-                return enlarged_winner(coarse.logits, self.size, coarse.align_corners)
+                classes, total = enlarged_winner(coarse.logits, self.size, coarse.align_corners)
+                return self._sure(classes, min_probability, coarse.logits, coarse.align_corners), total
+
+    def _sure(self, classes: Tensor, min_probability: float, logits: Tensor, align_corners: bool = False) -> Tensor:
+        """``classes``, NO_CLASS where the largest probability is below ``min_probability``."""
+        if min_probability <= 0.0:
+            return classes
+        probability = (logits.amax(dim=1, keepdim=True) - logits.logsumexp(dim=1, keepdim=True)).exp()
+        if probability.shape[-2:] != self.size:
+            probability = F.interpolate(probability, self.size, mode="bilinear", align_corners=align_corners)
+        return classes.masked_fill_(~(probability[:, 0] >= min_probability), NO_CLASS)
+
+    def _copies(self, hidden: Tensor) -> Tensor:
+        """What the segmenter is given for masks ``B x H x W``: ``B x 3 x H x W``."""
+        hidden = hidden.to(self._image.device)
+        images = erase(self._image.expand(len(hidden), -1, -1, -1), hidden)
+        if self._inpainter is not None:
+            images = self._filled(images, hidden)
+        return images.contiguous(memory_format=self._order)
 
     def _filled(self, erased: Tensor, hidden: Tensor) -> Tensor:
         images = self._inpainter(erased, hidden)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from certseg.certifiers.masked import MaskedPredictions
+from certseg.certifiers.masked import MaskedPredictions, MaskedViews
 from certseg.errors import ConfigError
 from certseg.hardware import Hardware
 from certseg.masks import MaskSet
@@ -57,6 +57,12 @@ class PatchCertifier(ABC):
     confidence = 1.0
     tolerated: int | None = 0
     is_sampled = False
+    asks_image = False
+    """Whether the answer depends on what the network says of the image without masks."""
+    asks_pairs = False
+    """Whether it depends on copies masked by two of :meth:`masks`."""
+    min_probability = 0.0
+    """Smallest softmax probability of a masked prediction that counts."""
 
     def __init__(
         self, patch: Patch, inpainter: Inpainter | None, big_classes: str | Sequence[int] | None = None
@@ -144,6 +150,19 @@ class PatchCertifier(ABC):
         errors as in :meth:`certify`."""
         predictions = MaskedPredictions(segmenter, self.inpainter, image, name, hardware)
         return self._predict(predictions, self.masks(predictions.size)).long().cpu()
+
+    def views(
+        self, segmenter: Segmenter, image: Tensor, *, hardware: Hardware, number: int = 3, name: str = "image"
+    ) -> MaskedViews:
+        """Masked copies of an image, inpainted, and what the network says of them, as certification sees them: of
+        ``number`` masks, at least 1, evenly spaced among those of the first round, or of all if there are fewer.
+        Arguments and errors as in :meth:`certify`."""
+        if number < 1:
+            raise ConfigError("The number of masks to be looked at must be positive", received=number)
+        predictions = MaskedPredictions(segmenter, self.inpainter, image, name, hardware)
+        masks = self.masks(predictions.size)
+        chosen = np.unique(np.linspace(0, masks.num_masks - 1, number).round().astype(int)).tolist()
+        return predictions.views(masks.hidden(predictions.device)[chosen], self.min_probability)
 
     def score(
         self, certificate: PatchCertificate, target: Tensor

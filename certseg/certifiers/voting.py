@@ -14,6 +14,7 @@ from torch import Tensor
 from certseg.decisions import NO_CLASS
 
 _CHUNK = 1 << 26  # bytes of pairwise comparisons at once
+_TABLE = 1 << 20  # numbers that are ranked through a table of all of them
 
 
 def patterns(maps: Tensor) -> tuple[Tensor, Tensor]:
@@ -24,16 +25,27 @@ def patterns(maps: Tensor) -> tuple[Tensor, Tensor]:
     """
     votes = maps.flatten(1)
     values = int(votes.max()) + 2  # from NO_CLASS on
-    keys, bound = torch.zeros_like(votes[0], dtype=torch.int64), 1
+    keys, bound, most = torch.zeros_like(votes[0], dtype=torch.int64), 1, _TABLE
     for vote in votes:
-        if bound > 2**62 // values:
-            different, keys = torch.unique(keys, return_inverse=True)
-            bound = len(different)
+        if bound > most // values:
+            bound, keys = _ranked(keys, bound)
+            if bound > most // values:
+                most = 2**62  # too many different votes for tables
         keys = keys * values + (vote - NO_CLASS)
         bound *= values
-    different, where = torch.unique(keys, return_inverse=True)
-    pixel = torch.zeros_like(different).scatter_(0, where, torch.arange(len(where), device=where.device))
+    number, where = _ranked(keys, bound)
+    places = torch.arange(len(where), device=where.device)
+    pixel = torch.zeros(number, dtype=torch.int64, device=where.device).scatter_(0, where, places)
     return votes[:, pixel], where.view(maps.shape[1:])
+
+
+def _ranked(keys: Tensor, bound: int) -> tuple[int, Tensor]:
+    """How many different ``keys`` (int64 below ``bound``, not negative) there are, and the rank of each among them."""
+    if bound > _TABLE:
+        different, ranks = torch.unique(keys, return_inverse=True)
+        return len(different), ranks
+    upto = torch.zeros(bound, dtype=torch.int64, device=keys.device).index_fill_(0, keys, 1).cumsum_(0)
+    return int(upto[-1]), upto.sub_(1).index_select(0, keys)
 
 
 def majority(votes: Tensor, num_classes: int) -> Tensor:

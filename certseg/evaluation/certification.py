@@ -29,7 +29,7 @@ class Certifier(Protocol):
     (:class:`certseg.certifiers.SegCertify`); one that certifies groups of classes has their ``hierarchy``
     (:class:`certseg.certifiers.AdaptiveCertify`); one with figures of its own has ``score`` and ``summarise``
     (:class:`certseg.certifiers.Lipschitz`, :class:`certseg.certifiers.DemaskedRecovery`); one that needs images of a
-    certain height and width has ``check_size``.
+    certain height and width has ``check_size``; one that looks at masked copies can show some, ``views``.
     """
 
     name: str
@@ -55,7 +55,8 @@ class CertificationStage:
         samples: where the samples of each image are kept and found again, so that another tau, alpha or correction
             needs no forward pass; None keeps none.
         pictured: the images whose further maps are kept, to be looked at, where a certificate has some
-            (:attr:`certseg.certifiers.lipschitz.LipschitzCertificate.pictured_maps`); None for all.
+            (:attr:`certseg.certifiers.lipschitz.LipschitzCertificate.pictured_maps`) or the certifier shows masked
+            copies (``views``, whose passes and seconds are not counted); None for all.
     """
 
     kind = "certifier"
@@ -125,13 +126,21 @@ class CertificationStage:
             row["figures"] |= _group_figures(groups)
             row["counts"]["groups"] = groups.to_json()
             maps["levels"] = certificate.levels.numpy()
-        if hasattr(certificate, "pictured_maps") and (self._pictured is None or sample.name in self._pictured):
-            maps |= certificate.pictured_maps
+        if self._pictured is None or sample.name in self._pictured:
+            maps |= self._pictured_maps(sample, certificate)
         if hasattr(self._certifier, "score"):
             figures, counts, seconds = self._certifier.score(certificate, sample.target)
             row = {**row, "figures": row["figures"] | figures, "counts": row["counts"] | counts}
             row["seconds"] = row["seconds"] | seconds
         return row, maps
+
+    def _pictured_maps(self, sample: Sample, certificate: Certificate) -> Maps:
+        """What is kept of pictured images only."""
+        maps: Maps = dict(getattr(certificate, "pictured_maps", {}))
+        if hasattr(self._certifier, "views"):
+            options = {"hardware": self._hardware, "name": sample.name}
+            maps |= self._certifier.views(self._segmenter, sample.image, **options).maps
+        return maps
 
     def summarise(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Certified figures over the data set; the mean IoUs are pooled over it."""

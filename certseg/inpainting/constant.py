@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from certseg.errors import ModelError
 from certseg.inpainting.base import Inpainting
 
 
@@ -21,7 +23,15 @@ class MeanColour(Inpainting):
 
     name = "mean_colour"
 
+    def __call__(self, images: Tensor, hidden: Tensor) -> Tensor:
+        """As in :class:`Inpainting`, in fewer passes over the images: one colour is checked in the place of all pixels
+        that it fills."""
+        erased = super().__call__(images, hidden)
+        number = hidden[0].numel() - hidden.flatten(1).sum(dim=1, dtype=torch.int32)  # of visible pixels
+        colour = erased.sum(dim=(2, 3)) / number.clamp_min(1)[:, None]  # B x 3
+        if not torch.isfinite(colour).all():
+            raise ModelError(f"The inpainter {self.name} returned NaN or infinite values")
+        return torch.addcmul(erased, hidden[:, None].to(erased.dtype), colour.clamp(0.0, 1.0)[..., None, None])
+
     def _fill(self, erased: Tensor, hidden: Tensor) -> Tensor:
-        number = (~hidden).sum(dim=(1, 2)).clamp_min(1)
-        colour = erased.sum(dim=(2, 3)) / number[:, None]  # B x 3
-        return colour[..., None, None].expand_as(erased)
+        return erased

@@ -36,6 +36,7 @@ from certseg.reporting import (
     RowStore,
     console_summary,
     group_palette,
+    masked_picture,
     picture,
     read_json,
     safe_name,
@@ -257,7 +258,18 @@ def _draw(number: int, directory: Path, results: Sequence[Result], dataset: Segm
         panels.append(Panel("ground truth", labels=sample.target.numpy(), ignored=ignored))
         path = directory / "figures" / f"{safe_name(name)}.png"
         paths.append(picture(path, panels, names, palette, title=name))
+        part = maps.get("certifier", {})
+        if "views_hidden" in part:
+            path = path.with_name(f"{safe_name(name)}=masks.png")
+            drawn = {"uncertified": _uncertified(results), "title": f"{name}: masked copies"}
+            paths.append(masked_picture(path, panels[0].image, sample.target.numpy(), part, names, palette, **drawn))
     return paths
+
+
+def _uncertified(results: Sequence[Result]) -> str:
+    """What a pixel is that is not certified: an alert, if the certifier has a share of false ones."""
+    figures = next(result.entry.summary["figures"] for result in results if result.entry.kind == "certifier")
+    return "alert" if "false_alert_ratio/image_mean" in figures else "not certified"
 
 
 def _remember(directory: Path, label: str, entries: Sequence[Entry], overrides: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from certseg.reporting.claims import bracket_status, claim
 from certseg.reporting.entries import Entry
 from certseg.reporting.figures import radius_figures, save_figure
+from certseg.reporting.masked_pictures import masked_picture
 from certseg.reporting.pictures import Panel, group_palette, picture
 from certseg.reporting.report import console_summary, write_report
 from certseg.reporting.rows import RowStore, read_rows
@@ -22,6 +23,7 @@ __all__ = [
     "console_summary",
     "figure_table",
     "group_palette",
+    "masked_picture",
     "picture",
     "radius_figures",
     "read_json",

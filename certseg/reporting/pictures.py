@@ -37,6 +37,8 @@ class Panel:
         certified: ``H x W`` bool; where it is False the label map is drawn white with stripes.
         ignored: ``H x W`` bool, pixels drawn grey although ``labels`` has a class there, for example those without a
             true label.
+        classes: name and RGB colour of each of ``labels`` where they are not the classes of the picture.
+        abstention: what the legend calls pixels where ``certified`` is False.
 
     Raises:
         ResultError: not exactly one of ``image``, ``labels`` and ``values``, or shapes that do not fit.
@@ -48,6 +50,8 @@ class Panel:
     certified: np.ndarray | None = None
     ignored: np.ndarray | None = None
     values: np.ndarray | None = None
+    classes: tuple[tuple[str, tuple[int, int, int]], ...] | None = None
+    abstention: str = "abstains"
 
     def __post_init__(self) -> None:
         if sum(shown is not None for shown in (self.image, self.labels, self.values)) != 1:
@@ -97,15 +101,17 @@ def picture(
     palette: Sequence[Sequence[int]],
     *,
     title: str | None = None,
+    columns: int | None = None,
 ) -> Path:
     """Draw panels side by side with a legend of the classes that occur in them, and return the file.
 
     Args:
         path: the file; its suffix says the format.
-        panels: at most four stand in one row.
+        panels: all of one height and width.
         class_names: one name per class.
         palette: one RGB colour with values from 0 to 255 per class.
         title: set above everything.
+        columns: how many panels stand in one row; None for what their number asks for.
 
     Raises:
         ResultError: no panels, a palette that does not fit the names, or a class without a name.
@@ -113,9 +119,8 @@ def picture(
     path = Path(path)
     if path.suffix not in (".png", ".pdf", ".svg"):
         raise ResultError(f"Cannot draw {path}", expected="a name that ends in .png, .pdf or .svg")
-    return save_figure(
-        picture_figure(panels, class_names, palette, title=title), path.with_suffix(""), [path.suffix[1:]]
-    )[0]
+    figure = picture_figure(panels, class_names, palette, title=title, columns=columns)
+    return save_figure(figure, path.with_suffix(""), [path.suffix[1:]])[0]
 
 
 def group_palette(hierarchy: Hierarchy, palette: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -125,12 +130,13 @@ def group_palette(hierarchy: Hierarchy, palette: Sequence[Sequence[int]]) -> lis
 
 
 def picture_figure(
-    panels: Sequence[Panel], class_names: Sequence[str], palette: Sequence[Sequence[int]], *, title: str | None = None
-) -> Figure:
+    panels: Sequence[Panel], class_names: Sequence[str], palette: Sequence[Sequence[int]], *, title: str | None = None,
+    columns: int | None = None,
+) -> Figure:  # fmt: skip
     """The figure :func:`picture` writes."""
     colours = np.asarray(palette, dtype=np.uint8).reshape(-1, 3)
     _check(panels, class_names, colours)
-    columns = _columns(len(panels))
+    columns = columns or _columns(len(panels))
     rows = math.ceil(len(panels) / columns)
     height, width = panels[0].shown.shape[:2]
     legend = _legend(panels, class_names, colours)
@@ -197,11 +203,12 @@ def _check(panels: Sequence[Panel], class_names: Sequence[str], colours: np.ndar
         )
     for panel in panels:
         if panel.labels is not None:
-            strange = set(np.unique(panel.labels).tolist()) - set(range(len(class_names))) - {IGNORE_INDEX}
+            known = len(class_names if panel.classes is None else panel.classes)
+            strange = set(np.unique(panel.labels).tolist()) - set(range(known)) - {IGNORE_INDEX}
             if strange:
                 raise ResultError(
                     f"Panel {panel.title!r} holds classes without a name",
-                    expected=f"0 to {len(class_names) - 1} or {IGNORE_INDEX}",
+                    expected=f"0 to {known - 1} or {IGNORE_INDEX}",
                     received=sorted(strange),
                 )
 
@@ -209,6 +216,8 @@ def _check(panels: Sequence[Panel], class_names: Sequence[str], colours: np.ndar
 def _painted(panel: Panel, colours: np.ndarray) -> np.ndarray:
     """``H x W x 3`` bytes: palette colours, stripes where the panel abstains, grey where nothing is labelled."""
     grey = panel.unlabelled
+    if panel.classes is not None:
+        colours = np.asarray([colour for _, colour in panel.classes], dtype=np.uint8)
     pixels = colours[np.where(panel.labels == IGNORE_INDEX, 0, panel.labels)]
     if panel.abstains is not None:
         down, right = np.indices(panel.labels.shape)
@@ -222,14 +231,19 @@ def _painted(panel: Panel, colours: np.ndarray) -> np.ndarray:
 
 def _legend(panels: Sequence[Panel], class_names: Sequence[str], colours: np.ndarray) -> list[Patch]:
     maps = [panel for panel in panels if panel.labels is not None]
-    visible = [
-        panel.labels[~panel.unlabelled & (True if panel.certified is None else panel.certified)] for panel in maps
-    ]
+    visible = [panel.labels[panel.coloured] for panel in maps if panel.classes is None]
     present = np.unique(np.concatenate(visible)) if visible else []
-    patches = [Patch(facecolor=colours[c] / 255, edgecolor="#888888", lw=0.4, label=class_names[c]) for c in present]
-    if any(panel.abstains is not None and panel.abstains.any() for panel in maps):
-        stripe = np.asarray(_STRIPE) / 255
-        patches.append(Patch(facecolor="white", edgecolor=stripe, hatch="/////", lw=0.4, label="abstains"))
+    shown = [(class_names[c], colours[c]) for c in present]
+    for panel in maps:
+        if panel.classes is not None:
+            shown += [panel.classes[c] for c in np.unique(panel.labels[panel.coloured])]
+    patches = [
+        Patch(facecolor=np.asarray(colour) / 255, edgecolor="#888888", lw=0.4, label=name) for name, colour in shown
+    ]
+    stripe = np.asarray(_STRIPE) / 255
+    abstentions = [panel.abstention for panel in maps if panel.abstains is not None and panel.abstains.any()]
+    for words in dict.fromkeys(abstentions):
+        patches.append(Patch(facecolor="white", edgecolor=stripe, hatch="/////", lw=0.4, label=words))
     if any(panel.unlabelled.any() for panel in maps):
         patches.append(Patch(facecolor=np.asarray(_NO_LABEL) / 255, edgecolor="#888888", lw=0.4, label="no label"))
     return patches

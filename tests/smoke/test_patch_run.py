@@ -26,7 +26,7 @@ def output(tmp_path_factory):
     [
         ("demasked_recovery", (), 5),
         ("demasked_detection", ("certifier.num_masks=4",), 5),
-        ("patch_double_masking", ("certifier.masks=column", "certifier/inpainter=mean_colour"), 6),
+        ("patch_double_masking", ("certifier.masks=column", "certifier/inpainter=mean_colour"), 7),
         ("drs_s", (), 22),
         ("drs_e", ("certifier/inpainter=navier_stokes", "certifier.stride=6", "certifier.width=6"), 11),
     ],
@@ -43,7 +43,9 @@ def test_every_certifier_of_patches_runs(output, choice, overrides, passes, tmp_
     assert ("tight_certified_share/image_mean" in figures) == (choice == "demasked_recovery")
     text = (tmp_path / "report" / "report.md").read_text()
     assert "patch (share" in text
-    assert list((tmp_path / "report" / "figures").glob("test_*.png"))
+    drawn = sorted(path.name for path in (tmp_path / "report" / "figures").glob("test_*.png"))
+    assert drawn == ["test_0000.png", "test_0000=masks.png"]
+    assert "figures/test_0000=masks.png" in text
     assert len(list(output.glob("*/*/train-*"))) == 1
     run(configuration(output, f"certifier={choice}", *overrides, base=BASE), tmp_path / "again")
     assert len(list(output.glob(f"*/*/{choice}-*"))) == 1

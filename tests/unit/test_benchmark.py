@@ -14,7 +14,7 @@ from certseg.stats import binomial
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from benchmarks import lipschitz, measuring, sea, segcertify  # noqa: E402
+from benchmarks import lipschitz, measuring, patches, sea, segcertify  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +140,42 @@ def test_the_cost_of_adversarial_training_is_stated(script, capsys):
     rows = [line for line in capsys.readouterr().out.splitlines() if re.match("│ (clean|AT[25]) ", line)]
     assert [row.split("│")[4].strip() for row in rows] == ["0", "2", "5"]
     assert rows[0].split("│")[3].strip() == "1.00"
+
+
+def test_the_overhead_of_patch_certificates_is_stated(script, capsys):
+    threads = torch.get_num_threads()
+    script.main(["patches", "--hardware", "cpu", "--size", "48", "64", "--classes", "3", "--quick"])
+    torch.set_num_threads(threads)
+    rows = [line.split("│") for line in capsys.readouterr().out.splitlines() if re.search(r"│ \d", line)]
+    rows = [[cell.strip() for cell in row[1:-1]] for row in rows]
+    passes = [int(re.search(r"(\d+) passes", row[0])[1]) for row in rows]
+    recovery = [5] * 3 + [7] * 3 + [9] * 3
+    assert passes[:9] == recovery
+    assert passes[9:12] == [21] * 3
+    assert passes[12:] in ([45] * 3, [46] * 3)
+    for index, row in enumerate(rows):
+        spent, alone, ratio, full = (float(row[cell].split()[0]) for cell in (1, 3, 4, 6))
+        assert spent > 0
+        assert alone > 0
+        assert full > 0
+        assert ratio > 0
+        assert 0 < sum(map(float, row[2].split(" / "))) <= 101
+        assert bool(re.fullmatch(r"<= 1\.15: (met|missed)", row[5])) == (index % 3 < 2)  # telea has no goal
+
+
+def test_passes_that_were_not_timed_are_not_compared():
+    certificate = argparse.Namespace(passes=argparse.Namespace(forward=6), flags=())
+    assert patches._unmasked([certificate], (5,)) == 1
+    assert patches._unmasked([certificate], (2, 4)) == 0
+    for other in ({"passes": argparse.Namespace(forward=5)}, {"flags": ("noise_batch_reduced_to_2",)}):
+        with pytest.raises(AssertionError, match="cannot be timed"):
+            patches._unmasked([certificate, argparse.Namespace(**vars(certificate) | other)], (5,))
+    with pytest.raises(AssertionError, match="cannot be timed"):
+        patches._unmasked([certificate], (4,))
+
+
+def test_a_learned_inpainter_is_measured_where_its_file_is_given(monkeypatch):
+    monkeypatch.setattr(patches, "Learned", lambda path: path)
+    found = patches.inpainters(argparse.Namespace(inpainter="model.pt"))
+    assert found["learned"] == ("model.pt", True)
+    assert "learned" not in patches.inpainters(argparse.Namespace(inpainter=None))

@@ -165,3 +165,19 @@ def test_a_filling_that_is_not_finite_is_refused():
 
     with pytest.raises(ModelError, match="broken"):
         Broken()(torch.rand(1, 3, 4, 4), torch.ones(1, 4, 4, dtype=torch.bool))
+
+
+def test_the_mean_colour_is_that_of_visible_pixels_bit_for_bit():
+    hidden = torch.cat([masks_of((33, 46)), torch.ones(1, 33, 46, dtype=torch.bool)])
+    images = torch.rand(len(hidden), 3, 33, 46, generator=torch.Generator().manual_seed(0))
+    images.requires_grad_()
+    erased = images.masked_fill(hidden[:, None], 0.0)
+    colour = erased.sum(dim=(2, 3)) / (~hidden).sum(dim=(1, 2)).clamp_min(1)[:, None]
+    expected = torch.where(hidden[:, None], colour[..., None, None], erased)
+    filled = MeanColour()(images, hidden)
+    assert torch.equal(filled, expected)
+    weights = torch.rand(images.shape, generator=torch.Generator().manual_seed(1))
+    gradients = [torch.autograd.grad((part * weights).sum(), images)[0] for part in (filled, expected)]
+    torch.testing.assert_close(*gradients)
+    with pytest.raises(ModelError, match="NaN"):
+        MeanColour()(torch.full_like(images, torch.nan), hidden)

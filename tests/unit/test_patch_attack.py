@@ -377,13 +377,13 @@ def objective_of(certifier, loss="cross_entropy", copies=None, model=None):
 
 @pytest.mark.parametrize("kind", ["recovery", "detection", "double", "drs"])
 def test_gradients_are_those_of_the_mean_loss_over_copies_that_show_the_patch(kind):
-    """Against the definition: all masks, pairs for double masking, the image itself for detection, one by one."""
+    """Against the definition: all masks, pairs for double masking, for it and detection the image, one by one"""
     certifier, model = honest(inpainter=MeanColour())[kind], Gullible()
     point = objective_of(certifier).canvas.paint(torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(3)))
     hidden = list(certifier.masks(SIZE).hidden())
     if kind == "double":
         hidden = [a | b for a, b in itertools.combinations_with_replacement(hidden, 2)]
-    if kind == "detection":
+    if kind in ("detection", "double"):
         hidden.append(torch.zeros(SIZE, dtype=torch.bool))
     inside = torch.zeros(SIZE, dtype=torch.bool)
     inside[4:12, 18:26] = True

@@ -15,6 +15,7 @@ from certseg.certifiers import (
     demasked,
     double_masking,
 )
+from certseg.errors import ConfigError
 from certseg.masks import MaskSet, covering_masks
 from certseg.types import Patch
 
@@ -174,18 +175,19 @@ def double_puppet(certifier, agreement, size, num_classes, seed=0):
     hidden = certifier.masks(size).hidden()
     pairs = [(m, n) for m in range(len(hidden)) for n in range(m, len(hidden))]
     joined = torch.stack([hidden[m] | hidden[n] for m, n in pairs])
-    planted = planted_classes(len(pairs), size, num_classes, agreement, seed)
-    return Puppet(positive_image(size), joined, planted, planted[0], num_classes), pairs
+    planted = planted_classes(len(pairs) + 1, size, num_classes, agreement, seed)
+    return Puppet(positive_image(size), joined, planted[1:], planted[0], num_classes), pairs
 
 
 def double_masking_is_broken(certifier, model, num_classes, every=1):
-    """Whether some patch and some answers where it shows change the class of a certified pixel."""
+    """Whether some patch and some answers where it shows, those of the network itself among them, change the class of a
+    certified pixel."""
     clean = certified(certifier, model, model.image)
     shown_before, broken = set(), False
     for image in patched(model.image, PATCH):
         place = (image != model.image).any(dim=0)
         masks = [torch.from_numpy(np.frombuffer(key, dtype=bool).reshape(place.shape).copy()) for key in model.known]
-        free = tuple(i for i, mask in enumerate(masks) if (place & ~mask).any())
+        free = (-1, *(i for i, mask in enumerate(masks) if (place & ~mask).any()))
         if free in shown_before:
             continue
         shown_before.add(free)
@@ -197,7 +199,7 @@ def double_masking_is_broken(certifier, model, num_classes, every=1):
 
 
 @pytest.mark.parametrize(
-    ("masks", "number", "num_classes", "every"), [("column", 2, 3, 1), ("row", 3, 3, 1), ("block", 2, 2, 3)]
+    ("masks", "number", "num_classes", "every"), [("column", 2, 3, 1), ("row", 3, 3, 1), ("block", 2, 2, 7)]
 )
 def test_double_masking_returns_the_certified_class_at_every_attacked_image(masks, number, num_classes, every):
     size = (6, 7)
@@ -208,12 +210,72 @@ def test_double_masking_returns_the_certified_class_at_every_attacked_image(mask
     assert 0 < clean.certified.float().mean() < 1
     same = (model.planted == model.planted[0]).all(dim=0)
     assert torch.equal(clean.certified, same)
-    assert clean.passes.forward == len(pairs)
+    assert (model.base != clean.classes)[same].any()  # certified although the network itself disagrees
+    assert clean.passes.forward == len(pairs) + 1
     assert torch.equal(clean.classes, certifier.predict(model, model.image, hardware=CPU))
 
 
-def test_double_masking_on_single_masks_alone_is_caught(monkeypatch):
-    monkeypatch.setattr(double_masking, "_decide", lambda first, confirmed, most: most)
+class Doubting(torch.nn.Module):
+    """A puppet that is sure of its answers (.95 of three classes) but for those at ``unsure`` pixels, by mask (.73)."""
+
+    def __init__(self, puppet, unsure):
+        super().__init__()
+        self.puppet, self.unsure, self.num_classes = puppet, unsure, puppet.num_classes
+
+    def forward(self, images):
+        said = self.puppet(images)
+        indices = self.puppet.asked[-len(images) :]
+        nothing = torch.zeros(images.shape[-2:], dtype=torch.bool)
+        unsure = torch.stack([nothing if index < 0 else self.unsure[index] for index in indices])
+        return said * torch.where(unsure, 1.7, 3.6)[:, None]
+
+
+@pytest.mark.parametrize(("least", "counts"), [(0.7, True), (0.9, False)])
+def test_predictions_below_the_least_probability_neither_certify_nor_overrule_the_network(least, counts):
+    size = (6, 7)
+    certifier = PatchDoubleMasking(patch=pixels(), inpainter=None, masks="row", num_masks=3, min_probability=least)
+    puppet, pairs = double_puppet(certifier, 1.0, size, C)
+    unsure = torch.zeros(len(pairs), *size, dtype=torch.bool)
+    unsure[pairs.index((0, 2)), 4, 5] = True  # of one pair, so one pixel is in doubt
+    puppet.base = (puppet.base + 1) % C  # the network alone disagrees everywhere
+    model = Doubting(puppet, unsure)
+    certificate = certified(certifier, model, puppet.image)
+    assert certificate.certified[4, 5] == counts
+    assert certificate.certified.sum() == certificate.certified.numel() - (not counts)
+    assert torch.equal(certificate.classes[certificate.certified], puppet.planted[0][certificate.certified])
+    # mask 1 is not in the doubtful pair, so it overrules the network there all the same
+    assert certificate.classes[4, 5] == puppet.planted[0][4, 5]
+    unsure[:, 4, 5] = True
+    doubted = certified(certifier, model, puppet.image).classes[4, 5]
+    assert doubted == (puppet.planted[0] if counts else puppet.base)[4, 5]
+    assert ("probability at least 0.9" in certifier.predictor) == (not counts)
+
+
+def test_double_masking_with_a_least_probability_holds_against_every_attack():
+    size = (6, 7)
+    certifier = PatchDoubleMasking(patch=pixels(), inpainter=None, masks="row", num_masks=3, min_probability=0.9)
+    puppet, pairs = double_puppet(certifier, 0.97, size, C)
+    unsure = torch.rand(len(pairs), *size, generator=torch.Generator().manual_seed(1)) < 0.03
+    model = Doubting(puppet, unsure)
+    model.image, model.known, model.choice = puppet.image, puppet.known, puppet.choice
+    clean = certified(certifier, model, puppet.image)
+    assert torch.equal(clean.certified, (puppet.planted == puppet.planted[0]).all(dim=0) & ~unsure.any(dim=0))
+    assert 0 < clean.certified.float().mean() < 1
+    for image in patched(puppet.image, PATCH):
+        for rival in range(C):
+            puppet.choice = dict.fromkeys(range(-1, len(pairs)), rival)
+            answer = certifier.predict(model, image, hardware=CPU)
+            assert torch.equal(answer[clean.certified], clean.classes[clean.certified])
+
+
+@pytest.mark.parametrize("least", [-0.1, 1.0, True, "high", float("nan")])
+def test_a_least_probability_that_is_none_is_refused(least):
+    with pytest.raises(ConfigError, match="min_probability"):
+        PatchDoubleMasking(patch=pixels(), inpainter=None, min_probability=least)
+
+
+def test_double_masking_on_the_network_alone_is_caught(monkeypatch):
+    monkeypatch.setattr(double_masking, "_decide", lambda own, first, confirmed: own.long())
     certifier = PatchDoubleMasking(patch=pixels(), inpainter=None, masks="row", num_masks=3)
     model, _ = double_puppet(certifier, 0.97, (6, 7), C)
     assert double_masking_is_broken(certifier, model, C)[0]
@@ -231,16 +293,16 @@ def test_double_masking_certified_by_the_first_round_is_caught(monkeypatch):
     assert double_masking_is_broken(certifier, model, C)[0]
 
 
-def test_an_answer_takes_the_pairs_of_dissenting_masks_alone():
+def test_an_answer_takes_the_pairs_of_contradicting_masks_alone():
     certifier = PatchDoubleMasking(patch=pixels(), inpainter=None, masks="row", num_masks=3)
     model, pairs = double_puppet(certifier, 1.0, (6, 7), C)
     certifier.predict(model, model.image, hardware=CPU)
-    assert sorted(model.asked) == [pairs.index((m, m)) for m in range(3)]
+    assert sorted(model.asked) == [-1, *(pairs.index((m, m)) for m in range(3))]
     model.asked.clear()
     model.planted[pairs.index((1, 1)), 2, 3] += 1
     model.planted %= C
     certifier.predict(model, model.image, hardware=CPU)
-    assert sorted(model.asked) == sorted(pairs.index(pair) for pair in [(0, 0), (1, 1), (2, 2), (0, 1), (1, 2)])
+    assert sorted(model.asked) == [-1, *sorted(pairs.index(pair) for pair in [(0, 0), (1, 1), (2, 2), (0, 1), (1, 2)])]
 
 
 @pytest.mark.parametrize("options", [{"width": 2, "stride": 1}, {"width": 3, "stride": 2}, {}], ids=str)

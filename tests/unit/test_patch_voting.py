@@ -115,6 +115,19 @@ def test_patterns_stand_for_all_pixels(num_masks, values):
     assert torch.equal(nothing[:, where], torch.full((3, 2, 2), NO_CLASS, dtype=torch.int16))
 
 
+@pytest.mark.parametrize("table", [1 << 20, 300, 1])
+@pytest.mark.parametrize(("num_masks", "values", "different"), [(5, 11, 40), (20, 11, 700), (12, 32000, 60)])
+def test_patterns_are_in_order_however_they_are_ranked(num_masks, values, different, table, monkeypatch):
+    monkeypatch.setattr(voting, "_TABLE", table)
+    generator = torch.Generator().manual_seed(0)
+    few = torch.randint(-1, values, (num_masks, different), generator=generator).to(torch.int16)
+    maps = few[:, torch.randint(different, (40, 50), generator=generator)]
+    votes, where = patterns(maps)
+    expected, index = torch.unique(maps.flatten(1), dim=1, return_inverse=True)
+    assert torch.equal(votes, expected)
+    assert torch.equal(where.flatten(), index)
+
+
 def test_majority_of_many_masks_and_of_many_classes():
     generator = torch.Generator().manual_seed(0)
     for num_masks, num_classes in ((3, 150), (40, 5)):

@@ -1,0 +1,79 @@
+"""Pictures of certificates against patches: masked copies, inpainted and segmented, and what becomes of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from certseg.reporting.pictures import Panel, picture
+from certseg.types import IGNORE_INDEX
+
+OUTCOMES = (("certified, correct", (0, 158, 115)), ("certified, wrong", (213, 94, 0)))
+_HIDDEN = 0.5
+
+
+def masked_panels(
+    image: np.ndarray, target: np.ndarray, maps: Mapping[str, np.ndarray], *, uncertified: str = "not certified"
+) -> list[list[Panel]]:
+    """Rows of panels, all as long: each masked copy, inpainted unless hidden pixels stay black, and its segmentation;
+    at last ground truth, the answer unless the rows are too short, and the certification map.
+
+    Args:
+        image: ``H x W x 3`` floats in [0, 1].
+        target: ``H x W`` labels.
+        maps: stored of the image: ``classes``, ``certified`` and those of
+            :attr:`certseg.certifiers.masked.MaskedViews.maps`.
+        uncertified: what a pixel is that is not certified.
+    """
+    fills = bool(maps["views_inpainted"].any())
+    rows = []
+    copies = zip(maps["views_hidden"], maps["views_inpainted"], maps["views_classes"], strict=True)
+    for number, (hidden, filled, classes) in enumerate(copies, 1):
+        visible = ~hidden[..., None]
+        row = [Panel(f"masked copy {number}", image=np.where(visible, image, _HIDDEN))]
+        if fills:
+            inpainted = np.where(visible, image, filled.transpose(1, 2, 0) / 255.0)
+            row.append(Panel("inpainted", image=inpainted))
+        rows.append([*row, _segmentation(classes)])
+    answer = maps["classes"].astype(np.int64)
+    ignored = target == IGNORE_INDEX
+    truth = Panel("ground truth", labels=target.astype(np.int64), ignored=ignored)
+    outcome = Panel(
+        "certification map", labels=(answer != target).astype(np.int64), certified=maps["certified"], ignored=ignored,
+        classes=OUTCOMES, abstention=uncertified,
+    )  # fmt: skip
+    rows.append([truth, *([Panel("answer", labels=answer)] if fills else []), outcome])
+    return rows
+
+
+def masked_picture(
+    path: str | os.PathLike[str],
+    image: np.ndarray,
+    target: np.ndarray,
+    maps: Mapping[str, np.ndarray],
+    class_names: Sequence[str],
+    palette: Sequence[Sequence[int]],
+    *,
+    uncertified: str = "not certified",
+    title: str | None = None,
+) -> Path:
+    """Draw :func:`masked_panels` with a legend and return the file; arguments as there and in
+    :func:`certseg.reporting.picture`.
+
+    Raises:
+        ResultError: what cannot be drawn.
+    """
+    rows = masked_panels(image, target, maps, uncertified=uncertified)
+    panels = [panel for row in rows for panel in row]
+    return picture(path, panels, class_names, palette, title=title, columns=len(rows[0]))
+
+
+def _segmentation(classes: np.ndarray) -> Panel:
+    """Classes, striped where there is none (255)."""
+    says_nothing = classes == IGNORE_INDEX
+    labels = np.where(says_nothing, 0, classes).astype(np.int64)
+    certified = ~says_nothing if says_nothing.any() else None
+    return Panel("its segmentation", labels=labels, certified=certified, abstention="no class")
