@@ -84,7 +84,7 @@ class MaskSet:
         """``K x H x W`` bool, True where a mask hides the image."""
         cells = torch.from_numpy(~self._visible).to(device)
         rows, columns = (torch.from_numpy(np.diff(edges)).to(device) for edges in self._edges)
-        return cells.repeat_interleave(rows, dim=1).repeat_interleave(columns, dim=2)
+        return cells.repeat_interleave(columns, dim=2).repeat_interleave(rows, dim=1)
 
     def joined(self, number: int) -> MaskSet:
         """The masks that hide what ``number`` different ones of these hide together: if these cover one rectangle
