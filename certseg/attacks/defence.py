@@ -54,7 +54,8 @@ class Defence:
 
     Args:
         certifier: one against patches.
-        copies: drawn at random for each gradient, without repetition; None takes all of them.
+        copies: drawn at random for each gradient, without repetition, the image itself always among them where it is
+            asked for; None takes all of them.
         judge_every: steps from one point whose answer is asked for to the next; the first and the last always are.
 
     Raises:
@@ -189,7 +190,10 @@ class DefendedObjective(PatchObjective):
         if number is None or number >= len(shown):
             return shown
         generator = self._stream.for_purpose("attack copies").generator(self._calls, torch.device("cpu"))
-        return [shown[index] for index in torch.randperm(len(shown), generator=generator)[:number].tolist()]
+        always = shown[:1] if self._defence.certifier.asks_image else []  # the answer wherever no copy overrules it
+        others = shown[len(always) :]
+        drawn = torch.randperm(len(others), generator=generator)[: number - len(always)].tolist()
+        return [*always, *(others[index] for index in drawn)]
 
     def _showing(self) -> list[tuple[int, int]]:
         """The copies in which a pixel of the patches shows; -1 stands for the image itself."""

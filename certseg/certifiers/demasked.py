@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from certseg.certifiers.masked import MaskedPredictions
-from certseg.certifiers.patches import PatchCertificate, PatchCertifier, defined_mean, share
+from certseg.certifiers.patches import PatchCertificate, PatchCertifier, defined_mean, require_cover, share
 from certseg.certifiers.voting import is_won, majority, patterns, unanimous
 from certseg.errors import ConfigError
 from certseg.masks import MaskSet, check_covering, check_recovery, covering_masks, recovery_masks
@@ -37,9 +37,13 @@ class DemaskedRecovery(PatchCertifier):
     Proof, of unanimity, for K >= 2 T + 1: if all K votes at x are for c, then n(c) = K - |A| >= T + 1 > |A| = n(c') +
     |A| for every A, which is the tight rule. So this never certifies more. []
 
-    With two patches (``count=2``) the certificate of x covers an input of which only an attacked version is seen
-    (appendix C): for every x' with one patch, the pixel is certified against one patch at x' as well, with h_i(x') =
-    h_i(x). Certified at x' in that way, the class at the unseen x is known, since x differs from x' by one patch.
+    With two patches (``count=2``) the tight rule's certificate of x covers an input of which only an attacked version
+    is seen (appendix C): for every x' with one patch, the pixel is certified against one patch at x' as well, by the
+    same masks (``count=1`` with the ``num_masks`` that ``count=2`` has), with h_i(x') = h_i(x). Certified at x' in that
+    way, the class at the unseen x is known, since x differs from x' by one patch. Unanimity does not outlast a patch.
+
+    With the smallest number of masks, K = 2 T + 1, all votes outside A are needed and both rules certify the same but
+    for ties. More masks show less each and take longer, but the tight rule then forgives votes that differ.
 
     Args:
         patch: the threat.
@@ -166,8 +170,7 @@ class DemaskedDetection(PatchCertifier):
         )
 
     def _checked(self, masks: MaskSet) -> MaskSet:
-        assert masks.covers, "a patch that no mask hides"
-        return masks
+        return require_cover(masks, together=1)
 
     def _certify(self, predictions: MaskedPredictions, masks: MaskSet) -> tuple[Tensor, dict[str, Tensor]]:
         classes = predictions.unmasked()
@@ -202,7 +205,7 @@ def require_majority(masks: MaskSet) -> MaskSet:
     """
     if masks.num_masks <= 2 * masks.most_touched:
         raise ConfigError(
-            f"{masks.num_masks} masks certify nothing: the patches can touch {masks.most_touched} of them at once",
+            f"{masks.num_masks} masks are too few: the patches can touch {masks.most_touched} of them at once",
             expected=f"at least {2 * masks.most_touched + 1} masks",
             remedy="Use more masks or a smaller patch",
         )

@@ -6,13 +6,14 @@ Image Classifier"), whose guarantee holds for any classifier and therefore for e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from itertools import combinations
 
 import torch
 from torch import Tensor
 
 from certseg.certifiers.masked import MaskedPredictions
-from certseg.certifiers.patches import PatchCertifier
+from certseg.certifiers.patches import PatchCertifier, require_cover
 from certseg.certifiers.voting import unanimous
 from certseg.decisions import NO_CLASS
 from certseg.errors import ConfigError
@@ -25,15 +26,15 @@ class PatchDoubleMasking(PatchCertifier):
 
     Let f be the network, M masks of which one hides the patch, wherever it lies, and S_mn(x) the prediction on x masked
     by both m and n and inpainted; S_mm is m's own class. A prediction whose softmax probability is below
-    ``min_probability`` is no class. The predictor D believes a mask m at pixel i if S_mn gives it the same class for
-    all n. The first mask that is believed and contradicts f_i(x) decides; if there is none, D_i(x) = f_i(x).
+    ``min_probability`` is no class. A mask m is believed at pixel i if S_mn gives it the same class for all n in M. Two
+    masks m and n that are believed agree, for both have the class S_mn. The predictor D_i(x) is their class, and f_i(x)
+    if none is believed.
 
     Claim. If at x all S_mn, m <= n, give pixel i the class c, then D_i(x') = c for every x' that differs from x inside
     one patch alone; also D_i(x) = c. Deterministic.
 
-    Proof. Let p hide the patch of x'. Then S_pn(x') = S_pn(x) = c at pixel i for all n, p among them, so p is believed.
-    Suppose D_i(x') = c' != c. If a mask m of class c' decided, it was believed; but S_mp(x') = c is not c', a
-    contradiction. If none did, f_i(x') = c'; but p contradicts it and is believed, a contradiction. []
+    Proof. Let p hide the patch of x'. Then S_pn(x') = S_pn(x) = c at pixel i for all n, so p is believed at x', and
+    whoever else is agrees with it. []
 
     PatchCleanser falls back on the majority of the single masks, nearly all of which show the patch; the proof holds
     for whatever stands there, and the network is more often right on clean images. ``min_probability`` trades
@@ -41,7 +42,8 @@ class PatchDoubleMasking(PatchCertifier):
     undone, and is believed unless the network is in doubt.
 
     All K (K + 1) / 2 pairs are needed for the certificate, of which the K single masks are the first round; an answer
-    alone (:meth:`predict`) needs the pairs of those masks that contradict the network somewhere.
+    alone (:meth:`predict`) needs the pairs of those masks that contradict the network somewhere: only they can change
+    its answer. They are computed in the batches of the certificate.
 
     Args:
         patch: the threat, one patch.
@@ -52,7 +54,8 @@ class PatchDoubleMasking(PatchCertifier):
         big_classes: see :class:`PatchCertifier`.
 
     Raises:
-        ConfigError: an argument is outside its domain.
+        ConfigError: an argument is outside its domain. Images in which two masks hide everything are refused when they
+            are met.
     """
 
     name = "patch_double_masking"
@@ -77,7 +80,7 @@ class PatchDoubleMasking(PatchCertifier):
     def predictor(self) -> str:
         """The answer of both rounds."""
         number = f"{self.num_masks} x {self.num_masks}" if self.kind == "block" else str(self.num_masks)
-        sure = f", probability at least {self.min_probability:g}" if self.min_probability else ""
+        sure = f", probability at least {self.min_probability!r}" if self.min_probability else ""
         return f"double_masked({self._words(f'{number} {self.kind} masks{sure}')})"
 
     def _mask_settings(self) -> dict[str, object]:
@@ -87,8 +90,7 @@ class PatchDoubleMasking(PatchCertifier):
         return covering_masks(self.kind, size, self.threat, num_masks=self.num_masks)
 
     def _checked(self, masks: MaskSet) -> MaskSet:
-        assert masks.covers, "a patch that no mask hides"
-        return masks
+        return require_cover(masks, together=2)
 
     def _certify(self, predictions: MaskedPredictions, masks: MaskSet) -> tuple[Tensor, dict[str, Tensor]]:
         hidden = masks.hidden(predictions.device)
@@ -103,11 +105,11 @@ class PatchDoubleMasking(PatchCertifier):
         hidden = masks.hidden(predictions.device)
         own, first = predictions.unmasked(), predictions.of(hidden, self.min_probability)
         contradicts = ((first != own) & (first != NO_CLASS)).flatten(1).any(dim=1)
-        asked = contradicts.nonzero().flatten().tolist()
+        asked = set(contradicts.nonzero().flatten().tolist())
         return _decide(own, first, self._second_round(predictions, hidden, first, asked))
 
     def _second_round(
-        self, predictions: MaskedPredictions, hidden: Tensor, first: Tensor, asked: Sequence[int]
+        self, predictions: MaskedPredictions, hidden: Tensor, first: Tensor, asked: Container[int]
     ) -> Tensor:
         """Where each mask that is asked is confirmed: all its pairs give the class that it gives alone.
 
@@ -120,27 +122,24 @@ class PatchDoubleMasking(PatchCertifier):
             ``K x H x W`` bool; of masks that are not asked it says nothing.
         """
         confirmed = first != NO_CLASS
-        pairs = sorted({(min(m, n), max(m, n)) for m in asked for n in range(len(hidden)) if m != n})
-        done = 0
-        step = 64  # masks held at once
-        for start in range(0, len(pairs), step):
-            part = pairs[start : start + step]
-            joined = torch.stack([hidden[m] | hidden[n] for m, n in part])
-            for classes in predictions.batches(joined, self.min_probability):
-                with predictions.watch("statistics"):
-                    for (m, n), both in zip(pairs[done : done + len(classes)], classes):
-                        confirmed[m] &= both == first[m]
-                        confirmed[n] &= both == first[n]
-                done += len(classes)
+        pairs = list(combinations(range(len(hidden)), 2))
+        size = predictions.batch_size  # the same pairs stand together whoever is asked: networks round by batches
+        for start in range(0, len(pairs), size):
+            part = pairs[start : start + size]
+            if not any(m in asked or n in asked for m, n in part):
+                continue
+            both = predictions.of(torch.stack([hidden[m] | hidden[n] for m, n in part]), self.min_probability)
+            with predictions.watch("statistics"):
+                for (m, n), classes in zip(part, both):
+                    confirmed[m] &= classes == first[m]
+                    confirmed[n] &= classes == first[n]
         return confirmed
 
 
 def _decide(own: Tensor, first: Tensor, confirmed: Tensor) -> Tensor:
     """The answer ``H x W`` of both rounds, from the network's own classes, those of the masks, and where the masks are
-    confirmed. A mask that agrees with the network is never asked: its class would be the answer anyway."""
-    answer, decided = own.long(), torch.zeros_like(own, dtype=torch.bool)
-    for mask, is_confirmed in zip(first, confirmed):
-        believed = is_confirmed & (mask != own) & (mask != NO_CLASS)
-        answer = torch.where(believed & ~decided, mask.long(), answer)
-        decided |= believed
+    confirmed. A mask that agrees with the network is not asked: its class is the answer unless others are believed."""
+    answer = own.long()
+    for mask, believed in zip(first, confirmed & (first != own)):
+        answer = torch.where(believed, mask.long(), answer)
     return answer

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from certseg.decisions import NO_CLASS, enlarged_winner, winner
@@ -92,6 +91,11 @@ class MaskedPredictions:
         return self._image.device
 
     @property
+    def batch_size(self) -> int:
+        """Copies per forward pass, as long as memory suffices."""
+        return self._batch.size
+
+    @property
     def watch(self) -> Stopwatch:
         """The clock, with parts ``inpainting`` and ``network``."""
         return self._watch
@@ -127,8 +131,8 @@ class MaskedPredictions:
 
         Args:
             hidden: the masks.
-            min_probability: smallest softmax probability of a prediction that counts. Where the logits are taken at the
-                network's own resolution, so are the probabilities, and enlarged bilinearly.
+            min_probability: smallest softmax probability of a prediction that counts; above 0 it takes logits at image
+                resolution.
 
         Yields:
             ``B x H x W`` int16 classes, :data:`certseg.decisions.NO_CLASS` where the largest logit is tied or its
@@ -159,26 +163,16 @@ class MaskedPredictions:
             with self._watch("inpainting"):
                 images = self._copies(hidden)
             with self._watch("network"):
-                coarse = None if self._coarse is None else self._coarse(images)
+                coarse = None if self._coarse is None or min_probability > 0 else self._coarse(images)
                 if coarse is None:
                     logits = self._segmenter(images)
                     check_logits(logits, images, self._segmenter)
                     classes, total = winner(logits)
-                    return self._sure(classes, min_probability, logits), total
+                    return _likely(classes, logits, min_probability), total
                 shape = tuple(coarse.logits.shape)
                 if len(shape) != 4 or shape[:2] != (len(images), self._segmenter.num_classes) or 0 in shape:
                     raise ModelError("The model's coarse_logits returned another shape", received=shape)
-                classes, total = enlarged_winner(coarse.logits, self.size, coarse.align_corners)
-                return self._sure(classes, min_probability, coarse.logits, coarse.align_corners), total
-
-    def _sure(self, classes: Tensor, min_probability: float, logits: Tensor, align_corners: bool = False) -> Tensor:
-        """``classes``, NO_CLASS where the largest probability is below ``min_probability``."""
-        if min_probability <= 0.0:
-            return classes
-        probability = (logits.amax(dim=1, keepdim=True) - logits.logsumexp(dim=1, keepdim=True)).exp()
-        if probability.shape[-2:] != self.size:
-            probability = F.interpolate(probability, self.size, mode="bilinear", align_corners=align_corners)
-        return classes.masked_fill_(~(probability[:, 0] >= min_probability), NO_CLASS)
+                return enlarged_winner(coarse.logits, self.size, coarse.align_corners)
 
     def _copies(self, hidden: Tensor) -> Tensor:
         """What the segmenter is given for masks ``B x H x W``: ``B x 3 x H x W``."""
@@ -202,3 +196,11 @@ class MaskedPredictions:
             raise ModelError(
                 f"The model returned NaN or infinite logits on image {self._name!r}", remedy="Check the checkpoint"
             )
+
+
+def _likely(classes: Tensor, logits: Tensor, min_probability: float) -> Tensor:
+    """``classes``, NO_CLASS where the largest probability is below ``min_probability``."""
+    if min_probability <= 0.0:
+        return classes
+    probability = (logits.amax(dim=1) - logits.logsumexp(dim=1)).exp()
+    return classes.masked_fill_(~(probability >= min_probability), NO_CLASS)

@@ -40,8 +40,9 @@ class PatchCertificate(Certificate):
 class PatchCertifier(ABC):
     """Deterministic certificates from masked predictions; see the subclasses for what each claims.
 
-    They hold for any network and any inpainter that are functions: on a device whose kernels round differently from
-    call to call, a logit tied up to rounding may fall either way, which no certificate of this kind covers.
+    They hold for any network and any inpainter that are functions of each image on its own, with finite results: on a
+    device whose kernels round differently from call to call or by the other images of a batch, a logit tied up to
+    rounding may fall either way, which no certificate of this kind covers. NaN and infinity raise an error.
 
     Args:
         patch: the threat.
@@ -231,6 +232,23 @@ class PatchCertifier(ABC):
             return f"{masks}, {self.threat}"
         settings = ", ".join(f"{key} {str(value)[:10]}" for key, value in self.inpainter.settings.items())
         return f"{masks}, {self.threat}, {self.inpainter.name}{f' ({settings})' if settings else ''}"
+
+
+def require_cover(masks: MaskSet, together: int) -> MaskSet:
+    """The masks, if one hides the patches wherever they lie and ``together`` (1 or 2) of them leave something visible.
+
+    Raises:
+        ConfigError: they hide everything, so that all copies look alike whatever the image is.
+    """
+    if not masks.covers:
+        raise AssertionError("a patch that no mask hides")
+    if not masks.shows(together):
+        height, width = masks.size
+        raise ConfigError(
+            f"{'A mask hides' if together == 1 else 'Two masks hide'} all of an image of {height} x {width} pixels",
+            expected="something to be visible", remedy="Use more and smaller masks (certifier.num_masks)",
+        )  # fmt: skip
+    return masks
 
 
 def share(part: Tensor, whole: Tensor) -> float:

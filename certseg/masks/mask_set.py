@@ -80,6 +80,11 @@ class MaskSet:
         """Whether every placement of all rectangles leaves some mask untouched, that is, is hidden by it entirely."""
         return not self.touched.all(axis=1).any()
 
+    def shows(self, number: int) -> bool:
+        """Whether every ``number`` masks (1 or 2), not necessarily different, leave a pixel that is visible in all."""
+        cells = self._visible.reshape(self.num_masks, -1)
+        return bool(cells.any(axis=1).all() if number == 1 else (cells.astype(np.float32) @ cells.T > 0).all())
+
     def hidden(self, device: torch.device | str = "cpu") -> Tensor:
         """``K x H x W`` bool, True where a mask hides the image."""
         cells = torch.from_numpy(~self._visible).to(device)

@@ -70,10 +70,13 @@ def draw_hidden(
 
 def _recovery(kind: str, size: tuple[int, int], sides: tuple[int, int], generator: torch.Generator | None) -> Tensor:
     number = least_masks(kind, 1)
-    top, left = (_integer(number * side, generator) for side in sides)
-    canvas = size[0] + top, size[1] + left
-    masks = recovery_masks(kind, canvas, Patch(height=sides[0], width=sides[1]), number)
-    return masks.hidden()[_integer(number, generator), top:, left:]
+    while True:
+        top, left = (_integer(number * side, generator) for side in sides)
+        canvas = size[0] + top, size[1] + left
+        masks = recovery_masks(kind, canvas, Patch(height=sides[0], width=sides[1]), number)
+        hidden = masks.hidden()[_integer(number, generator), top:, left:]
+        if not hidden.all():  # the cut may leave none of the visible blocks
+            return hidden
 
 
 def _uniform(generator: torch.Generator | None) -> float:

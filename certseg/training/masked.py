@@ -37,7 +37,7 @@ class MaskedObjective:
     inpainter: Inpainter = field(default_factory=Telea)
     masks: Sequence[str] = KINDS
     shares: tuple[float, float] = (0.002, 0.03)
-    clean_share: float = 0.25
+    clean_share: float = 0.5
 
     def __post_init__(self) -> None:
         inpainter, share = self.inpainter, self.clean_share

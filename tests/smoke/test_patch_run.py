@@ -81,7 +81,7 @@ def test_pictures_get_a_sidecar_that_names_the_patch(output, tmp_path):
         (("certifier.patch.share=0.2",), "do not fit"),
         (("certifier.patch.share=2",), "must lie in"),
         (("certifier.patch.height=4",), "either"),
-        (("certifier.num_masks=4",), "certify nothing"),
+        (("certifier.num_masks=4",), "too few"),
         (("certifier/inpainter=torchscript", "certifier.inpainter.path=nowhere.pt"), "nowhere.pt"),
     ],
     ids=str,

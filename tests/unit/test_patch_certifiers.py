@@ -16,7 +16,9 @@ from certseg.certifiers import (
     double_masking,
 )
 from certseg.errors import ConfigError
+from certseg.hardware import Hardware
 from certseg.masks import MaskSet, covering_masks
+from certseg.noise import NoiseStream
 from certseg.types import Patch
 
 C = 3
@@ -199,10 +201,10 @@ def double_masking_is_broken(certifier, model, num_classes, every=1):
 
 
 @pytest.mark.parametrize(
-    ("masks", "number", "num_classes", "every"), [("column", 2, 3, 1), ("row", 3, 3, 1), ("block", 2, 2, 7)]
+    ("masks", "number", "num_classes", "every"), [("column", 3, 2, 1), ("row", 3, 3, 1), ("block", 2, 2, 7)]
 )
 def test_double_masking_returns_the_certified_class_at_every_attacked_image(masks, number, num_classes, every):
-    size = (6, 7)
+    size = (9, 7)
     certifier = PatchDoubleMasking(patch=pixels(), inpainter=None, masks=masks, num_masks=number)
     model, pairs = double_puppet(certifier, 0.9, size, num_classes)
     broken, clean = double_masking_is_broken(certifier, model, num_classes, every)
@@ -232,7 +234,7 @@ class Doubting(torch.nn.Module):
 
 @pytest.mark.parametrize(("least", "counts"), [(0.7, True), (0.9, False)])
 def test_predictions_below_the_least_probability_neither_certify_nor_overrule_the_network(least, counts):
-    size = (6, 7)
+    size = (9, 7)
     certifier = PatchDoubleMasking(patch=pixels(), inpainter=None, masks="row", num_masks=3, min_probability=least)
     puppet, pairs = double_puppet(certifier, 1.0, size, C)
     unsure = torch.zeros(len(pairs), *size, dtype=torch.bool)
@@ -252,7 +254,7 @@ def test_predictions_below_the_least_probability_neither_certify_nor_overrule_th
 
 
 def test_double_masking_with_a_least_probability_holds_against_every_attack():
-    size = (6, 7)
+    size = (9, 7)
     certifier = PatchDoubleMasking(patch=pixels(), inpainter=None, masks="row", num_masks=3, min_probability=0.9)
     puppet, pairs = double_puppet(certifier, 0.97, size, C)
     unsure = torch.rand(len(pairs), *size, generator=torch.Generator().manual_seed(1)) < 0.03
@@ -277,7 +279,7 @@ def test_a_least_probability_that_is_none_is_refused(least):
 def test_double_masking_on_the_network_alone_is_caught(monkeypatch):
     monkeypatch.setattr(double_masking, "_decide", lambda own, first, confirmed: own.long())
     certifier = PatchDoubleMasking(patch=pixels(), inpainter=None, masks="row", num_masks=3)
-    model, _ = double_puppet(certifier, 0.97, (6, 7), C)
+    model, _ = double_puppet(certifier, 0.97, (9, 7), C)
     assert double_masking_is_broken(certifier, model, C)[0]
 
 
@@ -289,20 +291,51 @@ def test_double_masking_certified_by_the_first_round_is_caught(monkeypatch):
             return classes, {"first": (first == first[0]).all(dim=0)}
 
     certifier = FirstRound(patch=pixels(), inpainter=None, masks="row", num_masks=3)
-    model, _ = double_puppet(certifier, 0.8, (6, 7), C)
+    model, _ = double_puppet(certifier, 0.8, (9, 7), C)
     assert double_masking_is_broken(certifier, model, C)[0]
 
 
 def test_an_answer_takes_the_pairs_of_contradicting_masks_alone():
-    certifier = PatchDoubleMasking(patch=pixels(), inpainter=None, masks="row", num_masks=3)
-    model, pairs = double_puppet(certifier, 1.0, (6, 7), C)
-    certifier.predict(model, model.image, hardware=CPU)
+    certifier, one_by_one = (
+        PatchDoubleMasking(patch=pixels(), inpainter=None, masks="row", num_masks=3),
+        Hardware(device="cpu", noise_batch=1),
+    )
+    model, pairs = double_puppet(certifier, 1.0, (9, 7), C)
+    certifier.predict(model, model.image, hardware=one_by_one)
     assert sorted(model.asked) == [-1, *(pairs.index((m, m)) for m in range(3))]
     model.asked.clear()
     model.planted[pairs.index((1, 1)), 2, 3] += 1
     model.planted %= C
-    certifier.predict(model, model.image, hardware=CPU)
+    certifier.predict(model, model.image, hardware=one_by_one)
     assert sorted(model.asked) == [-1, *sorted(pairs.index(pair) for pair in [(0, 0), (1, 1), (2, 2), (0, 1), (1, 2)])]
+
+
+def test_an_answer_asks_in_the_batches_of_the_certificate():
+    """A network may round differently in another batch."""
+    certifier = PatchDoubleMasking(patch=pixels(), inpainter=None, masks="block", num_masks=3)
+    model, pairs = double_puppet(certifier, 1.0, (14, 15), C)
+    model.planted[pairs.index((4, 4)), 2, 3] += 1
+    model.planted %= C
+    batches = []
+    for call in (certifier.predict, lambda *args, **kw: certifier.certify(*args, stream=NoiseStream(0, "x"), **kw)):
+        model.asked.clear()
+        sizes = []
+        handle = model.register_forward_hook(lambda module, args, _, sizes=sizes: sizes.append(len(args[0])))
+        call(model, model.image, hardware=Hardware(device="cpu", noise_batch=3))
+        handle.remove()
+        ends = np.cumsum(sizes)
+        batches.append({tuple(model.asked[end - size : end]) for size, end in zip(sizes, ends)})
+    answer, certificate = batches
+    assert answer < certificate
+    asked = {index for batch in answer for index in batch}
+    assert asked >= {index for index, pair in enumerate(pairs) if 4 in pair or pair[0] == pair[1]}
+
+
+def test_masks_that_hide_everything_are_refused():
+    with pytest.raises(ConfigError, match="Two masks hide all"):
+        PatchDoubleMasking(patch=pixels(), inpainter=None, masks="column", num_masks=2).masks(SIZE)
+    with pytest.raises(ConfigError, match="A mask hides all"):
+        DemaskedDetection(patch=pixels(), inpainter=None, num_masks=1).masks(SIZE)
 
 
 @pytest.mark.parametrize("options", [{"width": 2, "stride": 1}, {"width": 3, "stride": 2}, {}], ids=str)
@@ -336,7 +369,7 @@ def test_a_lookup_of_whole_images_never_breaks_a_certificate():
     threat = pixels(1, (1, 1))
     certifiers = [
         DemaskedRecovery(patch=threat, inpainter=None), DemaskedDetection(patch=threat, inpainter=None, num_masks=3),
-        PatchDoubleMasking(patch=threat, inpainter=None, masks="column", num_masks=2),
+        PatchDoubleMasking(patch=threat, inpainter=None, masks="column", num_masks=3),
     ]  # fmt: skip
     image = positive_image(size, seed=3)
     for certifier in certifiers:

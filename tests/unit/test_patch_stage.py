@@ -247,10 +247,10 @@ def test_sizes_are_checked_before_anything_is_computed():
     for kind, certifier in certifiers().items():
         assert certifier.check(10**9) is None
         certifier.check_size((40, 50))
-        with pytest.raises(ConfigError, match=r"fit|certify nothing|number|at least"):
+        with pytest.raises(ConfigError, match=r"fit|too few|certify nothing|number|at least|hide"):
             certifier.check_size((40, 1))
         assert not certifier.is_sampled, kind
-    with pytest.raises(ConfigError, match=r"4 masks certify nothing.* 2 of them"):
+    with pytest.raises(ConfigError, match=r"4 masks are too few.* 2 of them"):
         DemaskedRecovery(patch=PATCH, inpainter=None, num_masks=4).check_size((40, 50))
     with pytest.raises(ConfigError, match="columns certify nothing"):
         DerandomizedSmoothing(patch=PATCH, width=40, stride=9).check_size((40, 50))
