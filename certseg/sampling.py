@@ -11,7 +11,9 @@ from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from certseg.decisions import enlarged_winner, winner
 from certseg.errors import ModelError
@@ -30,6 +32,18 @@ def check_logits(logits: Tensor, images: Tensor, segmenter: Segmenter) -> None:
         raise ModelError(
             "The model did not return logits at image resolution", expected=expected, received=tuple(logits.shape)
         )
+
+
+def check_frozen(segmenter: Segmenter) -> None:
+    """Raise :class:`ModelError` if the outputs for one image depend on chance or on the others of its batch: nothing
+    can be certified of a network with batch normalisation or dropout in training mode."""
+    modules = segmenter.modules() if isinstance(segmenter, nn.Module) else ()
+    moving = [module for module in modules if module.training and isinstance(module, (_BatchNorm, _DropoutNd))]
+    if moving:
+        raise ModelError(
+            "A network in training mode cannot be certified",
+            expected="eval mode", received=f"{type(moving[0]).__name__} in training mode", remedy="Call eval()",
+        )  # fmt: skip
 
 
 def halving(batch: int, work: Callable[[int], Result]) -> tuple[Result, int]:
@@ -115,6 +129,7 @@ class NoisySampler:
     def __init__(
         self, segmenter: Segmenter, image: Tensor, noise: Noise, stream: NoiseStream, hardware: Hardware
     ) -> None:
+        check_frozen(segmenter)
         self._segmenter = segmenter
         on_cpu = hardware.torch_device.type == "cpu"
         self._coarse = getattr(segmenter, "coarse_logits", None) if on_cpu and not hardware.compile else None

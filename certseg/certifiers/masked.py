@@ -14,7 +14,7 @@ from certseg.errors import ModelError
 from certseg.hardware import Hardware, Stopwatch
 from certseg.losses import decide
 from certseg.masks import erase
-from certseg.sampling import WorkingBatch, check_logits
+from certseg.sampling import WorkingBatch, check_frozen, check_logits
 from certseg.types import IGNORE_INDEX, Inpainter, Passes, Segmenter, check_image
 
 
@@ -60,12 +60,14 @@ class MaskedPredictions:
 
     Raises:
         DataError: the image is not in [0, 1].
+        ModelError: batch normalisation or dropout of f is in training mode.
     """
 
     def __init__(
         self, segmenter: Segmenter, inpainter: Inpainter | None, image: Tensor, name: str, hardware: Hardware
     ) -> None:
         check_image(image, name)
+        check_frozen(segmenter)
         self._segmenter, self._inpainter, self._name = segmenter, inpainter, name
         on_cpu = hardware.torch_device.type == "cpu"
         self._coarse = getattr(segmenter, "coarse_logits", None) if on_cpu and not hardware.compile else None

@@ -18,10 +18,12 @@ NETWORKS = [file.stem for file in sorted((FOLDER / "network").glob("*.yaml"))]
 SMALL = ("camvid", "streets")
 TABLES = ("table1", "table3", "table7")
 MASKS = {"column": 5, "row": 5, "three": 7, "four": 9}
-SEVEN = {"detection_column", "detection_row", *(f"recovery_{masks}" for masks in MASKS), "double_masking"}
+MORE = {"three_11": 11, "four_16": 16}
+DOUBLE = {"double_masking": 0.0, "double_masking_sure": 0.75}
+TEN = {"detection_column", "detection_row", *(f"recovery_{masks}" for masks in MASKS | MORE), *DOUBLE}
 SWEPT = {
-    "camvid": SEVEN,
-    "streets": SEVEN,
+    "camvid": TEN,
+    "streets": TEN,
     "table1": {"detection_column", "detection_row", *(f"unanimity_{masks}" for masks in MASKS)},
     "table3": {"detection_column", "unanimity_column"},
     "table7": {"detection_column", "unanimity_column"},
@@ -61,15 +63,17 @@ def test_the_jobs_of_a_sweep_certify_different_things(name, beside_zits):
     found = set()
     for certificate in sweep["experiment/demasked/certificate"]:
         certifier = Plan.of(settings_of(name, ZITS.get(name, "seed=0"), certificate=certificate)).certifier
-        found.add((certifier.name, certifier.settings["masks"]))
+        found.add((certifier.name, *certifier.settings.items()))
         kind, _, masks = certificate.partition("_")
         detects = kind == "detection"
         assert certifier.threat.share == (0.01 if detects else 0.005)
-        if certificate == "double_masking":
+        if certificate in DOUBLE:
             assert certifier.name == "patch_double_masking"
+            assert certifier.min_probability == DOUBLE[certificate]
             continue
-        assert (certifier.name, certifier.kind) == (f"demasked_{'detection' if detects else 'recovery'}", masks)
-        assert certifier.num_masks == (20 if detects else MASKS[masks])
+        name_and_masks = f"demasked_{'detection' if detects else 'recovery'}", masks.partition("_")[0]
+        assert (certifier.name, certifier.kind) == name_and_masks
+        assert certifier.num_masks == (20 if detects else (MASKS | MORE)[masks])
         if not detects:
             assert certifier.rule == ("unanimity" if kind == "unanimity" else "tight")
     assert len(found) == len(SWEPT[name])

@@ -6,11 +6,12 @@ from linear_pixels import LinearPixels, image_with_margins, two_classes
 from scipy import stats
 
 from certseg import sampling
-from certseg.certifiers import SegCertify
+from certseg.certifiers import DemaskedRecovery, SegCertify
 from certseg.errors import ModelError
 from certseg.hardware import Hardware
 from certseg.noise import Gaussian, Laplace, NoiseStream, Uniform
 from certseg.sampling import NoisySampler, WorkingBatch, halving
+from certseg.types import Patch
 
 CPU = Hardware(device="cpu")
 
@@ -355,3 +356,26 @@ def test_float16_logits_that_are_not_finite_are_still_an_error():
 
     with pytest.raises(ModelError, match="NaN or infinite"):
         sampler(Overflown(), torch.rand(3, 4, 4)).class_counts(0, 2)
+
+
+@pytest.mark.parametrize(
+    "layer", [torch.nn.BatchNorm2d(2), torch.nn.Dropout2d(0.5)], ids=lambda layer: type(layer).__name__
+)
+def test_a_network_in_training_mode_is_refused(layer):
+    class Moving(torch.nn.Module):
+        num_classes = 2
+
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, images):
+            return self.layer(images[:, :2])
+
+    image, stream, model = torch.rand(3, 8, 8), NoiseStream(0, "a"), Moving().train()
+    certifiers = SegCertify(sigma=0.1, n0=2, n=100), DemaskedRecovery(patch=Patch(height=1, width=1), inpainter=None)
+    for certifier in certifiers:
+        with pytest.raises(ModelError, match=r"training mode.*eval\(\)"):
+            certifier.certify(model, image, stream=stream, hardware=CPU)
+        certifier.certify(model.eval(), image, stream=stream, hardware=CPU)
+        model.train()
