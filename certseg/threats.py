@@ -153,14 +153,36 @@ class Patch(Threat):
         return f"{'patch' if self.count == 1 else f'{self.count} patches'} of {size}{aspect}"
 
 
-def is_within(inner: Mapping[str, Any], outer: Mapping[str, Any]) -> bool:
+Sides = tuple[int, int]
+"""Height and width in pixels of a rectangle."""
+
+
+def is_within(
+    inner: Mapping[str, Any], outer: Mapping[str, Any], sides: tuple[Sides, Sides] | None = None
+) -> bool:  # fmt: skip
     """Whether an attacker limited by ``inner`` is limited by ``outer`` too, both as :meth:`Threat.to_json` gives them.
-    Patches compare where their sizes are given alike: what a share means in pixels depends on the image."""
+
+    Args:
+        inner: a threat.
+        outer: a threat.
+        sides: of a rectangle of ``inner`` and of ``outer`` in one image, by which patches compare that only an image
+            makes comparable (:func:`needs_image`). Without them such patches are not within one another.
+    """
     inner, outer = ({"count": 1, **threat} for threat in (inner, outer))
+    if sides is not None and needs_image(inner, outer):
+        return inner["count"] <= outer["count"] and all(small <= large for small, large in zip(*sides, strict=True))
     if inner.keys() != outer.keys():
         return False
     exact = ("norm", "aspect")
     return all(inner[key] == outer[key] if key in exact else inner[key] <= outer[key] for key in inner)
+
+
+def needs_image(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether both are patches, as :meth:`Threat.to_json` gives them, and which is larger depends on the image: one
+    given in pixels and one by its share of the image, or shares of different aspects."""
+    if not one.get("norm") == other.get("norm") == Patch.norm:
+        return False
+    return ("share" in one, one.get("aspect")) != ("share" in other, other.get("aspect"))
 
 
 def _is_real(value: object) -> bool:

@@ -14,7 +14,7 @@ from scipy.stats import binom
 
 from certseg.errors import BracketError
 from certseg.hierarchy import Hierarchy
-from certseg.threats import is_within
+from certseg.threats import Patch, Sides, is_within, needs_image
 from certseg.types import IGNORE_INDEX
 
 LEVEL = 1e-6
@@ -32,24 +32,37 @@ class MapSource(Protocol):
 class Bracket:
     """What was compared: images, certified pixels, and how many of them a majority vote put into another class
     without that being significant (near probability 1/2 votes fall either way). Of a detection also the number of
-    certified pixels that changed with an alert, else None."""
+    certified pixels that changed with an alert, else None. ``skipped_images`` is the number of images on which the
+    attack's patches were larger than the certificate's, None where there are none."""
 
     images: int
     certified_pixels: int
     undecided_pixels: int
     alerted_pixels: int | None = None
+    skipped_images: int | None = None
 
 
-def comparable(certifier: Mapping, attack: Mapping) -> list[str]:
+def comparable(certifier: Mapping, attack: Mapping, sides: tuple[Sides, Sides] | None = None) -> list[str]:
     """What of an attack a certificate says something about: the suffixes of the maps (:func:`level_suffix`) of those of
     its radii that are inside the certified threat. None of them if the attacked predictor is another one, or if the
-    certificate promises nothing about single images."""
-    if certifier.get("tolerated", 0) is None or certifier["predictor"] != attack["predictor"]:
+    certificate promises nothing about single images. ``sides`` are those of the attack's and the certificate's patches
+    in one image, see :func:`certseg.threats.is_within`."""
+    if not _same_subject(certifier, attack):
         return []
     smaller = [part["radius"] for part in attack.get("by_radius", ())[:-1]]
     threats = {level_suffix(level): attack["threat"] | {"radius": radius} for level, radius in enumerate(smaller)}
     threats = {suffix: threat for suffix, threat in threats.items() if threat["radius"] > 0} | {"": attack["threat"]}
-    return [suffix for suffix, threat in threats.items() if is_within(threat, certifier["threat"])]
+    return [suffix for suffix, threat in threats.items() if is_within(threat, certifier["threat"], sides)]
+
+
+def _same_subject(certifier: Mapping, attack: Mapping) -> bool:
+    return certifier.get("tolerated", 0) is not None and certifier["predictor"] == attack["predictor"]
+
+
+def _comparable_on(certifier: Mapping, attack: Mapping, size: Sides) -> list[str]:
+    """As :func:`comparable`, of patches on an image of this height and width."""
+    fields = ({key: value for key, value in part["threat"].items() if key != "norm"} for part in (attack, certifier))
+    return comparable(certifier, attack, tuple(Patch(**given).size(*size) for given in fields))
 
 
 def level_suffix(level: int) -> str:
@@ -138,7 +151,8 @@ def _alerted(certificate: Mapping[str, np.ndarray], attacked: Mapping[str, np.nd
     return int((changed & certificate["certified"].astype(bool) & attacked["alerts"].astype(bool)).sum())
 
 
-def _words(threat: Mapping) -> str:
+def threat_words(threat: Mapping) -> str:
+    """A threat of a summary in words, for messages."""
     sizes = (f"{key} {value:.6g}" for key, value in threat.items() if key != "norm")
     return f"{threat['norm']} {', '.join(sizes)}"
 
@@ -153,7 +167,8 @@ def _at_level(maps: Mapping[str, np.ndarray], suffix: str, levels: int) -> dict[
 def check_bracket(
     certifier: Mapping, certificates: MapSource, attack: Mapping, attacked: MapSource, names: Sequence[str]
 ) -> Bracket | None:
-    """Compare a certifier's and an attack's maps, image by image and pixel by pixel.
+    """Compare a certifier's and an attack's maps, image by image and pixel by pixel. Patches given in pixels and by
+    their share of the image are compared on those images on which the attack's are no larger.
 
     Args:
         certifier: the certifier's summary.
@@ -163,21 +178,27 @@ def check_bracket(
         names: the images both have finished.
 
     Returns:
-        None where the two may not be compared (another predictor, norm or larger radius).
+        None where the two may not be compared (another predictor, norm or larger threat).
 
     Raises:
         BracketError: a certified pixel is broken; names the image. One of the two computations has a defect.
     """
     suffixes = comparable(certifier, attack)
-    if not suffixes:
+    by_image = _same_subject(certifier, attack) and needs_image(attack["threat"], certifier["threat"])
+    if not suffixes and not by_image:
         return None
-    certified_pixels = undecided = alerted = 0
+    certified_pixels = undecided = alerted = skipped = 0
     may_alert = certifier.get("claim") is not None  # the usual claim excuses nothing
     has_alerts = False
     tolerated = certifier.get("tolerated", 0)
     hierarchy = Hierarchy(certifier["hierarchy"]) if "hierarchy" in certifier else None
     for name in names:
         certificate = certificates.load_map(name)
+        if by_image:
+            suffixes = _comparable_on(certifier, attack, certificate["classes"].shape)
+            if not suffixes:
+                skipped += 1
+                continue
         maps = attacked.load_map(name)
         levels = [_at_level(maps, suffix, len(suffixes)) for suffix in suffixes]
         for level in levels:
@@ -190,11 +211,14 @@ def check_bracket(
         if broken:
             raise BracketError(
                 f"The attack {attack['name']} contradicts {certifier['name']} at {broken} pixels of image {name!r} "
-                f"that are certified within {_words(certifier['threat'])}",
+                f"that are certified within {threat_words(certifier['threat'])}",
                 expected=f"no certified pixel changes within the threat{' without an alert' if has_alerts else ''}",
                 remedy="Please report this with the run's folder: unless the certificate itself failed, which its "
                 "confidence allows for, it or the attack has a defect",
             )
         certified_pixels += int(certificate["certified"].sum())
         undecided += outvoted
-    return Bracket(len(names), certified_pixels, undecided, alerted if has_alerts else None)
+    if by_image and skipped == len(names):
+        return None
+    alerts = alerted if has_alerts else None
+    return Bracket(len(names) - skipped, certified_pixels, undecided, alerts, skipped or None)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from certseg.datasets import IMAGE_SUFFIXES, Legend, image_pixels, read_image
 from certseg.errors import ConfigError, DataError
@@ -22,6 +22,9 @@ from certseg.pipeline.network import Network, check_classes, legend_of, obtain
 from certseg.pipeline.provenance import provenance
 from certseg.reporting import Entry, Panel, claim, group_palette, picture, safe_name, write_json_atomic
 from certseg.types import IGNORE_INDEX, Certificate
+
+_SIDEWAYS = (5, 6, 7, 8)
+"""The EXIF orientations in which height and width change places."""
 
 
 def deploy(
@@ -54,8 +57,8 @@ def pictures_of(path: str | Path, certifier: Certifier | None) -> list[Path]:
     """The picture files at ``path``: itself, or those directly in the folder, sorted.
 
     Raises:
-        ConfigError: there is no certifier, or one whose settings could certify none of them.
-        DataError: there are none, or two that differ in their suffix alone.
+        ConfigError: there is no certifier, or one whose settings could certify no pixel of one of them.
+        DataError: there are none, two that differ in their suffix alone, or one that cannot be read.
     """
     if certifier is None:
         raise ConfigError("input= needs a certifier", received="certifier=none", remedy="Use certifier=segcertify")
@@ -72,7 +75,34 @@ def pictures_of(path: str | Path, certifier: Certifier | None) -> list[Path]:
         raise DataError("Pictures of one folder need different names", received=", ".join(twice[:5]))
     for file in found:
         certifier.check(image_pixels(file))
+        if hasattr(certifier, "check_size"):
+            _check_size(file, certifier)
     return found
+
+
+def _check_size(file: Path, certifier: Certifier) -> None:
+    """Raise ConfigError, which names the file, if the certifier needs larger pictures."""
+    try:
+        certifier.check_size(_upright_size(file))
+    except ConfigError as error:
+        raise ConfigError(
+            f"The picture {file} cannot be certified", received=str(error).rstrip("."),
+            remedy="Leave it out, or choose settings that fit it",
+        ) from error  # fmt: skip
+
+
+def _upright_size(file: Path) -> tuple[int, int]:
+    """Height and width of a picture as :func:`certseg.datasets.read_image` turns it, by what the file says of it.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        with Image.open(file) as picture:
+            size = picture.height, picture.width
+            return size[::-1] if picture.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS else size
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(f"Image file {file} cannot be read", received=f"{type(error).__name__}: {error}") from error
 
 
 def certify_pictures(

@@ -30,6 +30,9 @@ _NOT_IDENTITY = {
 _SWITCHED_OFF = {"freeze_backbone": False, "ema": None}
 """Settings of a training that are named only where they do something, for results of before there were such."""
 
+_FILES_OF_INPAINTER = ("checkpoint", "path")
+"""Settings of an inpainter that name a file."""
+
 
 def key(identity: Mapping[str, Any]) -> str:
     """Ten hex digits of an identity."""
@@ -52,10 +55,25 @@ def _model(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _training(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe; what it starts from is told by :func:`_start`."""
+    """The recipe; what it starts from is told by :func:`_start`.
+
+    Raises:
+        CheckpointError: the file of an inpainter cannot be read.
+    """
     training = {name: value for name, value in pruned(settings, "training").items() if name != "from_checkpoint"}
     off = [name for name, value in _SWITCHED_OFF.items() if training.get(name, value) == value]
-    return {name: value for name, value in training.items() if name not in off}
+    training = {name: value for name, value in training.items() if name not in off}
+    objective = training.get("objective") or {}
+    if isinstance(objective.get("inpainter"), Mapping):
+        training["objective"] = {**objective, "inpainter": _by_content(objective["inpainter"])}
+    return training
+
+
+def _by_content(inpainter: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a training's inpainter, its files named by their digests."""
+    files = {name: inpainter[name] for name in _FILES_OF_INPAINTER if inpainter.get(name) is not None}
+    setting = "training.objective.inpainter"
+    return {**inpainter, **{name: file_digest(file, f"{setting}.{name}") for name, file in files.items()}}
 
 
 def _start(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -81,6 +99,9 @@ def training_identity(settings: Mapping[str, Any], fingerprint: str) -> dict[str
     Args:
         settings: of the run.
         fingerprint: of the training split.
+
+    Raises:
+        CheckpointError: a file it depends on cannot be read.
     """
     return {
         "format": TRAINING_FORMAT,

@@ -2,16 +2,18 @@
 
 import hashlib
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 from pipeline_runs import SMALL, configuration
 
-from certseg.datasets import Legend, Streets
-from certseg.errors import CertsegError, CheckpointError, ConfigError
+from certseg.datasets import Legend, Streets, read_image
+from certseg.errors import CertsegError, CheckpointError, ConfigError, DataError
 from certseg.models import save_checkpoint
 from certseg.pipeline import run
+from certseg.pipeline.deployment import pictures_of
 from certseg.pipeline.network import build_segmenter, check_classes, legend_of
 from certseg.pipeline.settings import resolve
 
@@ -96,6 +98,34 @@ def test_pictures_are_checked_and_not_the_images_of_the_data_set(photos, tmp_pat
         run(configuration(tmp_path, f"model.checkpoint={weights}", base=base), tmp_path / "run")
     run(configuration(tmp_path, f"model.checkpoint={weights}", f"input={photos}", base=base), tmp_path / "run")
     assert facts_of(tmp_path / "run")["size"] == [40, 52]
+
+
+def test_a_picture_too_small_for_the_masks_stops_before_any_is_certified(photos, tmp_path):
+    """Names sort it last: those before it would be finished."""
+    base = tuple(option for option in SMALL if not option.startswith("certifier"))
+    Image.new("RGB", (3, 40)).save(photos / "zero.png")
+    overrides = ("certifier=demasked_recovery", "certifier/inpainter=black")
+    with pytest.raises(ConfigError, match=r"zero\.png cannot be certified\. Received: .*[^.]\. Leave") as error:
+        run(configuration(tmp_path, *overrides, f"input={photos}", base=base), tmp_path / "run")
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.rglob("model.pt"))
+    assert not (tmp_path / "run" / "pictures").exists()
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_pictures_are_checked_upright(suffix, tmp_path):
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = orientation
+        Image.new("RGB", (30, 20)).save(tmp_path / f"{orientation}.{suffix}", exif=exif)
+    asked = []
+    certifier = SimpleNamespace(check=lambda num_pixels: None, check_size=asked.append)
+    files = pictures_of(tmp_path, certifier)
+    assert asked == [read_image(file).shape[:2] for file in files]
+    assert asked == [(20, 30)] * 4 + [(30, 20)] * 4
+    (tmp_path / f"9.{suffix}").write_bytes(files[0].read_bytes()[:20])
+    with pytest.raises(DataError, match=f"9.{suffix} cannot be read"):
+        pictures_of(tmp_path, certifier)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from certseg.errors import ConfigError
 from certseg.metrics.recall import BIG_CLASSES, big_classes, mean_recall
-from certseg.threats import is_within
+from certseg.threats import is_within, needs_image
 from certseg.types import L2, THREATS, Linf, Patch, Threat
 
 
@@ -80,6 +80,24 @@ def test_which_attacker_is_no_stronger():
     assert is_within(L2(0.1).to_json(), L2(0.1).to_json())
     assert not is_within(L2(0.2).to_json(), L2(0.1).to_json())
     assert not is_within(L2(0.1).to_json(), Linf(0.1).to_json())
+
+
+def test_an_image_decides_between_pixels_and_shares():
+    pixels, share = Patch(height=3, width=4).to_json(), Patch(share=0.01).to_json()
+    wide = Patch(share=0.01, aspect=2).to_json()
+    for one, other in ((pixels, share), (share, wide), (wide, pixels)):
+        assert needs_image(one, other)
+        assert needs_image(other, one)
+        assert not is_within(one, other)
+        assert is_within(one, other, ((3, 4), (3, 5)))
+        assert not is_within(one, other, ((3, 4), (5, 3)))
+        assert not is_within({**one, "count": 2}, other, ((3, 4), (3, 4)))
+        assert is_within(one, {**other, "count": 2}, ((3, 4), (3, 4)))
+    for alike in (Patch(height=9, width=1, count=2).to_json(), Patch(height=2, width=9).to_json()):
+        assert not needs_image(pixels, alike)
+        assert not is_within(pixels, alike, ((1, 1), (9, 9)))  # as they are given
+    assert not needs_image(Patch(share=0.2, count=3).to_json(), share)
+    assert not needs_image(L2(0.1).to_json(), share)
 
 
 def test_mean_recall_over_classes_that_are_present():
