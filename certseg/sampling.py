@@ -35,14 +35,21 @@ def check_logits(logits: Tensor, images: Tensor, segmenter: Segmenter) -> None:
 
 
 def check_frozen(segmenter: Segmenter) -> None:
-    """Raise :class:`ModelError` if the outputs for one image depend on chance or on the others of its batch: nothing
-    can be certified of a network with batch normalisation or dropout in training mode."""
-    modules = segmenter.modules() if isinstance(segmenter, nn.Module) else ()
+    """Raise :class:`ModelError` if the segmenter has batch normalisation or dropout in training mode, or batch
+    normalisation without running statistics: its outputs for one image then depend on chance or on the others of the
+    batch, and nothing is certified by them. Layers of other kinds are not known here."""
+    modules = list(segmenter.modules()) if isinstance(segmenter, nn.Module) else []
     moving = [module for module in modules if module.training and isinstance(module, (_BatchNorm, _DropoutNd))]
     if moving:
         raise ModelError(
             "A network in training mode cannot be certified",
             expected="eval mode", received=f"{type(moving[0]).__name__} in training mode", remedy="Call eval()",
+        )  # fmt: skip
+    batchwise = [module for module in modules if isinstance(module, _BatchNorm) and module.running_mean is None]
+    if batchwise:
+        raise ModelError(
+            "A network that normalises by the statistics of its batch cannot be certified",
+            expected="batch normalisation with running statistics", received=f"{type(batchwise[0]).__name__} without",
         )  # fmt: skip
 
 

@@ -77,6 +77,11 @@ class Defence:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ConfigError(f"attack.defence.{option} must be a positive integer", received=value)
+        if self.copies == 1 and self.certifier.asks_image:
+            raise ConfigError(
+                f"One copy shows the attack no mask of {self.certifier.name}, which also asks for the image itself",
+                expected="attack.defence.copies of at least 2", received=1,
+            )  # fmt: skip
 
     @property
     def predictor(self) -> str:

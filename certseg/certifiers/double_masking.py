@@ -43,7 +43,7 @@ class PatchDoubleMasking(PatchCertifier):
 
     All K (K + 1) / 2 pairs are needed for the certificate, of which the K single masks are the first round; an answer
     alone (:meth:`predict`) needs the pairs of those masks that contradict the network somewhere: only they can change
-    its answer. They are computed in the batches of the certificate.
+    its answer. They are computed in the batches of the certificate, unless memory runs out in between (a flag).
 
     Args:
         patch: the threat, one patch.

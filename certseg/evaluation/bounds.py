@@ -95,6 +95,8 @@ def _check_patches(
     """As :func:`check_bounds`, where certified pixels keep their class whatever patches do."""
     if certifier.get("claim") is not None or certifier.get("tolerated", 0) != 0 or certifier["confidence"] != 1:
         return None
+    if attack["threat"].get("norm") != Patch.norm or certifier["predictor"] != attack["predictor"]:
+        return None
     sides = {name: tuple(_sides(rows[name]) for rows in (attacked, certified)) for name in names}
     inside = [name for name in names if comparable(certifier, attack, sides[name])]
     if not inside:

@@ -167,8 +167,8 @@ def _at_level(maps: Mapping[str, np.ndarray], suffix: str, levels: int) -> dict[
 def check_bracket(
     certifier: Mapping, certificates: MapSource, attack: Mapping, attacked: MapSource, names: Sequence[str]
 ) -> Bracket | None:
-    """Compare a certifier's and an attack's maps, image by image and pixel by pixel. Patches given in pixels and by
-    their share of the image are compared on those images on which the attack's are no larger.
+    """Compare a certifier's and an attack's maps, image by image and pixel by pixel. Patches of which only an
+    image says which are larger (:func:`certseg.threats.needs_image`) are compared where the attack's are no larger.
 
     Args:
         certifier: the certifier's summary.

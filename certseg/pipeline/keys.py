@@ -17,7 +17,8 @@ from certseg.hardware import Hardware
 from certseg.pipeline.settings import denoiser_settings
 
 TRAINING_FORMAT = 1
-EVALUATION_FORMAT = 3
+INPAINTER_FORMAT = 2
+EVALUATION_FORMAT = 4
 """Raised when a change of code changes weights or rows under equal settings; older ones are then left alone."""
 
 _NOT_IDENTITY = {
@@ -115,9 +116,10 @@ def training_identity(settings: Mapping[str, Any], fingerprint: str) -> dict[str
 
 
 def inpainter_identity(settings: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
-    """What decides the weights of a trained inpainter; arguments as of :func:`training_identity`. No model is in it."""
+    """What decides the weights of a trained inpainter; arguments and errors as of :func:`training_identity`. No model
+    is in it."""
     return {
-        "format": TRAINING_FORMAT,
+        "format": INPAINTER_FORMAT,
         "dataset": pruned(settings, "dataset"),
         "train_data": fingerprint,
         "training": _training(settings),

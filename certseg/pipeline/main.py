@@ -267,9 +267,9 @@ def _draw(number: int, directory: Path, results: Sequence[Result], dataset: Segm
 
 
 def _uncertified(results: Sequence[Result]) -> str:
-    """What a pixel is that is not certified: an alert, if the certifier has a share of false ones."""
-    figures = next(result.entry.summary["figures"] for result in results if result.entry.kind == "certifier")
-    return "alert" if "false_alert_ratio/image_mean" in figures else "not certified"
+    """What a pixel is that is not certified: an alert, if the certificate has a claim of its own, up to alerts."""
+    summary = next(result.entry.summary for result in results if result.entry.kind == "certifier")
+    return "not certified" if summary.get("claim") is None else "alert"
 
 
 def _remember(directory: Path, label: str, entries: Sequence[Entry], overrides: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ UNDECIDED = "bracket/undecided_pixels"
 CERTIFIED_PIXELS = "bracket/certified_pixels"
 BOUNDS = "bracket/bounds"
 ALERTED = "bracket/alerted_pixels"
+SKIPPED = "bracket/skipped_images"
 NORMS = "bracket/norms"
 
 
@@ -116,6 +117,8 @@ def _checked_status(checked: Sequence[Entry]) -> str:
     text = "holds on every image checked: no certified pixel changed"
     text += " without an alert" if any(entry.figure(ALERTED) is not None for entry in checked) else ""
     text = f"{text}, none of {plural(int(bounds), 'bound')} undercut" if bounds else text
+    skipped = sum(entry.figure(SKIPPED) or 0 for entry in checked)
+    text += f"; {plural(int(skipped), 'image')} with larger patches not compared" if skipped else ""
     return f"{text}, {short}" if norms else text
 
 

@@ -16,9 +16,7 @@ KINDS = (*ASSIGNMENTS, "strips", "blocks")
 _MOST = {"strips": 20, "blocks": 6}  # masks side by side, as certifier=demasked_detection and patch_double_masking
 
 
-def checked_draws(
-    masks: Sequence[str], shares: Sequence[float]
-) -> tuple[tuple[str, ...], tuple[float, float]]:  # fmt: skip
+def checked_draws(masks: Sequence[str], shares: Sequence[float]) -> tuple[tuple[str, ...], tuple[float, float]]:
     """An objective's ``masks``, names in :data:`KINDS`, and ``shares``, smallest and largest share of the image that a
     patch covers.
 
@@ -71,7 +69,9 @@ def draw_hidden(
 def _recovery(kind: str, size: tuple[int, int], sides: tuple[int, int], generator: torch.Generator | None) -> Tensor:
     number = least_masks(kind, 1)
     while True:
-        top, left = (_integer(number * side, generator) for side in sides)
+        # the least offset with which each mask has a block to show, 0 unless the patch is large
+        least = [max(0, (number - 1) * side + 1 - length) for side, length in zip(sides, size)]
+        top, left = (low + _integer(number * side - low, generator) for low, side in zip(least, sides))
         canvas = size[0] + top, size[1] + left
         masks = recovery_masks(kind, canvas, Patch(height=sides[0], width=sides[1]), number)
         hidden = masks.hidden()[_integer(number, generator), top:, left:]

@@ -107,6 +107,14 @@ def test_every_choice_instantiates(group, choice, monkeypatch):
         assert build(group, settings[group]) is not None
 
 
+@pytest.mark.parametrize("inpainter", ["black", "mean_colour", "navier_stokes", "telea"])
+def test_a_training_with_masks_takes_every_inpainter(inpainter):
+    group = f"certifier/inpainter@training.objective.inpainter={inpainter}"
+    settings = settings_of("training=masked", group, "certifier=demasked_recovery", "certifier/inpainter=black")
+    assert build("training", settings["training"]).objective.inpainter.name == inpainter
+    assert build("certifier", settings["certifier"]).inpainter.name == "black"
+
+
 @pytest.mark.parametrize("choice", sorted(NEEDS_DATA))
 def test_a_missing_data_set_explains_itself(choice, tmp_path):
     extra = ["dataset.num_classes=3"] if choice == "folder" else []

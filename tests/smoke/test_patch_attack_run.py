@@ -50,6 +50,14 @@ def test_a_run_attacks_with_patches_and_checks_the_bracket(output, certifier, at
     assert {file: file.read_text() for file in output.glob(f"*/*/{attack}-*/rows.jsonl")} == before
 
 
+def test_an_attack_in_a_norm_beside_a_certificate_against_patches_is_reported(output, tmp_path):
+    threat = ("attack=pgd", "attack.norm=linf", "attack.radius=4/255", *FEW)
+    run(configuration(output, "certifier=demasked_recovery", *threat, base=BASE), tmp_path)
+    entries = json.loads((tmp_path / "result.json").read_text())["entries"]
+    assert {entry["summary"]["kind"] for entry in entries} == {"prediction", "certifier", "attack"}
+    assert "not checked: no attack shares" in (tmp_path / "report.md").read_text()
+
+
 def test_a_patch_outside_the_image_stops_before_training(tmp_path):
     for options, words in (
         (("attack.position=[46,0]",), "not inside the image"),

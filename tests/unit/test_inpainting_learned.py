@@ -178,6 +178,13 @@ def test_masks_are_those_of_the_certifiers(kind, least, most):
         assert all(bool((mask.all(axis) == mask.any(axis)).all()) for mask in masks)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_masks_of_large_patches_on_small_images(kind):
+    generator = torch.Generator().manual_seed(0)
+    masks = [draw_hidden(kind, (60, 80), (0.04, 0.04), generator) for _ in range(60)]
+    assert all(0 < mask.float().mean() < 1 for mask in masks)
+
+
 def test_the_loss_is_the_mean_error_of_hidden_pixels_and_of_their_border(monkeypatch):
     hidden = torch.zeros(8, 24, dtype=torch.bool)
     hidden[:, 10:] = True

@@ -405,6 +405,17 @@ def test_gradients_are_those_of_the_mean_loss_over_copies_that_show_the_patch(ki
     assert found.gradient[:, inside].any()
 
 
+@pytest.mark.parametrize("kind", ["detection", "double"])
+def test_copies_leave_room_for_a_mask_beside_the_image_itself(kind):
+    with pytest.raises(ConfigError, match="at least 2"):
+        Defence(honest()[kind], copies=1)
+    objective = objective_of(honest()[kind], copies=2)
+    for _ in range(5):
+        own, other = objective._drawn()
+        assert own == (-1, -1) != other
+    assert Defence(honest()["recovery"], copies=1).copies == 1
+
+
 def test_a_random_part_of_the_copies():
     certifier = PatchDoubleMasking(patch=Patch(height=4, width=4), inpainter=None, masks="column", num_masks=8)
     objective = objective_of(certifier, copies=2)

@@ -109,6 +109,20 @@ def test_other_predictors_are_not_even_read():
     assert case.bounds() is None
 
 
+def test_an_attack_in_a_norm_has_no_patches_to_compare():
+    case = Case()
+    case.attack["threat"] = {"norm": "linf", "radius": 0.1}
+    case.attacked = {name: {"figures": {}, "counts": {}} for name in NAMES}
+    assert case.bracket() is None
+    assert case.bounds() is None
+
+
+def test_skipped_images_are_told():
+    figures = {"bracket/violations": 0, "bracket/certified_pixels": 9, "bracket/skipped_images": 3}
+    status = bracket_status([Entry({"kind": "attack", "images": 4, **Case().attack, "figures": figures})])
+    assert status.endswith("; 3 images with larger patches not compared")
+
+
 def test_bounds_are_counted_and_told():
     case = Case(attacked=SHARE)
     assert case.bounds() == 3 * 4 + 3  # correct pixels, of two classes, mean IoU; and the averages

@@ -358,6 +358,13 @@ def test_float16_logits_that_are_not_finite_are_still_an_error():
         sampler(Overflown(), torch.rand(3, 4, 4)).class_counts(0, 2)
 
 
+def test_batch_normalisation_without_running_statistics_is_refused():
+    model = torch.nn.Sequential(torch.nn.BatchNorm2d(3, track_running_stats=False)).eval()
+    model.num_classes = 3
+    with pytest.raises(ModelError, match="statistics of its batch"):
+        sampler(model, torch.rand(3, 4, 4))
+
+
 @pytest.mark.parametrize(
     "layer", [torch.nn.BatchNorm2d(2), torch.nn.Dropout2d(0.5)], ids=lambda layer: type(layer).__name__
 )
