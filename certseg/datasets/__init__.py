@@ -9,7 +9,7 @@ from certseg.datasets.folder import IMAGE_SUFFIXES, Folder
 from certseg.datasets.kvasir_seg import KvasirSEG
 from certseg.datasets.oxford_pets import OxfordPets
 from certseg.datasets.pascal_context import PascalContext
-from certseg.datasets.reading import image_pixels, read_image
+from certseg.datasets.reading import image_size, read_image
 from certseg.datasets.streets import Streets
 from certseg.datasets.view import View, evenly_spaced
 from certseg.datasets.voc2012 import VOC2012
@@ -29,6 +29,6 @@ __all__ = [
     "Streets",
     "View",
     "evenly_spaced",
-    "image_pixels",
+    "image_size",
     "read_image",
 ]

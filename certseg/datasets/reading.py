@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from certseg.errors import DataError
 from certseg.types import IGNORE_INDEX, Sample
@@ -16,6 +16,7 @@ from certseg.types import IGNORE_INDEX, Sample
 _INVALID = -1
 _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _LABEL_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
+_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations in which height and width change places
 
 
 @dataclass(frozen=True)
@@ -81,15 +82,16 @@ def read_image(file: Path) -> np.ndarray:
     return np.asarray(picture.convert("RGB"))
 
 
-def image_pixels(file: Path) -> int:
-    """Number of pixels of an image file, from its header.
+def image_size(file: Path) -> tuple[int, int]:
+    """Height and width of an image file as :func:`read_image` turns it, from its header.
 
     Raises:
         DataError: it is no image.
     """
     try:
         with Image.open(file) as picture:
-            return picture.width * picture.height
+            is_sideways = picture.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
+            return (picture.width, picture.height) if is_sideways else (picture.height, picture.width)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"Image file {file} cannot be read", received=f"{type(error).__name__}: {error}") from error
 

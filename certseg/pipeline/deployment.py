@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image
+from PIL import Image
 
-from certseg.datasets import IMAGE_SUFFIXES, Legend, image_pixels, read_image
+from certseg.datasets import IMAGE_SUFFIXES, Legend, image_size, read_image
 from certseg.errors import ConfigError, DataError
 from certseg.evaluation import Certifier
 from certseg.hardware import Hardware, rank, world_size
@@ -22,9 +22,6 @@ from certseg.pipeline.network import Network, check_classes, legend_of, obtain
 from certseg.pipeline.provenance import provenance
 from certseg.reporting import Entry, Panel, claim, group_palette, picture, safe_name, write_json_atomic
 from certseg.types import IGNORE_INDEX, Certificate
-
-_SIDEWAYS = (5, 6, 7, 8)
-"""The EXIF orientations in which height and width change places."""
 
 
 def deploy(
@@ -74,35 +71,22 @@ def pictures_of(path: str | Path, certifier: Certifier | None) -> list[Path]:
     if twice:
         raise DataError("Pictures of one folder need different names", received=", ".join(twice[:5]))
     for file in found:
-        certifier.check(image_pixels(file))
+        height, width = image_size(file)
+        certifier.check(height * width)
         if hasattr(certifier, "check_size"):
-            _check_size(file, certifier)
+            _check_size(certifier, file, (height, width))
     return found
 
 
-def _check_size(file: Path, certifier: Certifier) -> None:
+def _check_size(certifier: Certifier, file: Path, size: tuple[int, int]) -> None:
     """Raise ConfigError, which names the file, if the certifier needs larger pictures."""
     try:
-        certifier.check_size(_upright_size(file))
+        certifier.check_size(size)
     except ConfigError as error:
         raise ConfigError(
             f"The picture {file} cannot be certified", received=str(error).rstrip("."),
             remedy="Leave it out, or choose settings that fit it",
         ) from error  # fmt: skip
-
-
-def _upright_size(file: Path) -> tuple[int, int]:
-    """Height and width of a picture as :func:`certseg.datasets.read_image` turns it, by what the file says of it.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    try:
-        with Image.open(file) as picture:
-            size = picture.height, picture.width
-            return size[::-1] if picture.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS else size
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"Image file {file} cannot be read", received=f"{type(error).__name__}: {error}") from error
 
 
 def certify_pictures(
