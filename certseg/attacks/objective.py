@@ -259,6 +259,7 @@ def evaluate_together(
     results: list[Evaluation] = []
 
     def work(size: int) -> list[tuple[Evaluation, Summary]]:
+        """The next ``size`` images in one pass."""
         chunk = slice(len(results), len(results) + size)
         target = _stacked([objective.target for objective in objectives[chunk]])
         number = _stacked([objective.number for objective in objectives[chunk]])

@@ -37,9 +37,9 @@ class PatchDoubleMasking(PatchCertifier):
     whoever else is agrees with it. []
 
     PatchCleanser falls back on the majority of the single masks, nearly all of which show the patch; the proof holds
-    for whatever stands there, and the network is more often right on clean images. ``min_probability`` trades
-    certified pixels for clean accuracy: what an inpainter puts in the place of a small object looks like an attack
-    undone, and is believed unless the network is in doubt.
+    for whatever stands there, and without an attack the network's own class is the natural one. ``min_probability``
+    trades certified pixels for clean accuracy: what an inpainter puts in the place of a small object looks like an
+    attack undone, and is believed unless the network is in doubt.
 
     All K (K + 1) / 2 pairs are needed for the certificate, of which the K single masks are the first round; an answer
     alone (:meth:`predict`) needs the pairs of those masks that contradict the network somewhere: only they can change

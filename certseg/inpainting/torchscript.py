@@ -59,10 +59,8 @@ class TorchScript(Inpainting):
         border = (0, -width % self.multiple, 0, -height % self.multiple)
         image, mask = (F.pad(part, border, mode="replicate") for part in (erased, hidden[:, None].to(erased.dtype)))
         try:
-            with (
-                torch.no_grad(),
-                torch.jit.optimized_execution(False),
-            ):  # it would round otherwise after the first calls
+            # after its first calls an optimised module may round in another way
+            with torch.no_grad(), torch.jit.optimized_execution(False):
                 filled = self._module(image, mask)
         except (RuntimeError, torch.jit.Error) as error:
             if "out of memory" in str(error):  # for those who try again with fewer images

@@ -6,16 +6,14 @@ import argparse
 import copy
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from benchmarks.measuring import cpu_seconds, place, prepare, seconds, verdict
+from benchmarks.measuring import Bench, place, prepare, verdict
 from certseg.certifiers import Lipschitz, SegCertify
-from certseg.hardware import Hardware
 from certseg.lipschitz import bake, full_precision
 from certseg.metrics.lipschitz import (
     CollectiveCounts,
@@ -33,23 +31,8 @@ MEAN_IOU_GOAL = 3.0  # seconds
 Row = tuple[str, str, str, str, str, str]
 
 
-@dataclass(frozen=True)
-class Bench:
-    """What is measured on: the hardware, the Lipschitz network of the command line, and an image of its size."""
-
-    options: argparse.Namespace
-    hardware: Hardware
-    network: nn.Module
-    image: Tensor
-
-    @property
-    def device(self) -> torch.device:
-        """Where everything is computed."""
-        return self.hardware.torch_device
-
-    def clock(self, work: Callable[[], object]) -> float:
-        """Seconds of one call: of the processor on the CPU, of the clock on the wall, synchronised, on a GPU."""
-        return cpu_seconds(work) if self.device.type == "cpu" else seconds(work, self.device)
+class LipschitzBench(Bench):
+    """Comparisons on a Lipschitz network."""
 
     def medians(self, works: Mapping[str, Callable[[], object]]) -> dict[str, float]:
         """Median seconds of each, over interleaved repetitions after one to warm up."""
@@ -72,7 +55,7 @@ def smooth_scene(classes: int, size: Sequence[int]) -> tuple[torch.Tensor, torch
     return 0.03 * (truth + 0.45 * field(96) + 0.1 * field(8)), truth.argmax(dim=0)
 
 
-def statistics_rows(bench: Bench) -> Iterator[Row]:
+def statistics_rows(bench: LipschitzBench) -> Iterator[Row]:
     """Costs and pixel accuracy against a forward pass, and the seconds of the bounds on mean IoU."""
     options, device = bench.options, bench.device
     images = bench.image[None].to(device)
@@ -109,7 +92,7 @@ def statistics_rows(bench: Bench) -> Iterator[Row]:
         )  # fmt: skip
 
 
-def baking_rows(bench: Bench) -> Iterator[Row]:
+def baking_rows(bench: LipschitzBench) -> Iterator[Row]:
     """A forward pass of plain convolutions against one that computes their weights first, as in training."""
     trained = copy.deepcopy(bench.network)  # its power iterations go on in eval mode
     parts = (trained.body, trained.head, trained.offset)
@@ -137,7 +120,7 @@ def baking_rows(bench: Bench) -> Iterator[Row]:
             )  # fmt: skip
 
 
-def smoothing_rows(bench: Bench) -> Iterator[Row]:
+def smoothing_rows(bench: LipschitzBench) -> Iterator[Row]:
     """SegCertify against Lipschitz certification of the same weights and image.
 
     Of Lipschitz certification what every image costs: the audit is made once for each network and size. Smoothing has
@@ -175,7 +158,7 @@ def smoothing_rows(bench: Bench) -> Iterator[Row]:
 
 
 def _smoothing_works(
-    bench: Bench, network: nn.Module, certifier: SegCertify, image: Tensor, key: tuple[str, int]
+    bench: LipschitzBench, network: nn.Module, certifier: SegCertify, image: Tensor, key: tuple[str, int]
 ) -> dict[tuple[str, str, int], Callable[[], object]]:
     """Sampling, and the statistics of the samples drawn last."""
     drawn = {}
@@ -187,7 +170,7 @@ def _smoothing_works(
     return {("sampling", *key): sample, ("statistics", *key): lambda: certifier.from_samples(drawn["last"])}
 
 
-def _networks(bench: Bench, own: str) -> dict[str, nn.Module]:
+def _networks(bench: LipschitzBench, own: str) -> dict[str, nn.Module]:
     """The network, and one of the same weights in float32 unless it is one already."""
     if own == "float32":
         return {own: bench.network}
@@ -208,7 +191,7 @@ def _size(size: Sequence[int]) -> str:
 def benchmark_lipschitz(options: argparse.Namespace) -> None:
     """Print all comparisons."""
     options.n = [n for n in options.n if n < 1000] if options.quick else options.n
-    bench = Bench(options, *prepare(options))
+    bench = LipschitzBench(options, *prepare(options))
     torch.set_num_threads(1)
     console = Console(highlight=False, width=140)
     console.print(place(bench.device))

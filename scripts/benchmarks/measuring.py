@@ -9,6 +9,7 @@ import resource
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,6 +21,25 @@ from certseg.pipeline.settings import resolve
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 MEMORY_GOAL = 1.01  # ratio
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is measured on: the hardware, the network of the command line, and an image of its size."""
+
+    options: argparse.Namespace
+    hardware: Hardware
+    network: torch.nn.Module
+    image: torch.Tensor
+
+    @property
+    def device(self) -> torch.device:
+        """Where everything is computed."""
+        return self.hardware.torch_device
+
+    def clock(self, work: Callable[[], object]) -> float:
+        """Seconds of one call: of the processor on the CPU, of the clock on the wall, synchronised, on a GPU."""
+        return cpu_seconds(work) if self.device.type == "cpu" else seconds(work, self.device)
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
-from benchmarks.measuring import cpu_seconds, place, prepare, seconds, verdict
+from benchmarks.measuring import Bench, place, prepare, seconds, verdict
 from benchmarks.segcertify import forward_passes
 from certseg.certifiers import DemaskedDetection, DemaskedRecovery, PatchCertificate, PatchDoubleMasking
-from certseg.hardware import Hardware
 from certseg.inpainting import Black, Learned, MeanColour, Telea
 from certseg.noise import NoiseStream
 from certseg.types import Inpainter, Patch
@@ -79,30 +78,19 @@ class Timed:
         return " / ".join(f"{100 * value:.1f}" for value in medians)
 
 
-@dataclass(frozen=True)
-class Bench:
-    """What is measured on: the hardware, the network of the command line, and an image of its size."""
-
-    options: argparse.Namespace
-    hardware: Hardware
-    network: nn.Module
-    image: Tensor
+class PatchBench(Bench):
+    """Certificates against their forward passes."""
 
     @property
     def own(self) -> Callable[[Tensor], object] | None:
         """What gives all a masked copy needs where that is less than logits at image size: as certification decides."""
-        on_cpu = self.hardware.torch_device.type == "cpu" and not self.hardware.compile
+        on_cpu = self.device.type == "cpu" and not self.hardware.compile
         return getattr(self.network, "coarse_logits", None) if on_cpu else None
-
-    def clock(self, work: Callable[[], object]) -> float:
-        """Seconds of one call: of the processor on the CPU, of the clock on the wall, synchronised, on a GPU."""
-        device = self.hardware.torch_device
-        return cpu_seconds(work) if device.type == "cpu" else seconds(work, device)
 
     def alone(self, network: Callable[[Tensor], object], copies: Sequence[int], unmasked: int) -> None:
         """The forward passes of a certificate: of masked copies in rounds, and of the image itself where it needs
         that."""
-        image = self.image.to(self.hardware.torch_device)
+        image = self.image.to(self.device)
         forward_passes(self.network, image, unmasked, self.hardware)
         for number in copies:
             forward_passes(network, image, number, self.hardware)
@@ -120,6 +108,8 @@ class Bench:
         copies = rounds(next(iter(made.values())), tuple(self.image.shape[-2:]))
         certificates = [work() for work in timed.values()]  # warm up
         unmasked = _unmasked(certificates, copies)
+        for network in networks:
+            self.alone(network, copies, unmasked)  # likewise
         baselines = []
         for _ in range(self.options.repeats):
             baselines.append([self.clock(lambda n=n: self.alone(n, copies, unmasked)) for n in networks])
@@ -158,7 +148,7 @@ def _unmasked(certificates: Sequence[PatchCertificate], copies: Sequence[int]) -
 def benchmark_patches(options: argparse.Namespace) -> None:
     """Print all comparisons."""
     options.repeats = 1 if options.quick else options.repeats
-    bench = Bench(options, *prepare(options))
+    bench = PatchBench(options, *prepare(options))
     torch.set_num_threads(1)
     console = Console(highlight=False, width=160)
     console.print(place(bench.hardware.torch_device))

@@ -112,7 +112,7 @@ def test_a_quick_comparison_draws_no_thousand_samples(script, monkeypatch):
     monkeypatch.setattr(lipschitz, "place", lambda device: "here")
     for rows in ("statistics_rows", "baking_rows", "smoothing_rows"):
         monkeypatch.setattr(lipschitz, rows, lambda bench: ())
-    monkeypatch.setattr(lipschitz.Bench, "device", None)
+    monkeypatch.setattr(lipschitz.LipschitzBench, "device", None)
     threads = torch.get_num_threads()
     script.main(["lipschitz", "--quick"])
     script.main(["lipschitz"])
@@ -125,7 +125,7 @@ def test_parametrized_and_baked_networks_compute_the_same():
         size=(24, 32), small=(24, 32), model="lip_deeplabv3", classes=3, hardware="cpu", overrides=[], repeats=1,
         batches=[1],
     )  # fmt: skip
-    bench = lipschitz.Bench(options, *measuring.prepare(options))
+    bench = lipschitz.LipschitzBench(options, *measuring.prepare(options))
     before = {name: value.clone() for name, value in bench.network.state_dict().items()}
     assert len(list(lipschitz.baking_rows(bench))) == 2
     assert all(torch.equal(value, before[name]) for name, value in bench.network.state_dict().items())

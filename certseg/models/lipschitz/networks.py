@@ -101,6 +101,7 @@ def deeplabv3(
     last = len(size) - 1
 
     def level(index: int, before: int, after: int) -> nn.Module:
+        """Stage ``index`` and all below it, ``before`` channels to ``after`` at the size of what comes in."""
         channels, count = size[index]
         modules = stage(make, before, channels, count)
         if index == last:
@@ -136,6 +137,7 @@ def upernet(
     last = len(size) - 1
 
     def level(index: int, before: int) -> nn.Module:
+        """Stage ``index`` and all below it, ``before`` channels to those of the pyramid at half the size."""
         inner, count = size[index]
         modules = stage(make, before, inner, count)
         if index == last:
