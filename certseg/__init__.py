@@ -26,9 +26,14 @@ __all__ = ["__version__", "attack", "certify"]
 
 
 def certify(
-    model: Segmenter, image: Tensor, certifier: Any, *, name: str = "image", seed: int = 0,
+    model: Segmenter,
+    image: Tensor,
+    certifier: Any,
+    *,
+    name: str = "image",
+    seed: int = 0,
     hardware: Hardware | None = None,
-) -> Certificate:  # fmt: skip
+) -> Certificate:
     """Certify one image without any configuration.
 
     Args:
@@ -51,9 +56,16 @@ def certify(
 
 
 def attack(
-    model: Segmenter, image: Tensor, target: Tensor, threat: Threat, method: Callable[..., AttackResult], *,
-    name: str = "image", seed: int = 0, hardware: Hardware | None = None,
-) -> AttackResult:  # fmt: skip
+    model: Segmenter,
+    image: Tensor,
+    target: Tensor,
+    threat: Threat,
+    method: Callable[..., AttackResult],
+    *,
+    name: str = "image",
+    seed: int = 0,
+    hardware: Hardware | None = None,
+) -> AttackResult:
     """Attack one image without any configuration.
 
     Args:

@@ -152,8 +152,9 @@ class Ball:
 
         inertia = 0.0 if previous is None else inertia
         result = torch.empty(point.shape)
-        out, here, slope, last, image = map(_flat, (result, point, gradient, point if previous is None else previous,
-                                                    self.image))  # fmt: skip
+        out, here, slope, last, image = map(
+            _flat, (result, point, gradient, point if previous is None else previous, self.image)
+        )
         if self._bounds is not None:
             kernels.step_in_box(here, slope, last, *map(_flat, self._bounds), length, inertia, out)
             return result

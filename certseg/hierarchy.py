@@ -110,9 +110,10 @@ def _joined(names: Sequence[tuple[str, ...]], number: int, joined: Mapping[str, 
     for group, parts in joined.items():
         if not isinstance(group, str) or isinstance(parts, str) or not isinstance(parts, Sequence) or len(parts) < 2:
             raise ConfigError(
-                f"{where} must join at least two names into {group!r}", received=parts,
+                f"{where} must join at least two names into {group!r}",
+                received=parts,
                 remedy="A name that no group joins stays as it is",
-            )  # fmt: skip
+            )
         if any(group in level for level in names):
             raise ConfigError(f"{where} gives a group the name {group!r}, which is taken")
         for part in parts:

@@ -43,14 +43,17 @@ def check_frozen(segmenter: Segmenter) -> None:
     if moving:
         raise ModelError(
             "A network in training mode cannot be certified",
-            expected="eval mode", received=f"{type(moving[0]).__name__} in training mode", remedy="Call eval()",
-        )  # fmt: skip
+            expected="eval mode",
+            received=f"{type(moving[0]).__name__} in training mode",
+            remedy="Call eval()",
+        )
     batchwise = [module for module in modules if isinstance(module, _BatchNorm) and module.running_mean is None]
     if batchwise:
         raise ModelError(
             "A network that normalises by the statistics of its batch cannot be certified",
-            expected="batch normalisation with running statistics", received=f"{type(batchwise[0]).__name__} without",
-        )  # fmt: skip
+            expected="batch normalisation with running statistics",
+            received=f"{type(batchwise[0]).__name__} without",
+        )
 
 
 def halving(batch: int, work: Callable[[int], Result]) -> tuple[Result, int]:

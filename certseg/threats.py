@@ -157,9 +157,7 @@ Sides = tuple[int, int]
 """Height and width in pixels of a rectangle."""
 
 
-def is_within(
-    inner: Mapping[str, Any], outer: Mapping[str, Any], sides: tuple[Sides, Sides] | None = None
-) -> bool:  # fmt: skip
+def is_within(inner: Mapping[str, Any], outer: Mapping[str, Any], sides: tuple[Sides, Sides] | None = None) -> bool:
     """Whether an attacker limited by ``inner`` is limited by ``outer`` too, both as :meth:`Threat.to_json` gives them.
 
     Args:

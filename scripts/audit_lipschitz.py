@@ -43,8 +43,13 @@ from certseg.types import LipschitzBound
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 DEFAULTS = {
-    "checkpoint": None, "dataset": "streets", "root": None, "size": None, "arithmetic": None, "images": 2,
-}  # fmt: skip
+    "checkpoint": None,
+    "dataset": "streets",
+    "root": None,
+    "size": None,
+    "arithmetic": None,
+    "images": 2,
+}
 _STEPS = 30
 
 
@@ -123,8 +128,12 @@ def images_of(settings: Mapping[str, Any]) -> tuple[tuple[int, int], list[torch.
     chosen = evenly_spaced(whole, max(1, settings["images"]))
     images = [chosen[index].image for index in range(len(chosen))]
     size = tuple(settings["size"] or images[0].shape[-2:])
-    resized = [F.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0].clamp(0, 1)
-               if image.shape[-2:] != size else image for image in images]  # fmt: skip
+    resized = [
+        F.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0].clamp(0, 1)
+        if image.shape[-2:] != size
+        else image
+        for image in images
+    ]
     return size, resized[: settings["images"]]
 
 
@@ -146,18 +155,26 @@ def report(
     if network.constant is not None and bound.constant > network.constant:
         excess = bound.constant / network.constant - 1.0
         console.print(f"that is {excess:.2g} above the constant it is built for; certificates use what was proven")
-    console.print(f"rounding slack of a logit: {bound.slack:.3g} ({certificate.dtype}{', ' if bound.flags else ''}"
-                  f"{', '.join(bound.flags)})")  # fmt: skip
+    console.print(
+        f"rounding slack of a logit: {bound.slack:.3g} ({certificate.dtype}{', ' if bound.flags else ''}"
+        f"{', '.join(bound.flags)})"
+    )
     console.print(f"weights: sha256 {certificate.weights}")
     if norms:
         console.print(f"largest local norm found: {max(norms):.9g}, {max(norms) / bound.constant:.1%} of the constant")
         if max(norms) > bound.constant * (1.0 + 1e-9):
             raise BracketError("A local norm is above the proven constant", received=max(norms))
     return {
-        **certificate.plain(), "slack": bound.slack, "flags": list(bound.flags), "claimed": network.constant,
-        "padding": "zeros", "local_norms": norms, "head": bound.head.tolist(), **translations(network),
+        **certificate.plain(),
+        "slack": bound.slack,
+        "flags": list(bound.flags),
+        "claimed": network.constant,
+        "padding": "zeros",
+        "local_norms": norms,
+        "head": bound.head.tolist(),
+        **translations(network),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
-    }  # fmt: skip
+    }
 
 
 def main(arguments: list[str]) -> int:

@@ -84,8 +84,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     patches.set_defaults(run=benchmark_patches, repeats=5)
     large, small = (360, 480), (240, 320)
     for command, size, classes in (
-        (segcertify, large, 19), (sea, large, 19), (adversarial, small, 19), (patches, large, 11),
-    ):  # fmt: skip
+        (segcertify, large, 19),
+        (sea, large, 19),
+        (adversarial, small, 19),
+        (patches, large, 11),
+    ):
         command.add_argument("--size", type=int, nargs=2, default=size, metavar=("H", "W"))
         command.add_argument("--model", default="upernet_tiny", help="a preset of configs/model")
         command.add_argument("--classes", type=int, default=classes)

@@ -76,10 +76,12 @@ def ours(radius: float, passes: int, hardware: Any) -> dict[str, Attack]:
     if iterations < 3:
         raise ConfigError("compare.passes must be at least 35 to share them out over SEA", received=passes)
     attacks = {
-        "certseg PGD": PGD(passes - 1), "certseg SegPGD": PGD(passes - 1, loss="balanced_cross_entropy"),
-        "certseg CosPGD": PGD(passes - 1, loss="cosine_cross_entropy"), "certseg APGD": APGD(passes - 1),
+        "certseg PGD": PGD(passes - 1),
+        "certseg SegPGD": PGD(passes - 1, loss="balanced_cross_entropy"),
+        "certseg CosPGD": PGD(passes - 1, loss="cosine_cross_entropy"),
+        "certseg APGD": APGD(passes - 1),
         "certseg SEA": SEA(iterations=iterations),
-    }  # fmt: skip
+    }
 
     def of(method: Any) -> Attack:
         def attack(segmenter: nn.Module, sample: Sample) -> Tensor:

@@ -80,9 +80,7 @@ class Point:
     wrong_guesses: float
 
 
-def simulate(
-    toy: Toy, repetitions: int, rng: np.random.Generator, *, baselines: bool = True
-) -> dict[str, np.ndarray]:  # fmt: skip
+def simulate(toy: Toy, repetitions: int, rng: np.random.Generator, *, baselines: bool = True) -> dict[str, np.ndarray]:
     """Certified share of every method in every repetition.
 
     Args:
@@ -177,9 +175,17 @@ def study(panels: dict[str, list[Toy]], repetitions: int, seed: int) -> list[Poi
                 raise ResultError(f"Finding 'Holm is never below Bonferroni' fails in panel {panel} at {toy}")
             for method, values in shares.items():
                 points.append(
-                    Point(panel, toy.gamma, toy.components, method, float(values.mean()), *band(values), repetitions,
-                          wrong)
-                )  # fmt: skip
+                    Point(
+                        panel,
+                        toy.gamma,
+                        toy.components,
+                        method,
+                        float(values.mean()),
+                        *band(values),
+                        repetitions,
+                        wrong,
+                    )
+                )
     return points
 
 
@@ -211,9 +217,10 @@ def check_findings(points: Sequence[Point], panels: dict[str, list[Toy]]) -> lis
         late = [point.share for point in curve(panel, JOINT) if point.gamma >= 0.0125]
         rivals = [point.share for point in curve(panel, HOLM) if point.gamma <= 0.0125]
         finding(
-            f"JointClass fails at once (n={n})", max(late) == 0 and min(rivals) >= 0.99,
+            f"JointClass fails at once (n={n})",
+            max(late) == 0 and min(rivals) >= 0.99,
             f"certified at most {max(late):.3f} from gamma .0125 on, SegCertify at least {min(rivals):.3f} until there",
-        )  # fmt: skip
+        )
         expected, spread = critical_gamma(panels[panel][0])
         early = [point.share for point in curve(panel, INDIV) if point.gamma <= expected - 4 * spread]
         late = [point.share for point in curve(panel, INDIV) if point.gamma >= min(0.1, expected + 4 * spread)]
@@ -223,11 +230,12 @@ def check_findings(points: Sequence[Point], panels: dict[str, list[Toy]]) -> lis
             min(early) >= 0.99 and max(late) <= 0.05 and abs(failure[panel] - expected) <= 2 * spread,
             f"half are certified at gamma {failure[panel]:.4f}, expected {expected:.4f}; share at most {max(late):.3f} "
             "at the end",
-        )  # fmt: skip
+        )
     finding(
-        "more samples delay the failure of IndivClass", failure["2b"] > failure["2a"],
+        "more samples delay the failure of IndivClass",
+        failure["2b"] > failure["2a"],
         f"critical gamma {failure['2a']:.4f} at n=100, {failure['2b']:.4f} at n=1000",
-    )  # fmt: skip
+    )
     lowest = min(point.share for point in curve("2b", HOLM))
     finding("SegCertify overcomes the bad component (n=1000)", lowest >= 0.985, f"certified at least {lowest:.4f}")
     last = curve("2a", HOLM)[-1]
@@ -241,7 +249,7 @@ def check_findings(points: Sequence[Point], panels: dict[str, list[Toy]]) -> lis
         f"the gap between Holm and Bonferroni grows with N up to {LARGEST:.0e}",
         gaps[-1] > gaps[0] + 0.05 and all(larger > smaller - 0.01 for smaller, larger in pairwise(gaps)),
         "gaps " + ", ".join(f"{gap:.4f}" for gap in gaps),
-    )  # fmt: skip
+    )
     return said
 
 
@@ -257,19 +265,25 @@ def draw(points: Sequence[Point]) -> Figure:
     """The three panels side by side, every curve with its band; dotted: the baselines at SegCertify's radius."""
     figure = Figure(figsize=(13, 4), layout="constrained")
     titles = {
-        "2a": "(a) N = 100, one bad component, n0 = n = 100", "2b": "(b) the same with n0 = n = 1000",
+        "2a": "(a) N = 100, one bad component, n0 = n = 100",
+        "2b": "(b) the same with n0 = n = 1000",
         "2c": "(c) growing N, gamma = 0.05, tau = 0.9",
-    }  # fmt: skip
+    }
     for axes, (panel, title) in zip(figure.subplots(1, 3), titles.items()):
         for method in dict.fromkeys(point.method for point in points if point.panel == panel):
             line = [point for point in points if (point.panel, point.method) == (panel, method)]
             x = [point.components if panel == "2c" else point.gamma for point in line]
             colour, at_tau = COLOURS[method.removesuffix(" at tau")], method.endswith(" at tau")
             axes.plot(
-                x, [point.share for point in line], color=colour, lw=1 if at_tau else 1.8,
+                x,
+                [point.share for point in line],
+                color=colour,
+                lw=1 if at_tau else 1.8,
                 ls=":" if at_tau else "--" if method == BONFERRONI else "-",
-                marker="o" if panel == "2c" else None, ms=3, label=method if panel == "2a" else None,
-            )  # fmt: skip
+                marker="o" if panel == "2c" else None,
+                ms=3,
+                label=method if panel == "2a" else None,
+            )
             axes.fill_between(x, [p.low for p in line], [p.high for p in line], color=colour, alpha=0.2, lw=0)
         axes.set_title(title, fontsize=10)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))

@@ -11,10 +11,21 @@ from hydra import compose, initialize_config_dir
 
 ROOT = Path(__file__).parents[1]
 SMALL = (
-    "dataset.size=[48,64]", "dataset.count=6", "dataset.limit=3", "training.iterations=4", "training.batch_size=2",
-    "training.crop=null", "training.validations=1", "training.val_images=2", "training.checkpoint_interval=2",
-    "model.scales=[1.0]", "certifier.n=60", "pictures=1", "hardware=cpu", "hardware.threads=1",
-)  # fmt: skip
+    "dataset.size=[48,64]",
+    "dataset.count=6",
+    "dataset.limit=3",
+    "training.iterations=4",
+    "training.batch_size=2",
+    "training.crop=null",
+    "training.validations=1",
+    "training.val_images=2",
+    "training.checkpoint_interval=2",
+    "model.scales=[1.0]",
+    "certifier.n=60",
+    "pictures=1",
+    "hardware=cpu",
+    "hardware.threads=1",
+)
 
 
 def configuration(output, *overrides, base=SMALL):
@@ -31,9 +42,13 @@ def command(output, *overrides, base=SMALL, flags=(), launcher=(sys.executable,)
 def start(*arguments, cwd, **options):
     """Start :func:`command` in ``cwd``; the caller waits."""
     return subprocess.Popen(
-        command(*arguments, **options), cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        command(*arguments, **options),
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         env={**os.environ, "COLUMNS": "160"},
-    )  # fmt: skip
+    )
 
 
 def finish(process, timeout=300):

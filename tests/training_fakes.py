@@ -57,9 +57,12 @@ class TinySegmenter(nn.Module):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.body = nn.Sequential(
-                nn.Conv2d(3, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(), nn.Dropout(0.1),
+                nn.Conv2d(3, width, 3, padding=1),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+                nn.Dropout(0.1),
                 nn.Conv2d(width, num_classes, 3, padding=1),
-            )  # fmt: skip
+            )
             self.unused = nn.Linear(2, 2)  # networks of mmsegmentation have parts that no loss reaches
 
     def forward(self, images):
@@ -85,9 +88,15 @@ class SlowSegmenter(TinySegmenter):
 
 IDENTITY = {"data": "bands", "model": "tiny", "seed": 0}
 RECIPE = Recipe(
-    name="noise", objective=NoiseObjective(0.1), iterations=60, batch_size=4, crop=(16, 24), checkpoint_interval=7,
-    augmentation=Augmentation(photometric=True), validations=4,
-)  # fmt: skip
+    name="noise",
+    objective=NoiseObjective(0.1),
+    iterations=60,
+    batch_size=4,
+    crop=(16, 24),
+    checkpoint_interval=7,
+    augmentation=Augmentation(photometric=True),
+    validations=4,
+)
 
 
 def train_bands(directory, segmenter=None, recipe=RECIPE, train_set=None, identity=IDENTITY, workers=0, **kwargs):

@@ -28,9 +28,16 @@ class BudgetedAttack(ABC):
         return self.smoothing.predictor if self.smoothing else "base"
 
     def __call__(
-        self, segmenter: Segmenter, image: Tensor, target: Tensor, threat: Threat, *, stream: NoiseStream,
-        hardware: Hardware, start: Tensor | None = None,
-    ) -> AttackResult:  # fmt: skip
+        self,
+        segmenter: Segmenter,
+        image: Tensor,
+        target: Tensor,
+        threat: Threat,
+        *,
+        stream: NoiseStream,
+        hardware: Hardware,
+        start: Tensor | None = None,
+    ) -> AttackResult:
         """Attack one image.
 
         Args:
@@ -55,8 +62,15 @@ class BudgetedAttack(ABC):
 
     @abstractmethod
     def together(
-        self, segmenter: Segmenter, images: Sequence[Tensor], targets: Sequence[Tensor], threat: Threat, *,
-        streams: Sequence[NoiseStream], hardware: Hardware, starts: Sequence[Tensor] | None = None,
-    ) -> list[AttackResult]:  # fmt: skip
+        self,
+        segmenter: Segmenter,
+        images: Sequence[Tensor],
+        targets: Sequence[Tensor],
+        threat: Threat,
+        *,
+        streams: Sequence[NoiseStream],
+        hardware: Hardware,
+        starts: Sequence[Tensor] | None = None,
+    ) -> list[AttackResult]:
         """Attack images of one shape side by side. Arguments and errors as for one image; each gets what it would get
         alone, up to the rounding of a batch."""

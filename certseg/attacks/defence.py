@@ -69,9 +69,11 @@ class Defence:
     def __post_init__(self) -> None:
         if not isinstance(getattr(self.certifier, "threat", None), Patch) or not hasattr(self.certifier, "masks"):
             raise ConfigError(
-                "An attack on a defence needs a certifier against patches", expected="for example demasked_recovery",
-                received=getattr(self.certifier, "name", None), remedy="Or attack the network: attack=patch",
-            )  # fmt: skip
+                "An attack on a defence needs a certifier against patches",
+                expected="for example demasked_recovery",
+                received=getattr(self.certifier, "name", None),
+                remedy="Or attack the network: attack=patch",
+            )
         for option, value in (("copies", self.copies), ("judge_every", self.judge_every)):
             if value is None and option == "copies":
                 continue
@@ -80,8 +82,9 @@ class Defence:
         if self.copies == 1 and self.certifier.asks_image:
             raise ConfigError(
                 f"One copy shows the attack no mask of {self.certifier.name}, which also asks for the image itself",
-                expected="attack.defence.copies of at least 2", received=1,
-            )  # fmt: skip
+                expected="attack.defence.copies of at least 2",
+                received=1,
+            )
 
     @property
     def predictor(self) -> str:
@@ -137,9 +140,14 @@ class DefendedObjective(PatchObjective):
     """
 
     def __init__(
-        self, defence: Defence, segmenter: Segmenter, target: Tensor, loss: str, stream: NoiseStream,
+        self,
+        defence: Defence,
+        segmenter: Segmenter,
+        target: Tensor,
+        loss: str,
+        stream: NoiseStream,
         hardware: Hardware,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(segmenter, target, loss, None, stream, hardware)
         self._defence, self._counted = defence, _Counted(segmenter)
         certifier, device = defence.certifier, hardware.torch_device

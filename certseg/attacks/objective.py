@@ -110,9 +110,17 @@ class Objective:
     """
 
     def __init__(
-        self, segmenter: Segmenter, target: Tensor, loss: str, smoothing: Smoothing | None, stream: NoiseStream,
-        hardware: Hardware, compare: str | None = None, targeted: bool = False, scale: float = 1.0,
-    ) -> None:  # fmt: skip
+        self,
+        segmenter: Segmenter,
+        target: Tensor,
+        loss: str,
+        smoothing: Smoothing | None,
+        stream: NoiseStream,
+        hardware: Hardware,
+        compare: str | None = None,
+        targeted: bool = False,
+        scale: float = 1.0,
+    ) -> None:
         self.segmenter, self.target, self.smoothing, self.name = segmenter, target, smoothing, stream.name
         self.number = number_labelled(target[None])[0]
         self.batch = WorkingBatch(segmenter, (3, *target.shape), hardware, task="gradient")

@@ -143,8 +143,9 @@ class PatchPGD(BudgetedAttack):
             if not are_numbers or len(corner) != 2:
                 raise ConfigError(
                     "attack.position must say where the patch lies",
-                    expected=f"{', '.join(POSITIONS)} or [row, column] of its upper left pixel", received=position,
-                )  # fmt: skip
+                    expected=f"{', '.join(POSITIONS)} or [row, column] of its upper left pixel",
+                    received=position,
+                )
         return tuple((corner[0], corner[1]) for corner in corners)
 
     def check_size(self, size: tuple[int, int], threat: Patch) -> None:
@@ -155,9 +156,10 @@ class PatchPGD(BudgetedAttack):
             return
         if len(fixed) > threat.count:
             raise ConfigError(
-                "attack.position has more places than there are patches", expected=f"at most {threat.count}",
+                "attack.position has more places than there are patches",
+                expected=f"at most {threat.count}",
                 received=len(fixed),
-            )  # fmt: skip
+            )
         if not is_inside(fixed, size, patch):
             raise ConfigError(
                 f"At attack.position a patch of {patch[0]} x {patch[1]} pixels is not inside the image of {size[0]} x "
@@ -167,9 +169,16 @@ class PatchPGD(BudgetedAttack):
             )
 
     def together(
-        self, segmenter: Segmenter, images: Sequence[Tensor], targets: Sequence[Tensor], threat: Threat, *,
-        streams: Sequence[NoiseStream], hardware: Hardware, starts: Sequence[Tensor] | None = None,
-    ) -> list[PatchResult]:  # fmt: skip
+        self,
+        segmenter: Segmenter,
+        images: Sequence[Tensor],
+        targets: Sequence[Tensor],
+        threat: Threat,
+        *,
+        streams: Sequence[NoiseStream],
+        hardware: Hardware,
+        starts: Sequence[Tensor] | None = None,
+    ) -> list[PatchResult]:
         """Attack images of one shape side by side; those of a network go through it together, up to
         ``hardware.noise_batch`` at once.
 
@@ -292,11 +301,19 @@ class PatchPGD(BudgetedAttack):
         fired = {"accuracy_rising": rising, "vanishing_gradients": vanishing}
         flags |= {*objective.flags, *(flag for flag, holds in fired.items() if holds)}
         return PatchResult(
-            adversarial=best.point.cpu(), prediction=prediction.cpu().long(), threat=threat, predictor=self.predictor,
-            norm=float(changed.double().mean()), passes=objective.passes, seconds=seconds | own.seconds,
-            flags=tuple(sorted(flags)), zero_gradients=objective.zero_gradients, alerts=alerts, patch=canvas.size,
+            adversarial=best.point.cpu(),
+            prediction=prediction.cpu().long(),
+            threat=threat,
+            predictor=self.predictor,
+            norm=float(changed.double().mean()),
+            passes=objective.passes,
+            seconds=seconds | own.seconds,
+            flags=tuple(sorted(flags)),
+            zero_gradients=objective.zero_gradients,
+            alerts=alerts,
+            patch=canvas.size,
             corners=canvas.corners,
-        )  # fmt: skip
+        )
 
 
 def _better(best: Found, other: Found) -> Found:

@@ -68,9 +68,10 @@ class SEA(BudgetedAttack):
     def __post_init__(self) -> None:
         if isinstance(self.losses, str) or not self.losses or len(set(self.losses)) < len(self.losses):
             raise ConfigError(
-                "attack.losses must list different losses, at least one", received=self.losses,
+                "attack.losses must list different losses, at least one",
+                received=self.losses,
                 remedy="For example attack.losses=[jensen_shannon]",
-            )  # fmt: skip
+            )
         for loss in self.losses:
             check_loss("losses", loss)
         steps = self.reference_steps
@@ -100,9 +101,16 @@ class SEA(BudgetedAttack):
         return members
 
     def together(
-        self, segmenter: Segmenter, images: Sequence[Tensor], targets: Sequence[Tensor], threat: Threat, *,
-        streams: Sequence[NoiseStream], hardware: Hardware, starts: Sequence[Tensor] | None = None,
-    ) -> list[AttackResult]:  # fmt: skip
+        self,
+        segmenter: Segmenter,
+        images: Sequence[Tensor],
+        targets: Sequence[Tensor],
+        threat: Threat,
+        *,
+        streams: Sequence[NoiseStream],
+        hardware: Hardware,
+        starts: Sequence[Tensor] | None = None,
+    ) -> list[AttackResult]:
         """Attack images of one shape side by side, as :meth:`GradientAttack.together` does, with one member after the
         other."""
         worst = [_Worst(target) for target in targets]
@@ -139,18 +147,18 @@ class _Worst:
         if is_exact:  # votes differ by chance
             flags |= self._mistrust()
         return replace(
-            best, members=tuple(members), flags=tuple(sorted(flags)),
+            best,
+            members=tuple(members),
+            flags=tuple(sorted(flags)),
             passes=sum((member.passes for member in members), Passes()),
             seconds=_sums([member.seconds for member in members]),
             zero_gradients=max(member.zero_gradients for member in members),
-        )  # fmt: skip
+        )
 
     def _mistrust(self) -> set[str]:
         """Flags of the members that should be beaten by the losses and are not."""
         lowest = min(accuracy for name, accuracy in self._left.items() if name not in _MISTRUST)
-        return {
-            flag for name, (flag, margin) in _MISTRUST.items() if self._left.get(name, lowest) < lowest - margin
-        }  # fmt: skip
+        return {flag for name, (flag, margin) in _MISTRUST.items() if self._left.get(name, lowest) < lowest - margin}
 
 
 def _accuracy(prediction: Tensor, target: Tensor) -> float:
@@ -163,9 +171,14 @@ def _accuracy(prediction: Tensor, target: Tensor) -> float:
 def _without_image(name: str, result: AttackResult, num_classes: int) -> MemberResult:
     small = torch.uint8 if num_classes <= 256 else torch.int16
     return MemberResult(
-        name, result.prediction.to(small), result.norm, result.passes, result.seconds, result.flags,
+        name,
+        result.prediction.to(small),
+        result.norm,
+        result.passes,
+        result.seconds,
+        result.flags,
         result.zero_gradients,
-    )  # fmt: skip
+    )
 
 
 def _sums(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -67,9 +67,16 @@ class GradientAttack(BudgetedAttack):
         return None
 
     def together(
-        self, segmenter: Segmenter, images: Sequence[Tensor], targets: Sequence[Tensor], threat: Threat, *,
-        streams: Sequence[NoiseStream], hardware: Hardware, starts: Sequence[Tensor] | None = None,
-    ) -> list[AttackResult]:  # fmt: skip
+        self,
+        segmenter: Segmenter,
+        images: Sequence[Tensor],
+        targets: Sequence[Tensor],
+        threat: Threat,
+        *,
+        streams: Sequence[NoiseStream],
+        hardware: Hardware,
+        starts: Sequence[Tensor] | None = None,
+    ) -> list[AttackResult]:
         """Attack images of one shape side by side, up to ``hardware.noise_batch`` per pass through the network.
 
         Each gets what it would get alone, up to the rounding of a batch. An image whose last labelled pixel has
@@ -85,10 +92,16 @@ class GradientAttack(BudgetedAttack):
             check_image(image, stream.name)
             check_target(target, tuple(image.shape[-2:]), segmenter.num_classes)
             objective = Objective(
-                segmenter, self._wanted(target, segmenter.num_classes).to(device), self.loss, self.smoothing,
-                stream.for_purpose("attack"), hardware, self.compare, targeted=self.goal is not None,
+                segmenter,
+                self._wanted(target, segmenter.num_classes).to(device),
+                self.loss,
+                self.smoothing,
+                stream.for_purpose("attack"),
+                hardware,
+                self.compare,
+                targeted=self.goal is not None,
                 scale=self.logit_scale,
-            )  # fmt: skip
+            )
             start = image if starts is None else starts[number]
             tasks.append(_Task(image.to(device), _checked_start(start, image, threat).to(device), stream, objective))
         with watch("attack"):
@@ -123,10 +136,18 @@ class GradientAttack(BudgetedAttack):
         fired = {"accuracy_rising": rising, "vanishing_gradients": vanishing}
         flags = {*objective.flags, *(flag for flag, holds in fired.items() if holds)}
         return AttackResult(
-            adversarial=best.point.cpu(), prediction=prediction.cpu(), threat=threat, predictor=self.predictor,
-            norm=norm, votes=votes, num_votes=self.smoothing.votes if self.smoothing else 0, passes=objective.passes,
-            seconds=seconds, flags=tuple(sorted(flags)), zero_gradients=objective.zero_gradients,
-        )  # fmt: skip
+            adversarial=best.point.cpu(),
+            prediction=prediction.cpu(),
+            threat=threat,
+            predictor=self.predictor,
+            norm=norm,
+            votes=votes,
+            num_votes=self.smoothing.votes if self.smoothing else 0,
+            passes=objective.passes,
+            seconds=seconds,
+            flags=tuple(sorted(flags)),
+            zero_gradients=objective.zero_gradients,
+        )
 
 
 @dataclass
@@ -189,9 +210,10 @@ def _checked_start(start: Tensor, image: Tensor, threat: Threat) -> Tensor:
     norm = perturbation_norm(start, image, threat)
     if not norm <= threat.radius:
         raise DataError(
-            "An attack must start within its threat", expected=f"an {threat.norm} norm of at most {threat.radius}",
+            "An attack must start within its threat",
+            expected=f"an {threat.norm} norm of at most {threat.radius}",
             received=norm,
-        )  # fmt: skip
+        )
     return start
 
 

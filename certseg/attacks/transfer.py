@@ -37,9 +37,16 @@ class Transfer(BudgetedAttack):
         return self.attack.smoothing
 
     def together(
-        self, segmenter: Segmenter, images: Sequence[Tensor], targets: Sequence[Tensor], threat: Threat, *,
-        streams: Sequence[NoiseStream], hardware: Hardware, starts: Sequence[Tensor] | None = None,
-    ) -> list[AttackResult]:  # fmt: skip
+        self,
+        segmenter: Segmenter,
+        images: Sequence[Tensor],
+        targets: Sequence[Tensor],
+        threat: Threat,
+        *,
+        streams: Sequence[NoiseStream],
+        hardware: Hardware,
+        starts: Sequence[Tensor] | None = None,
+    ) -> list[AttackResult]:
         """Attack images of one shape side by side. Arguments and errors as of :meth:`GradientAttack.together`; passes
         are those of both networks, flags those of the attacked one, of which no gradient is taken.
 
@@ -49,8 +56,9 @@ class Transfer(BudgetedAttack):
         if self.surrogate.num_classes != segmenter.num_classes:
             raise ModelError(
                 "The surrogate must know the classes of the attacked network",
-                expected=f"{segmenter.num_classes} classes", received=self.surrogate.num_classes,
-            )  # fmt: skip
+                expected=f"{segmenter.num_classes} classes",
+                received=self.surrogate.num_classes,
+            )
         found = self.attack.together(
             self.surrogate, images, targets, threat, streams=streams, hardware=hardware, starts=starts
         )
@@ -68,7 +76,11 @@ class Transfer(BudgetedAttack):
         with watch("evaluation"):
             prediction, votes = objective.predict(found.adversarial.to(device))
         return replace(
-            found, prediction=prediction.cpu(), votes=votes, passes=found.passes + objective.passes,
-            flags=objective.flags, zero_gradients=0.0,
+            found,
+            prediction=prediction.cpu(),
+            votes=votes,
+            passes=found.passes + objective.passes,
+            flags=objective.flags,
+            zero_gradients=0.0,
             seconds=found.seconds | {"evaluation": found.seconds["evaluation"] + watch.seconds["evaluation"]},
-        )  # fmt: skip
+        )

@@ -51,9 +51,13 @@ class AdaptiveCertify(SegCertify):
     name = "adaptive_certify"
 
     def __init__(
-        self, *, hierarchy: Sequence[Mapping[str, Sequence[str]]], class_names: Sequence[str],
-        lead: float | Sequence[float] = 0.6, **options: Any,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        hierarchy: Sequence[Mapping[str, Sequence[str]]],
+        class_names: Sequence[str],
+        lead: float | Sequence[float] = 0.6,
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
         if hierarchy is None:
             raise ConfigError(

@@ -48,9 +48,15 @@ class AllOrNothing(ABC):
     tolerated = 0
 
     def __init__(
-        self, *, sigma: float, tau: float = 0.75, n0: int = 10, n: int = 100, alpha: float = 0.001,
+        self,
+        *,
+        sigma: float,
+        tau: float = 0.75,
+        n0: int = 10,
+        n: int = 100,
+        alpha: float = 0.001,
         noise: str = "gaussian",
-    ) -> None:  # fmt: skip
+    ) -> None:
         # it checks the arguments, and has the same threat and the same smoothed model
         self._model = SegCertify(sigma=sigma, tau=tau, n0=n0, n=n, alpha=alpha, noise=noise)
         self.noise, self.radius = self._model.noise, self._model.radius
@@ -132,10 +138,16 @@ class AllOrNothing(ABC):
         with watch("statistics"):
             certified = torch.full(samples.classes.shape, self.decide(samples.counts))
         return Certificate(
-            classes=samples.classes.cpu(), certified=certified, threat=self.threat, predictor=self.predictor,
-            confidence=1.0 - self.alpha, passes=samples.passes, seconds=samples.seconds | watch.seconds,
-            flags=samples.flags, samples=self.n0 + self.n,
-        )  # fmt: skip
+            classes=samples.classes.cpu(),
+            certified=certified,
+            threat=self.threat,
+            predictor=self.predictor,
+            confidence=1.0 - self.alpha,
+            passes=samples.passes,
+            seconds=samples.seconds | watch.seconds,
+            flags=samples.flags,
+            samples=self.n0 + self.n,
+        )
 
     def lower_bound(self, counts: Tensor) -> float:
         """The smallest lower bound on the probability of a guess; all bounds hold together with ``1 - alpha``.

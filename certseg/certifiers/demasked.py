@@ -60,9 +60,15 @@ class DemaskedRecovery(PatchCertifier):
     name = "demasked_recovery"
 
     def __init__(
-        self, *, patch: Patch, inpainter: Inpainter | None, masks: str = "column", num_masks: int | None = None,
-        rule: str = "tight", big_classes: str | Sequence[int] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        patch: Patch,
+        inpainter: Inpainter | None,
+        masks: str = "column",
+        num_masks: int | None = None,
+        rule: str = "tight",
+        big_classes: str | Sequence[int] | None = None,
+    ) -> None:
         super().__init__(patch, inpainter, big_classes)
         if rule not in RULES:
             raise ConfigError("Unknown certifier.rule", expected=", ".join(RULES), received=repr(rule))
@@ -137,9 +143,16 @@ class DemaskedDetection(PatchCertifier):
     asks_image = True
 
     def __init__(
-        self, *, patch: Patch, inpainter: Inpainter | None, masks: str = "column", num_masks: int | None = 20,
-        width: int | None = None, stride: int | None = None, big_classes: str | Sequence[int] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        patch: Patch,
+        inpainter: Inpainter | None,
+        masks: str = "column",
+        num_masks: int | None = 20,
+        width: int | None = None,
+        stride: int | None = None,
+        big_classes: str | Sequence[int] | None = None,
+    ) -> None:
         super().__init__(patch, inpainter, big_classes)
         check_covering(masks, width, stride, num_masks)
         self.kind, self.num_masks, self.width, self.stride = masks, num_masks, width, stride

@@ -40,9 +40,14 @@ class DerandomizedSmoothing(PatchCertifier):
     """
 
     def __init__(
-        self, *, patch: Patch, inpainter: Inpainter | None = None, width: int | None = None, stride: int | None = None,
+        self,
+        *,
+        patch: Patch,
+        inpainter: Inpainter | None = None,
+        width: int | None = None,
+        stride: int | None = None,
         big_classes: str | Sequence[int] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(patch, inpainter, big_classes)
         for name, value in (("width", width), ("stride", stride)):
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):

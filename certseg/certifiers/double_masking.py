@@ -62,9 +62,15 @@ class PatchDoubleMasking(PatchCertifier):
     asks_image = asks_pairs = True
 
     def __init__(
-        self, *, patch: Patch, inpainter: Inpainter | None, masks: str = "block", num_masks: int = 3,
-        min_probability: float = 0.0, big_classes: str | Sequence[int] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        patch: Patch,
+        inpainter: Inpainter | None,
+        masks: str = "block",
+        num_masks: int = 3,
+        min_probability: float = 0.0,
+        big_classes: str | Sequence[int] | None = None,
+    ) -> None:
         super().__init__(patch, inpainter, big_classes)
         check_covering(masks, None, None, num_masks)
         if num_masks is None:

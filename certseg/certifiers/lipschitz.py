@@ -97,9 +97,13 @@ class Lipschitz:
     is_sampled = False
 
     def __init__(
-        self, *, radius: float = 0.25, radii: Sequence[float] = (0.1, 0.17, 0.25, 0.5, 1.0),
-        worst_case_iou: bool = True, false_negative_rate: float = 0.5,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        radius: float = 0.25,
+        radii: Sequence[float] = (0.1, 0.17, 0.25, 0.5, 1.0),
+        worst_case_iou: bool = True,
+        false_negative_rate: float = 0.5,
+    ) -> None:
         self.threat: Threat = L2(radius)
         if isinstance(radii, str) or not all(_is_number(value) and 0 <= value < math.inf for value in radii):
             raise ConfigError("certifier.radii must be a list of finite numbers, none negative", received=radii)
@@ -127,8 +131,9 @@ class Lipschitz:
         if max(self.radii) > largest:
             raise ConfigError(
                 f"A radius of certifier=lipschitz is larger than any perturbation of an image of {num_pixels} pixels",
-                expected=f"at most {largest:.6g} = sqrt(3 H W)", received=max(self.radii),
-            )  # fmt: skip
+                expected=f"at most {largest:.6g} = sqrt(3 H W)",
+                received=max(self.radii),
+            )
 
     def certify(
         self, segmenter: Segmenter, image: Tensor, *, stream: NoiseStream, hardware: Hardware
@@ -171,10 +176,18 @@ class Lipschitz:
             budget = torch.tensor(bound.budget(self.radius), dtype=torch.float64)
             certified = costs > float(allowed(budget, 1))
         return LipschitzCertificate(
-            classes=classes.cpu(), certified=certified.cpu(), threat=self.threat, predictor=self.predictor,
-            confidence=self.confidence, passes=Passes(forward=1), seconds=watch.seconds, flags=bound.flags,
-            logits=logits[0], costs=costs, bound=bound,
-        )  # fmt: skip
+            classes=classes.cpu(),
+            certified=certified.cpu(),
+            threat=self.threat,
+            predictor=self.predictor,
+            confidence=self.confidence,
+            passes=Passes(forward=1),
+            seconds=watch.seconds,
+            flags=bound.flags,
+            logits=logits[0],
+            costs=costs,
+            bound=bound,
+        )
 
     def score(
         self, certificate: LipschitzCertificate, target: Tensor
@@ -185,9 +198,13 @@ class Lipschitz:
             found = certificate.classes, certificate.costs
             image = FlippableImage.of(certificate.logits, target, certificate.bound, found)
             counts = RadiusFigures.of(
-                image, certificate.bound, tuple(target.shape), self.radii,
-                false_negative_rate=self.false_negative_rate, worst_case_iou=self.worst_case_iou,
-            )  # fmt: skip
+                image,
+                certificate.bound,
+                tuple(target.shape),
+                self.radii,
+                false_negative_rate=self.false_negative_rate,
+                worst_case_iou=self.worst_case_iou,
+            )
         radii = torch.where(image.correct, certificate.radii.to(image.correct.device).flatten(), 0.0)[image.labelled]
         own = counts.at(self.radii.index(self.radius))
         own.pop("certified_accuracy")  # is a figure of every certifier

@@ -189,8 +189,9 @@ class MaskedPredictions:
         if images.shape != erased.shape:
             raise ModelError(
                 "The inpainter must return images of the shape it was given",
-                expected=tuple(erased.shape), received=tuple(images.shape),
-            )  # fmt: skip
+                expected=tuple(erased.shape),
+                received=tuple(images.shape),
+            )
         return images
 
     def _require_finite(self, total: Tensor) -> None:

@@ -94,9 +94,11 @@ class PatchCertifier(ABC):
         patch = {f"patch_{name}": value for name, value in self.threat.to_json().items() if name != "norm"}
         filled = {} if self.inpainter is None else self.inpainter.settings
         return {
-            **patch, **self._mask_settings(), "inpainter": "none" if self.inpainter is None else self.inpainter.name,
+            **patch,
+            **self._mask_settings(),
+            "inpainter": "none" if self.inpainter is None else self.inpainter.name,
             **{f"inpainter_{name}": value for name, value in filled.items()},
-        }  # fmt: skip
+        }
 
     def masks(self, size: tuple[int, int]) -> MaskSet:
         """The masks of the first round for images of this height and width.
@@ -140,11 +142,18 @@ class PatchCertifier(ABC):
         by_rule = {rule: certified.cpu() for rule, certified in by_rule.items()}
         certified = next(iter(by_rule.values()))
         return PatchCertificate(
-            classes=classes.long().cpu(), certified=certified, threat=self.threat,
-            predictor=self.predictor, confidence=self.confidence, passes=predictions.passes,
-            seconds=dict(predictions.watch.seconds), flags=predictions.flags, by_rule=by_rule, patch=masks.patch,
+            classes=classes.long().cpu(),
+            certified=certified,
+            threat=self.threat,
+            predictor=self.predictor,
+            confidence=self.confidence,
+            passes=predictions.passes,
+            seconds=dict(predictions.watch.seconds),
+            flags=predictions.flags,
+            by_rule=by_rule,
+            patch=masks.patch,
             num_masks=masks.num_masks,
-        )  # fmt: skip
+        )
 
     def predict(self, segmenter: Segmenter, image: Tensor, *, hardware: Hardware, name: str = "image") -> Tensor:
         """What :attr:`predictor` answers for an image, attacked or not: ``H x W`` int64 on the CPU. Arguments and
@@ -246,8 +255,9 @@ def require_cover(masks: MaskSet, together: int) -> MaskSet:
         height, width = masks.size
         raise ConfigError(
             f"{'A mask hides' if together == 1 else 'Two masks hide'} all of an image of {height} x {width} pixels",
-            expected="something to be visible", remedy="Use more and smaller masks (certifier.num_masks)",
-        )  # fmt: skip
+            expected="something to be visible",
+            remedy="Use more and smaller masks (certifier.num_masks)",
+        )
     return masks
 
 

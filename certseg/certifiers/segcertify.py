@@ -99,10 +99,20 @@ class SegCertify:
     name = "segcertify"
 
     def __init__(
-        self, *, sigma: float, tau: float = 0.75, n0: int = 10, n: int = 100, alpha: float = 0.001,
-        correction: str = "holm", k: int = 1, stopping: str = "fixed", look_every: int = AnytimeTest.look_every,
-        gain: float = AnytimeTest.gain, noise: str = "gaussian",
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        sigma: float,
+        tau: float = 0.75,
+        n0: int = 10,
+        n: int = 100,
+        alpha: float = 0.001,
+        correction: str = "holm",
+        k: int = 1,
+        stopping: str = "fixed",
+        look_every: int = AnytimeTest.look_every,
+        gain: float = AnytimeTest.gain,
+        noise: str = "gaussian",
+    ) -> None:
         for option, value in (("n0", n0), ("n", n), ("look_every", look_every)):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ConfigError(f"certifier.{option} must be a positive integer", received=value)
@@ -212,9 +222,14 @@ class SegCertify:
             choice, groups = self._tested(classes, levels)
         certified, drawn = self.test.certify(sampler, choice, self.n0, groups, watch)
         return self._certificate(
-            classes, levels, certified, samples=self.n0 + drawn, passes=sampler.passes, seconds=watch.seconds,
+            classes,
+            levels,
+            certified,
+            samples=self.n0 + drawn,
+            passes=sampler.passes,
+            seconds=watch.seconds,
             flags=tuple(sorted(sampler.flags)),
-        )  # fmt: skip
+        )
 
     def sample(self, segmenter: Segmenter, image: Tensor, *, stream: NoiseStream, hardware: Hardware) -> Samples:
         """The sampling of :meth:`certify` alone; arguments and errors as there.
@@ -248,9 +263,14 @@ class SegCertify:
         with watch("statistics"):
             certified = self.decide(samples.counts)
         return self._certificate(
-            samples.classes, samples.levels, certified, samples=self.n0 + self.n, passes=samples.passes,
-            seconds=samples.seconds | watch.seconds, flags=samples.flags,
-        )  # fmt: skip
+            samples.classes,
+            samples.levels,
+            certified,
+            samples=self.n0 + self.n,
+            passes=samples.passes,
+            seconds=samples.seconds | watch.seconds,
+            flags=samples.flags,
+        )
 
     def _guess(self, counts: Tensor) -> tuple[Tensor, Tensor | None]:
         """Class (``H x W`` int64) and level (None: there are none) of each pixel, from the class counts ``K x H x W``
@@ -270,6 +290,11 @@ class SegCertify:
 
     def _certificate(self, classes: Tensor, levels: Tensor | None, certified: Tensor, **facts: Any) -> Certificate:
         return Certificate(
-            classes=classes.cpu(), certified=certified.cpu(), threat=self.threat, predictor=self.predictor,
-            confidence=self.confidence, levels=None if levels is None else levels.cpu(), **facts,
-        )  # fmt: skip
+            classes=classes.cpu(),
+            certified=certified.cpu(),
+            threat=self.threat,
+            predictor=self.predictor,
+            confidence=self.confidence,
+            levels=None if levels is None else levels.cpu(),
+            **facts,
+        )

@@ -52,9 +52,13 @@ class FixedTest:
         return minimum_samples(self.tau, largest_level(num_pixels, self.alpha, self.correction, self.k))
 
     def certify(
-        self, sampler: NoisySampler, choice: Tensor, first: int, groups: Tensor | None = None,
+        self,
+        sampler: NoisySampler,
+        choice: Tensor,
+        first: int,
+        groups: Tensor | None = None,
         watch: Stopwatch | None = None,
-    ) -> tuple[Tensor, int]:  # fmt: skip
+    ) -> tuple[Tensor, int]:
         """Test ``choice`` with samples from index ``first`` on.
 
         Args:
@@ -139,9 +143,13 @@ class AnytimeTest:
         return needed
 
     def certify(
-        self, sampler: NoisySampler, choice: Tensor, first: int, groups: Tensor | None = None,
+        self,
+        sampler: NoisySampler,
+        choice: Tensor,
+        first: int,
+        groups: Tensor | None = None,
         watch: Stopwatch | None = None,
-    ) -> tuple[Tensor, int]:  # fmt: skip
+    ) -> tuple[Tensor, int]:
         """As :meth:`FixedTest.certify`."""
         watch = watch or Stopwatch(choice.device)
         counts, drawn, pays = torch.zeros_like(choice, dtype=torch.int32), 0, True

@@ -93,9 +93,11 @@ def checked_root(root: str | Path) -> Path:
     """
     if not isinstance(root, (str, Path)) or not str(root):
         raise ConfigError(
-            "dataset.root is not set", expected="the folder of the data set", received=repr(root),
+            "dataset.root is not set",
+            expected="the folder of the data set",
+            received=repr(root),
             remedy="Set dataset.root=<folder>",
-        )  # fmt: skip
+        )
     return Path(root).expanduser()
 
 

@@ -281,9 +281,15 @@ def _texture(canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
     fine, coarse = smooth_noise(rng, shape, 2 * cell), smooth_noise(rng, shape, 7 * cell)
     fine_share, coarse_share = np.zeros(256, np.float32), np.zeros(256, np.float32)
     for label, small, large in (
-        (ROAD, 0.02, 0.03), (SIDEWALK, 0.03, 0.03), (BUILDING, 0.06, 0.055), (POLE, 0.05, 0.05),
-        (VEGETATION, 0.16, 0.11), (SKY, 0.0, 0.02), (PERSON, 0.09, 0.08), (CAR, 0.04, 0.08),
-    ):  # fmt: skip
+        (ROAD, 0.02, 0.03),
+        (SIDEWALK, 0.03, 0.03),
+        (BUILDING, 0.06, 0.055),
+        (POLE, 0.05, 0.05),
+        (VEGETATION, 0.16, 0.11),
+        (SKY, 0.0, 0.02),
+        (PERSON, 0.09, 0.08),
+        (CAR, 0.04, 0.08),
+    ):
         fine_share[label], coarse_share[label] = small, large
     factor = 1 + fine_share[canvas.labels] * fine + coarse_share[canvas.labels] * coarse
     haze = canvas.weather.haze.astype(np.float32)  # what has faded into it shows no texture

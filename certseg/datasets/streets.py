@@ -15,9 +15,15 @@ from certseg.types import Sample
 
 CLASS_NAMES = ("road", "sidewalk", "building", "pole", "vegetation", "sky", "person", "car")
 PALETTE = (
-    (128, 64, 128), (244, 35, 232), (70, 70, 70), (220, 220, 0),
-    (107, 142, 35), (70, 130, 180), (220, 20, 60), (0, 0, 142),
-)  # fmt: skip
+    (128, 64, 128),
+    (244, 35, 232),
+    (70, 70, 70),
+    (220, 220, 0),
+    (107, 142, 35),
+    (70, 130, 180),
+    (220, 20, 60),
+    (0, 0, 142),
+)
 COUNTS = {"train": 300, "val": 50, "test": 100}
 DRAWING = 1  # raise whenever the drawing changes a pixel
 _SMALLEST = 16

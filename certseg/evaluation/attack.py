@@ -40,9 +40,16 @@ class Attack(Protocol):
     goal: int | Tensor | None
 
     def __call__(
-        self, segmenter: Segmenter, image: Tensor, target: Tensor, threat: Threat, *, stream: NoiseStream,
-        hardware: Hardware, start: Tensor | None = None,
-    ) -> AttackResult:  # fmt: skip
+        self,
+        segmenter: Segmenter,
+        image: Tensor,
+        target: Tensor,
+        threat: Threat,
+        *,
+        stream: NoiseStream,
+        hardware: Hardware,
+        start: Tensor | None = None,
+    ) -> AttackResult:
         """Attack one image."""
 
 
@@ -74,10 +81,19 @@ class AttackStage:
     kind = "attack"
 
     def __init__(
-        self, name: str, attack: Attack, threat: Threat, segmenter: Segmenter, class_names: Sequence[str], *,
-        settings: Mapping[str, object], seed: int, hardware: Hardware, radii: Sequence[float] = (),
+        self,
+        name: str,
+        attack: Attack,
+        threat: Threat,
+        segmenter: Segmenter,
+        class_names: Sequence[str],
+        *,
+        settings: Mapping[str, object],
+        seed: int,
+        hardware: Hardware,
+        radii: Sequence[float] = (),
         pictured: Collection[str] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.name = name
         self._attack, self._threat, self._predictor, self._segmenter = attack, threat, attack.predictor, segmenter
         self._class_names, self._settings = class_names, dict(settings)
@@ -129,9 +145,10 @@ class AttackStage:
         maps = {"prediction": result.prediction.numpy().astype(small)}
         if result.votes is not None:
             maps |= {
-                "votes": result.votes.numpy(), "num_votes": np.asarray(result.num_votes),
+                "votes": result.votes.numpy(),
+                "num_votes": np.asarray(result.num_votes),
                 "candidates": np.asarray(candidates),
-            }  # fmt: skip
+            }
         if isinstance(result, PatchResult) and result.alerts is not None:
             maps["alerts"] = result.alerts.numpy()
         return maps
@@ -145,16 +162,25 @@ class AttackStage:
             options = {} if smaller is None else {"start": smaller[0].adversarial}
             results = [
                 self._attack(
-                    self._segmenter, samples[0].image, samples[0].target, threat, stream=streams[0],
-                    hardware=self._hardware, **options,
+                    self._segmenter,
+                    samples[0].image,
+                    samples[0].target,
+                    threat,
+                    stream=streams[0],
+                    hardware=self._hardware,
+                    **options,
                 )
-            ]  # fmt: skip
+            ]
         else:
             results = self._attack.together(
-                self._segmenter, [sample.image for sample in samples], [sample.target for sample in samples], threat,
-                streams=streams, hardware=self._hardware,
+                self._segmenter,
+                [sample.image for sample in samples],
+                [sample.target for sample in samples],
+                threat,
+                streams=streams,
+                hardware=self._hardware,
                 starts=None if smaller is None else [result.adversarial for result in smaller],
-            )  # fmt: skip
+            )
         before = smaller or [None] * len(samples)
         return [self._lower(*one) for one in zip(samples, results, before, strict=True)]
 
@@ -203,11 +229,14 @@ class AttackStage:
         counts = self._counts(result, sample)
         part: Row = {
             "figures": {
-                "attacked_accuracy": counts.accuracy(), "attacked_imagewise_miou": counts.miou(), "norm": result.norm,
+                "attacked_accuracy": counts.accuracy(),
+                "attacked_imagewise_miou": counts.miou(),
+                "norm": result.norm,
                 "zero_gradients": result.zero_gradients,
-            } | self._goal_share(result.prediction),
+            }
+            | self._goal_share(result.prediction),
             "counts": counts.to_json(),
-        }  # fmt: skip
+        }
         if isinstance(result, PatchResult):
             part["figures"] |= _patch_figures(result, sample.target)
             part["corners"] = [list(corner) for corner in result.corners]
@@ -215,12 +244,14 @@ class AttackStage:
             part["winner"] = result.winner
             part["members"] = {
                 member.name: {
-                    "counts": self._counts(member, sample).to_json(), "norm": member.norm,
-                    "passes": asdict(member.passes), "seconds": sum(member.seconds.values()),
+                    "counts": self._counts(member, sample).to_json(),
+                    "norm": member.norm,
+                    "passes": asdict(member.passes),
+                    "seconds": sum(member.seconds.values()),
                     "flags": list(member.flags),
                 }
                 for member in result.members
-            }  # fmt: skip
+            }
         return part
 
     def summarise(self, rows: Sequence[Row]) -> dict[str, Any]:

@@ -43,9 +43,12 @@ class _Level:
 
 
 def check_bounds(
-    certifier: Mapping[str, Any], certified: Mapping[str, Mapping], attack: Mapping[str, Any],
-    attacked: Mapping[str, Mapping], names: Sequence[str],
-) -> int | None:  # fmt: skip
+    certifier: Mapping[str, Any],
+    certified: Mapping[str, Mapping],
+    attack: Mapping[str, Any],
+    attacked: Mapping[str, Mapping],
+    names: Sequence[str],
+) -> int | None:
     """Compare a certificate's bounds on whole images and on the data set with what an attack left there.
 
     Compared are, at every radius of the attack with the smallest radius of the certificate that includes it: correct
@@ -89,9 +92,12 @@ def check_bounds(
 
 
 def _check_patches(
-    certifier: Mapping[str, Any], certified: Mapping[str, Mapping], attack: Mapping[str, Any],
-    attacked: Mapping[str, Mapping], names: Sequence[str],
-) -> int | None:  # fmt: skip
+    certifier: Mapping[str, Any],
+    certified: Mapping[str, Mapping],
+    attack: Mapping[str, Any],
+    attacked: Mapping[str, Mapping],
+    names: Sequence[str],
+) -> int | None:
     """As :func:`check_bounds`, where certified pixels keep their class whatever patches do."""
     if certifier.get("claim") is not None or certifier.get("tolerated", 0) != 0 or certifier["confidence"] != 1:
         return None

@@ -71,9 +71,11 @@ def level_suffix(level: int) -> str:
 
 
 def broken_pixels(
-    certificate: Mapping[str, np.ndarray], attacked: Mapping[str, np.ndarray], tolerated: int = 0,
+    certificate: Mapping[str, np.ndarray],
+    attacked: Mapping[str, np.ndarray],
+    tolerated: int = 0,
     hierarchy: Hierarchy | None = None,
-) -> tuple[int, int]:  # fmt: skip
+) -> tuple[int, int]:
     """Number of certified pixels whose votes together contradict the certificate, and of those merely outvoted.
 
     A network's prediction is exact: any other class at a certified pixel breaks it, unless ``alerts`` are given and one

@@ -62,9 +62,16 @@ class CertificationStage:
     kind = "certifier"
 
     def __init__(
-        self, certifier: Certifier, segmenter: Segmenter, class_names: Sequence[str], *, seed: int, hardware: Hardware,
-        samples: Store | None = None, pictured: Collection[str] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        certifier: Certifier,
+        segmenter: Segmenter,
+        class_names: Sequence[str],
+        *,
+        seed: int,
+        hardware: Hardware,
+        samples: Store | None = None,
+        pictured: Collection[str] | None = None,
+    ) -> None:
         self._pictured = pictured
         self.name = certifier.name
         self._certifier, self._segmenter, self._class_names = certifier, segmenter, class_names
@@ -86,9 +93,15 @@ class CertificationStage:
         drawn = self._certifier.sample(self._segmenter, sample.image, **options)
         self._samples.save_map(sample.name, **drawn.maps())
         self._samples.append(
-            {"image": sample.name, "figures": {}, "counts": {}, "seconds": drawn.seconds,
-             "passes": asdict(drawn.passes), "flags": list(drawn.flags)}
-        )  # fmt: skip
+            {
+                "image": sample.name,
+                "figures": {},
+                "counts": {},
+                "seconds": drawn.seconds,
+                "passes": asdict(drawn.passes),
+                "flags": list(drawn.flags),
+            }
+        )
         return self._certifier.from_samples(drawn)
 
     def run(self, sample: Sample) -> tuple[Row, Maps]:

@@ -70,9 +70,17 @@ class MinimumNormStage:
     kind = "attack"
 
     def __init__(
-        self, name: str, attack: MinimumNormAttack, segmenter: Segmenter, class_names: Sequence[str], *,
-        settings: Mapping[str, object], seed: int, hardware: Hardware, pictured: Collection[str] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        attack: MinimumNormAttack,
+        segmenter: Segmenter,
+        class_names: Sequence[str],
+        *,
+        settings: Mapping[str, object],
+        seed: int,
+        hardware: Hardware,
+        pictured: Collection[str] | None = None,
+    ) -> None:
         self.name = name
         self._attack, self._segmenter, self._class_names = attack, segmenter, class_names
         self._settings, self._seed, self._hardware = dict(settings), seed, hardware
@@ -81,9 +89,12 @@ class MinimumNormStage:
     def run(self, sample: Sample) -> tuple[Row, Maps]:
         """The attack on one image, and what is left of the prediction there."""
         result = self._attack(
-            self._segmenter, sample.image, sample.target, stream=NoiseStream(self._seed, sample.name),
+            self._segmenter,
+            sample.image,
+            sample.target,
+            stream=NoiseStream(self._seed, sample.name),
             hardware=self._hardware,
-        )  # fmt: skip
+        )
         counts = ClassCounts.from_maps(result.prediction, sample.target, len(self._class_names))
         row = {
             "figures": {
@@ -214,10 +225,12 @@ def _check_shares(figures: Mapping, smallest: Mapping, name: str, certifier: Map
         radius = math.inf if radius is None else radius  # rows have none for infinite
         if smallest["distance"] < radius:
             raise _broken(
-                attack, certifier, f"changed {smallest['changed']} of {smallest['labelled']} pixels of image {name!r} "
+                attack,
+                certifier,
+                f"changed {smallest['changed']} of {smallest['labelled']} pixels of image {name!r} "
                 f"with a perturbation of norm {smallest['distance']:.6g}",
                 f"at least {figure} = {radius:.6g}",
-            )  # fmt: skip
+            )
         reached += 1
     return reached
 

@@ -42,8 +42,9 @@ class Inpainting(ABC):
         if filled.shape != images.shape:
             raise ModelError(
                 f"The inpainter {self.name} must return images of the shape it was given",
-                expected=tuple(images.shape), received=tuple(filled.shape),
-            )  # fmt: skip
+                expected=tuple(images.shape),
+                received=tuple(filled.shape),
+            )
         behind = erase(filled.to(images.dtype), ~hidden)
         if not torch.isfinite(torch.stack(behind.aminmax())).all():
             raise ModelError(f"The inpainter {self.name} returned NaN or infinite values")

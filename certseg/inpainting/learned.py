@@ -91,8 +91,10 @@ def network_of(content: bytes, path: str | os.PathLike[str]) -> MaskedUNet:
     if not isinstance(architecture, Tensor) or architecture.shape != (3,) or architecture.is_floating_point():
         raise CheckpointError(
             f"The checkpoint {path} holds no inpainter",
-            expected=f"weights {PREFIX}*", received=", ".join(map(str, list(weights)[:3])) or "none", remedy=_TRAIN,
-        )  # fmt: skip
+            expected=f"weights {PREFIX}*",
+            received=", ".join(map(str, list(weights)[:3])) or "none",
+            remedy=_TRAIN,
+        )
     try:
         with torch.device("meta"):  # its weights come from the file
             network = MaskedUNet(*architecture.tolist())
@@ -100,6 +102,7 @@ def network_of(content: bytes, path: str | os.PathLike[str]) -> MaskedUNet:
     except (ConfigError, RuntimeError, AttributeError) as error:
         raise CheckpointError(
             f"The checkpoint {path} holds an inpainter of another architecture",
-            received=" ".join(str(error).split())[:200], remedy="Train it again with this version: training=inpainter",
-        ) from error  # fmt: skip
+            received=" ".join(str(error).split())[:200],
+            remedy="Train it again with this version: training=inpainter",
+        ) from error
     return network.float().eval().requires_grad_(False)

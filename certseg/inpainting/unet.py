@@ -71,9 +71,10 @@ class MaskedUNet(nn.Module):
         for name, value, most in (("width", width, 1024), ("depth", depth, 8), ("shrink", shrink, 16)):
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
                 raise ConfigError(
-                    f"The {name} of an inpainter's network is wrong", expected=f"an integer from 1 to {most}",
+                    f"The {name} of an inpainter's network is wrong",
+                    expected=f"an integer from 1 to {most}",
                     received=repr(value),
-                )  # fmt: skip
+                )
         self.shrink, self.multiple = shrink, shrink * 2**depth
         self.register_buffer("architecture", torch.tensor([width, depth, shrink]))  # a checkpoint tells what it is of
         widths = [width * (level + 1) for level in range(depth + 1)]

@@ -42,9 +42,13 @@ def winner_of_planes(planes: np.ndarray, classes: np.ndarray, check: np.ndarray)
 
 @compiled
 def winner_of_cells(
-    pixels: np.ndarray, row_starts: np.ndarray, down: np.ndarray, column_starts: np.ndarray, right: np.ndarray,
+    pixels: np.ndarray,
+    row_starts: np.ndarray,
+    down: np.ndarray,
+    column_starts: np.ndarray,
+    right: np.ndarray,
     out: np.ndarray,
-) -> None:  # fmt: skip
+) -> None:
     """The unique maximum over the classes of the bilinear enlargement of one image.
 
     Args:

@@ -30,9 +30,15 @@ def squared_norm(values: np.ndarray) -> float:
 
 @compiled
 def step_in_box(
-    point: np.ndarray, gradient: np.ndarray, previous: np.ndarray, low: np.ndarray, high: np.ndarray, length: float,
-    inertia: float, out: np.ndarray,
-) -> None:  # fmt: skip
+    point: np.ndarray,
+    gradient: np.ndarray,
+    previous: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    length: float,
+    inertia: float,
+    out: np.ndarray,
+) -> None:
     """A step along the signs of the gradient, cut to a box; then the share ``inertia`` of it is exchanged for as much
     of the last move, and the result is cut to the box.
 

@@ -67,9 +67,10 @@ class ConstantCertificate:
                 "The network's Lipschitz constant is above the one it is built for",
                 expected=f"at most {claimed:g}",
                 received=f"{self.constant:.6g} (largest layers: "
-                + ", ".join(f"{layer.name} {layer.constant:.4g}" for layer in worst) + ")",
+                + ", ".join(f"{layer.name} {layer.constant:.4g}" for layer in worst)
+                + ")",
                 remedy="A normalisation is missing or counted twice, or a layer lost its constraint",
-            )  # fmt: skip
+            )
 
 
 class Audit:
@@ -89,9 +90,10 @@ class Audit:
         dtypes = {tensor.dtype for tensor in tensors}
         if len(dtypes) != 1 or not dtypes <= _UNITS.keys():
             raise ModelError(
-                "The audit needs one arithmetic throughout", expected="float64 or float32",
+                "The audit needs one arithmetic throughout",
+                expected="float64 or float32",
                 received=", ".join(sorted(map(str, dtypes))) or "no weights",
-            )  # fmt: skip
+            )
         self._dtype = dtypes.pop()
         self._devices = {tensor.device.type for tensor in tensors}
         self._norms: dict[str, tuple[NormBound, float]] = {}
@@ -115,10 +117,16 @@ class Audit:
             received = f"{end.lipschitz}, {end.error}, {end.magnitude}"
             raise ModelError("Constant, rounding error or magnitude of the network is not finite", received=received)
         return ConstantCertificate(
-            end.lipschitz * _ROUNDING, end.error * _ROUNDING, end.magnitude * _ROUNDING, (height, width),
-            (end.channels, *end.size), str(self._dtype).removeprefix("torch."), self.weights, tuple(walk.table),
+            end.lipschitz * _ROUNDING,
+            end.error * _ROUNDING,
+            end.magnitude * _ROUNDING,
+            (height, width),
+            (end.channels, *end.size),
+            str(self._dtype).removeprefix("torch."),
+            self.weights,
+            tuple(walk.table),
             torch.__version__,
-        )  # fmt: skip
+        )
 
 
 def audit(

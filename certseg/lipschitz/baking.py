@@ -55,8 +55,9 @@ def _is_parametrized(module: nn.Module) -> bool:
     if hasattr(module, "limit") and not all(_family_of(module, name) in _FAMILIES for name in _COMPUTING):
         raise ModelError(
             "A convolution of an unknown class cannot be baked: it may compute other than its weight says",
-            expected=f"a class of {', '.join(_FAMILIES)}", received=type(module).__qualname__,
-        )  # fmt: skip
+            expected=f"a class of {', '.join(_FAMILIES)}",
+            received=type(module).__qualname__,
+        )
     return hasattr(module, "limit") or (family in _FAMILIES and (parametrize.is_parametrized(module) or not is_plain))
 
 
@@ -79,10 +80,19 @@ def _convolution(module: nn.Conv2d | nn.ConvTranspose2d, dtype: torch.dtype) -> 
             weight = weight * (limit / norm * (_INSIDE if dtype == torch.float64 else 1.0 - 2.0**-22))
     settings = {"output_padding": module.output_padding} if is_transposed else {}
     plain = (nn.ConvTranspose2d if is_transposed else nn.Conv2d)(
-        module.in_channels, module.out_channels, module.kernel_size, stride=module.stride, padding=module.padding,
-        dilation=module.dilation, groups=module.groups, bias=module.bias is not None,
-        padding_mode=module.padding_mode, device=weight.device, dtype=dtype, **settings,
-    )  # fmt: skip
+        module.in_channels,
+        module.out_channels,
+        module.kernel_size,
+        stride=module.stride,
+        padding=module.padding,
+        dilation=module.dilation,
+        groups=module.groups,
+        bias=module.bias is not None,
+        padding_mode=module.padding_mode,
+        device=weight.device,
+        dtype=dtype,
+        **settings,
+    )
     plain.weight.copy_(weight)
     if module.bias is not None:
         plain.bias.copy_(module.bias)

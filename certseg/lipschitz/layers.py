@@ -135,8 +135,10 @@ class Normalise(nn.Module):
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
         if len(mean) != len(std) or not all(value > 0 for value in std):
-            raise ConfigError("Normalisation needs one mean and one positive standard deviation per channel",
-                              received=f"mean {list(mean)}, std {list(std)}")  # fmt: skip
+            raise ConfigError(
+                "Normalisation needs one mean and one positive standard deviation per channel",
+                received=f"mean {list(mean)}, std {list(std)}",
+            )
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32), persistent=False)
 

@@ -45,9 +45,12 @@ class NormBound:
 
 
 def convolution_norm(
-    weight: Tensor, stride: tuple[int, int] = (1, 1), dilation: tuple[int, int] = (1, 1), groups: int = 1,
+    weight: Tensor,
+    stride: tuple[int, int] = (1, 1),
+    dilation: tuple[int, int] = (1, 1),
+    groups: int = 1,
     enough: float = 0.0,
-) -> NormBound:  # fmt: skip
+) -> NormBound:
     """Bound the norm of a convolution with zero padding on images of any size; also that of its transpose.
 
     Kernels that do not overlap are matrices, whose norm is computed. Others: the Gram residual, which is tight for

@@ -30,9 +30,10 @@ def check_arithmetic(dtype: torch.dtype, devices: Collection[str]) -> None:
     if reduced:
         raise ModelError(
             "No constant can be proven while float32 products may be computed at lower precision (TF32, bfloat16)",
-            expected="fp32_precision 'ieee'", received=", ".join(reduced),
+            expected="fp32_precision 'ieee'",
+            received=", ".join(reduced),
             remedy="Set these to 'ieee', or compute in float64",
-        )  # fmt: skip
+        )
 
 
 @contextlib.contextmanager

@@ -112,7 +112,12 @@ def _pair(value: int | Sequence[int]) -> tuple[int, int]:
 
 
 RESAMPLING: dict[type[nn.Module], Callable[[Walk, nn.Module, Span, str], Span]] = {
-    layers.Pooled: _pooled, layers.Enlarge: _enlarge,
-    nn.AvgPool2d: _average_pool, nn.MaxPool2d: _max_pool, nn.AdaptiveAvgPool2d: _adaptive_pool,
-    nn.Upsample: _upsample, nn.PixelShuffle: _shuffle, nn.PixelUnshuffle: _unshuffle,
-}  # fmt: skip
+    layers.Pooled: _pooled,
+    layers.Enlarge: _enlarge,
+    nn.AvgPool2d: _average_pool,
+    nn.MaxPool2d: _max_pool,
+    nn.AdaptiveAvgPool2d: _adaptive_pool,
+    nn.Upsample: _upsample,
+    nn.PixelShuffle: _shuffle,
+    nn.PixelUnshuffle: _unshuffle,
+}

@@ -57,9 +57,10 @@ def _check_form(module: nn.Conv2d | nn.ConvTranspose2d, name: str) -> None:
     wrong_bias = module.bias is not None and module.bias.shape != (module.out_channels,)
     if module.weight.shape != expected or wrong_bias:
         raise ModelError(
-            f"{name} is set otherwise than its weights are", expected=f"a weight of {expected}",
+            f"{name} is set otherwise than its weights are",
+            expected=f"a weight of {expected}",
             received=f"{tuple(module.weight.shape)}{', and a bias of another length' if wrong_bias else ''}",
-        )  # fmt: skip
+        )
     for setting in ("stride", "padding", "dilation", "output_padding"):
         value = getattr(module, setting)
         if not isinstance(value, str) and (not isinstance(value, tuple) or len(value) != 2):
@@ -105,15 +106,17 @@ def _check_padding(module: nn.Conv2d | nn.ConvTranspose2d, span: Span, name: str
             raise ModelError(
                 f"The circular padding of {name} gives no bound for this size: windows that wrap around overlap the "
                 "others at another phase",
-                expected=f"padding {needed / 2:g} and a side that {step} divides", received=f"{wrapped} and {side}",
+                expected=f"padding {needed / 2:g} and a side that {step} divides",
+                received=f"{wrapped} and {side}",
                 remedy="Use zero padding, which holds for every size",
-            )  # fmt: skip
+            )
 
 
 def _convolved_size(module: nn.Conv2d, size: Sequence[int]) -> tuple[int, int]:
     if isinstance(module.padding, str):
-        padding = [(d * (k - 1)) / 2 if module.padding == "same" else 0
-                   for d, k in zip(module.dilation, module.kernel_size)]  # fmt: skip
+        padding = [
+            (d * (k - 1)) / 2 if module.padding == "same" else 0 for d, k in zip(module.dilation, module.kernel_size)
+        ]
     else:
         padding = module.padding
     return checked_sides(
@@ -185,9 +188,11 @@ def _sum(walk: Walk, module: layers.WeightedSum, span: Span, name: str) -> Span:
     parts = [part.grown(abs(weight)) for part, weight in zip(spans, module.weights)]
     walk.note(module, name, sum(map(abs, module.weights)))
     total = replace(
-        parts[0], lipschitz=sum(p.lipschitz for p in parts), magnitude=sum(p.magnitude for p in parts),
+        parts[0],
+        lipschitz=sum(p.lipschitz for p in parts),
+        magnitude=sum(p.magnitude for p in parts),
         error=sum(p.error for p in parts),
-    )  # fmt: skip
+    )
     return total.rounded(walk.gamma(len(parts) + 1) * (total.magnitude + total.error))
 
 
@@ -255,12 +260,23 @@ def _norm(values: Tensor) -> float:
 
 RULES: dict[type[nn.Module], Callable[[Walk, nn.Module, Span, str], Span]] = {
     nn.Sequential: _sequential,
-    nn.Identity: _unchanged, nn.Dropout: _unchanged, nn.Dropout2d: _unchanged, nn.ReLU: _unchanged,
-    layers.MaxMin: _sorted, layers.GroupSort2: _sorted,
-    nn.Conv2d: _convolution, nn.ConvTranspose2d: _convolution,
-    layers.BatchCentering: _centering, layers.PositionBias: _position,
-    layers.Scale: _scale, layers.Normalise: _normalise, nn.BatchNorm2d: _batch_norm,
-    layers.Concat: _concat, layers.WeightedSum: _sum, layers.ChannelSplit: _split,
+    nn.Identity: _unchanged,
+    nn.Dropout: _unchanged,
+    nn.Dropout2d: _unchanged,
+    nn.ReLU: _unchanged,
+    layers.MaxMin: _sorted,
+    layers.GroupSort2: _sorted,
+    nn.Conv2d: _convolution,
+    nn.ConvTranspose2d: _convolution,
+    layers.BatchCentering: _centering,
+    layers.PositionBias: _position,
+    layers.Scale: _scale,
+    layers.Normalise: _normalise,
+    nn.BatchNorm2d: _batch_norm,
+    layers.Concat: _concat,
+    layers.WeightedSum: _sum,
+    layers.ChannelSplit: _split,
     layers.ConvexPotential: _potential,
-    layers.SameSize: _same_size, **RESAMPLING,
-}  # fmt: skip
+    layers.SameSize: _same_size,
+    **RESAMPLING,
+}

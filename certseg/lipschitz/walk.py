@@ -37,9 +37,12 @@ class Span:
     def grown(self, norm: float, added: float = 0.0, **changes: object) -> Span:
         """After a linear map of this norm and a translation of norm ``added``, computed without error."""
         return replace(
-            self, lipschitz=self.lipschitz * norm, magnitude=self.magnitude * norm + added, error=self.error * norm,
+            self,
+            lipschitz=self.lipschitz * norm,
+            magnitude=self.magnitude * norm + added,
+            error=self.error * norm,
             **changes,
-        )  # fmt: skip
+        )
 
     def rounded(self, error: float) -> Span:
         """After further rounding errors of l2 norm ``error``."""

@@ -196,19 +196,28 @@ def multi_margin(pixels: Pixels, progress: float = 0.0) -> Tensor:
 LOSSES: dict[str, Callable[..., Tensor]] = {
     loss.__name__: loss
     for loss in (
-        cross_entropy, balanced_cross_entropy, cosine_cross_entropy, masked_cross_entropy,
-        class_balanced_masked_cross_entropy, jensen_shannon, masked_spherical, multi_margin,
+        cross_entropy,
+        balanced_cross_entropy,
+        cosine_cross_entropy,
+        masked_cross_entropy,
+        class_balanced_masked_cross_entropy,
+        jensen_shannon,
+        masked_spherical,
+        multi_margin,
     )
-}  # fmt: skip
+}
 """The losses a configuration can name; each is called with pixels and progress (:func:`balanced_cross_entropy`)."""
 
 COMPARED_BY: dict[str, str | None] = dict.fromkeys(LOSSES) | dict.fromkeys(
     (
-        "balanced_cross_entropy", "cosine_cross_entropy", "masked_cross_entropy", "class_balanced_masked_cross_entropy",
+        "balanced_cross_entropy",
+        "cosine_cross_entropy",
+        "masked_cross_entropy",
+        "class_balanced_masked_cross_entropy",
         "masked_spherical",
     ),
     "cross_entropy",
-)  # fmt: skip
+)
 """By which loss points are to be compared, None by the same. A masked cross-entropy falls as pixels flip, a masked
 spherical loss does where logits are negative, and a weighted one falls as they lose weight, so that by themselves the
 best point may be the image, to the last."""

@@ -30,9 +30,14 @@ def strip_width(length: int, patch: int, number: int) -> int:
 
 
 def covering_masks(
-    kind: str, size: tuple[int, int], threat: Patch, *, width: int | None = None, stride: int | None = None,
+    kind: str,
+    size: tuple[int, int],
+    threat: Patch,
+    *,
+    width: int | None = None,
+    stride: int | None = None,
     num_masks: int | None = None,
-) -> MaskSet:  # fmt: skip
+) -> MaskSet:
     """Masks that hide one strip or rectangle each. With several patches, the masks hide as many strips together, all
     combinations; then too one of them hides all patches (a proof: :meth:`MaskSet.joined`).
 
@@ -90,8 +95,9 @@ def _intervals(length: int, patch: int, width: int | None, stride: int | None, n
     if not patch <= width <= length:
         raise ConfigError(
             "Masks must be at least as wide as the patch and fit into the image",
-            expected=f"{patch} to {length} pixels", received=width,
-        )  # fmt: skip
+            expected=f"{patch} to {length} pixels",
+            received=width,
+        )
     if stride is not None and stride > width - patch + 1:
         raise ConfigError(
             f"With a stride of {stride} some places of the patch lie in no mask of {width} pixels",

@@ -34,9 +34,13 @@ class MaskSet:
     """
 
     def __init__(
-        self, row_edges: Sequence[int], column_edges: Sequence[int], visible: np.ndarray, patch: tuple[int, int],
+        self,
+        row_edges: Sequence[int],
+        column_edges: Sequence[int],
+        visible: np.ndarray,
+        patch: tuple[int, int],
         count: int = 1,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._edges = tuple(np.asarray(edges, dtype=np.int64) for edges in (row_edges, column_edges))
         self._visible = np.asarray(visible, dtype=bool)
         self.patch, self.count = (int(patch[0]), int(patch[1])), count

@@ -53,8 +53,11 @@ def four_blocks(rows: int, columns: int, num_masks: int) -> np.ndarray:
 
 
 ASSIGNMENTS: dict[str, tuple[Callable[[int, int, int], np.ndarray], int]] = {
-    "column": (column_blocks, 2), "row": (row_blocks, 2), "three": (three_blocks, 3), "four": (four_blocks, 4),
-}  # fmt: skip
+    "column": (column_blocks, 2),
+    "row": (row_blocks, 2),
+    "three": (three_blocks, 3),
+    "four": (four_blocks, 4),
+}
 """By name of the masks: who shows which block, and the number of masks that one patch can touch."""
 
 

@@ -46,9 +46,10 @@ def worst_pooled_miou(counts: Sequence[Sequence[ClassCounts]], random_starts: in
     """
     if not counts or not counts[0] or len({len(images) for images in counts}) != 1:
         raise ResultError(
-            "Attacks can only be combined over the same images", expected="at least one attack and one image",
+            "Attacks can only be combined over the same images",
+            expected="at least one attack and one image",
             received=f"attacks over {', '.join(str(len(images)) for images in counts) or 'no'} images",
-        )  # fmt: skip
+        )
     descent = _Descent(counts)
     rng = np.random.default_rng(0)
     best = np.zeros(len(counts[0]), dtype=np.int64)
@@ -78,9 +79,10 @@ class _Descent:
         """Counts summed under a choice."""
         images = np.arange(len(choice))
         return ClassCounts(
-            self._hits[choice, images].sum(axis=0), self._predicted[choice, images].sum(axis=0),
+            self._hits[choice, images].sum(axis=0),
+            self._predicted[choice, images].sum(axis=0),
             self._target.sum(axis=0),
-        )  # fmt: skip
+        )
 
     def miou(self, choice: np.ndarray) -> float:
         """Pooled mean IoU of a choice."""

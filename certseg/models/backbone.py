@@ -81,10 +81,13 @@ def load_backbone(segmenter: nn.Module, path: str | os.PathLike, *, trust: bool 
     _check_normalisation(path, stored, segmenter)
     tensors = backbone_weights(stored, wanted)
     check_fit(
-        path, tensors, wanted, part="backbone",
+        path,
+        tensors,
+        wanted,
+        part="backbone",
         remedy=f"Give {_SETTING} a classifier with the backbone of the model, its stem included: "
         "model=upernet_convnext_t has a patchify stem, model=upernet_convnext_t_convstem a convolutional one",
-    )  # fmt: skip
+    )
     backbone.load_state_dict(tensors, strict=False)  # all but counters of batch normalisation are there
 
 

@@ -25,9 +25,12 @@ from certseg.types import IGNORE_INDEX, Certificate
 
 
 def deploy(
-    settings: Mapping[str, Any], certifier: Certifier | None, hardware: Hardware, directory: Path,
+    settings: Mapping[str, Any],
+    certifier: Certifier | None,
+    hardware: Hardware,
+    directory: Path,
     wandb: Mapping | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Certify the pictures at ``input`` with the network of the run.
 
     The data set gives its name and classes alone; its files are needed only where a network is trained.
@@ -84,15 +87,22 @@ def _check_size(certifier: Certifier, file: Path, size: tuple[int, int]) -> None
         certifier.check_size(size)
     except ConfigError as error:
         raise ConfigError(
-            f"The picture {file} cannot be certified", received=str(error).rstrip("."),
+            f"The picture {file} cannot be certified",
+            received=str(error).rstrip("."),
             remedy="Leave it out, or choose settings that fit it",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def certify_pictures(
-    files: Sequence[Path], certifier: Certifier, network: Network, legend: Legend, *, seed: int, hardware: Hardware,
+    files: Sequence[Path],
+    certifier: Certifier,
+    network: Network,
+    legend: Legend,
+    *,
+    seed: int,
+    hardware: Hardware,
     directory: Path,
-) -> list[Path]:  # fmt: skip
+) -> list[Path]:
     """Certify every file and write next to one another, below ``directory``:
 
     - ``<name>.certified.png``: class ids of the certified pixels, 255 where the certifier abstains; a certified group
@@ -164,10 +174,15 @@ def _facts(file: Path, certificate: Certificate, certifier: Certifier, class_nam
     predicted = np.bincount(classes.ravel(), minlength=number) / classes.size
     kept = np.bincount(_groups(certificate).numpy()[certified], minlength=number) / classes.size
     summary: Mapping[str, Any] = {
-        "kind": "certifier", "name": certifier.name, "figures": {}, "images": 1, "predictor": certificate.predictor,
+        "kind": "certifier",
+        "name": certifier.name,
+        "figures": {},
+        "images": 1,
+        "predictor": certificate.predictor,
         "threat": certificate.threat.to_json(),
-        "confidence": certificate.confidence, "claim": certifier.claim,
-    }  # fmt: skip
+        "confidence": certificate.confidence,
+        "claim": certifier.claim,
+    }
     return {
         "image": file.name,
         "size": list(classes.shape),
@@ -201,9 +216,11 @@ def _coarse_groups(certificate: Certificate, kept: np.ndarray) -> dict[str, Any]
     return {
         "groups": {
             hierarchy.groups[index]: {
-                "id": index, "level": int(hierarchy.levels[index]), "certified": float(shares[index]),
+                "id": index,
+                "level": int(hierarchy.levels[index]),
+                "certified": float(shares[index]),
                 "classes": names[hierarchy.members[index].numpy()].tolist(),
             }
             for index in coarse
         }
-    }  # fmt: skip
+    }

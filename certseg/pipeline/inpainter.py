@@ -53,9 +53,16 @@ def train_inpainter(
         val_set = build_dataset(settings, "val") if settings["dataset"]["val_split"] is not None else None
         trainable = TrainableInpainter(network, len(train_set.class_names)).to(hardware.torch_device)
         report = train(
-            trainable, train_set, val_set, recipe, directory,
-            hardware=hardware, seed=settings["seed"], identity=identity, wandb=dict(wandb) if wandb else None,
-        )  # fmt: skip
+            trainable,
+            train_set,
+            val_set,
+            recipe,
+            directory,
+            hardware=hardware,
+            seed=settings["seed"],
+            identity=identity,
+            wandb=dict(wandb) if wandb else None,
+        )
     if rank() == 0:
         cost = f"Trained in {report.seconds:.0f} s, {report.seconds_per_iteration:.2g} s per iteration"
         error = "".join(f", mean absolute error of hidden values {value:.4g}" for value in report.figures.values())

@@ -161,9 +161,12 @@ def file_digest(path: str, setting: str) -> str:
 
 
 def evaluation_identity(
-    settings: Mapping[str, Any], network: Mapping[str, Any], fingerprint: str, stage: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    network: Mapping[str, Any],
+    fingerprint: str,
+    stage: Mapping[str, Any],
     hardware: Hardware | None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """What decides a stage's rows.
 
     Args:
@@ -173,9 +176,13 @@ def evaluation_identity(
         stage: the settings of the certifier or attack.
         hardware: where random numbers are drawn and at which precision, or None if the stage draws none.
     """
-    sampled = {
-        "seed": settings["seed"],
-        "precision": hardware.precision,
-        "noise": hardware.torch_device.type,
-    } if hardware else {}  # fmt: skip
+    sampled = (
+        {
+            "seed": settings["seed"],
+            "precision": hardware.precision,
+            "noise": hardware.torch_device.type,
+        }
+        if hardware
+        else {}
+    )
     return {"format": EVALUATION_FORMAT, "network": network, "data": fingerprint, "stage": dict(stage), **sampled}

@@ -121,9 +121,14 @@ def run(cfg: DictConfig, directory: Path, overrides: Sequence[str] = ()) -> Path
     seconds = time.perf_counter() - started
     context = provenance(hardware) | {"dataset": f"{whole.name} {whole.split}", "seconds": seconds}
     report = write_report(
-        directory, title=f"{network.label} on {whole.name} ({whole.split})", command=_command(overrides),
-        entries=entries, pictures=pictures, expected=settings["expected"], context=context,
-    )  # fmt: skip
+        directory,
+        title=f"{network.label} on {whole.name} ({whole.split})",
+        command=_command(overrides),
+        entries=entries,
+        pictures=pictures,
+        expected=settings["expected"],
+        context=context,
+    )
     _remember(directory, network.label, entries, overrides)
     console_summary(entries, report=report, seconds=seconds)
     _track(tracker, settings, results, dataset.names(), pictures)
@@ -131,9 +136,14 @@ def run(cfg: DictConfig, directory: Path, overrides: Sequence[str] = ()) -> Path
 
 
 def _evaluate(
-    settings: Mapping[str, Any], plan: Plan, network: Network, whole: SegmentationDataset,
-    dataset: SegmentationDataset, hardware: Hardware, folder: Path,
-) -> list[Result]:  # fmt: skip
+    settings: Mapping[str, Any],
+    plan: Plan,
+    network: Network,
+    whole: SegmentationDataset,
+    dataset: SegmentationDataset,
+    hardware: Hardware,
+    folder: Path,
+) -> list[Result]:
     results = []
     fingerprint = whole.fingerprint()
     subject = key({"network": network.identity, "data": fingerprint})
@@ -285,9 +295,12 @@ def _remember(directory: Path, label: str, entries: Sequence[Entry], overrides: 
 
 
 def _track(
-    tracker: Any, settings: Mapping[str, Any], results: Sequence[Result], names: Sequence[str],
+    tracker: Any,
+    settings: Mapping[str, Any],
+    results: Sequence[Result],
+    names: Sequence[str],
     pictures: Sequence[Path],
-) -> None:  # fmt: skip
+) -> None:
     tracker.start(settings)
     try:
         tracker.log_summaries([result.entry for result in results])

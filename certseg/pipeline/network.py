@@ -260,9 +260,16 @@ def obtain(
         recipe = build("training", settings["training"])
         segmenter = _start(settings, num_classes).to(hardware.torch_device)
         report = train(
-            segmenter, train_set, val_set, recipe, directory,
-            hardware=hardware, seed=settings["seed"], identity=identity, wandb=dict(wandb) if wandb else None,
-        )  # fmt: skip
+            segmenter,
+            train_set,
+            val_set,
+            recipe,
+            directory,
+            hardware=hardware,
+            seed=settings["seed"],
+            identity=identity,
+            wandb=dict(wandb) if wandb else None,
+        )
     if rank() == 0:
         cost = f"Trained in {report.seconds:.0f} s, {report.seconds_per_iteration:.2g} s per iteration"
         verb = "Reused training" if report.reused else cost

@@ -98,9 +98,13 @@ class Plan:
         return getattr(self.certifier, "samples_identity", None)
 
     def jobs(
-        self, segmenter: nn.Module | None, class_names: Sequence[str], hardware: Hardware, samples: Store | None = None,
+        self,
+        segmenter: nn.Module | None,
+        class_names: Sequence[str],
+        hardware: Hardware,
+        samples: Store | None = None,
         pictured: Collection[str] | None = None,
-    ) -> list[Job]:  # fmt: skip
+    ) -> list[Job]:
         """The stages, in the order in which they run; without a segmenter they can summarise but not compute.
         ``samples`` is where the certifier's samples are kept, ``pictured`` the images whose adversarial image and
         map of radii are (None for all)."""
@@ -108,9 +112,14 @@ class Plan:
         jobs = [Job(PredictionStage(segmenter, class_names, hardware), {"prediction": True}, False)]
         if self.certifier is not None:
             stage = CertificationStage(
-                self.certifier, segmenter, class_names, seed=seed, hardware=hardware, samples=samples,
+                self.certifier,
+                segmenter,
+                class_names,
+                seed=seed,
+                hardware=hardware,
+                samples=samples,
                 pictured=pictured,
-            )  # fmt: skip
+            )
             jobs.append(Job(stage, self._certifier_identity(), getattr(self.certifier, "is_sampled", True)))
         if self.attack is not None:
             jobs.append(self._attack_job(segmenter, class_names, hardware, pictured))
@@ -124,9 +133,12 @@ class Plan:
         return identity
 
     def _attack_job(
-        self, segmenter: nn.Module | None, class_names: Sequence[str], hardware: Hardware,
+        self,
+        segmenter: nn.Module | None,
+        class_names: Sequence[str],
+        hardware: Hardware,
         pictured: Collection[str] | None,
-    ) -> Job:  # fmt: skip
+    ) -> Job:
         identity = pruned(self.settings, "attack")
         if isinstance(self.threat, Patch):
             identity |= {"patch": self.threat.to_json(), "radius": None}
@@ -148,8 +160,10 @@ class Plan:
         name = self.settings["attack"]["name"]
         options = {
             "settings": {k: v for k, v in shown.items() if k not in ("norm", "radius")},
-            "seed": self.settings["seed"], "hardware": hardware, "pictured": pictured,
-        }  # fmt: skip
+            "seed": self.settings["seed"],
+            "hardware": hardware,
+            "pictured": pictured,
+        }
         if self.threat is None:
             return Job(MinimumNormStage(name, attack, segmenter, class_names, **options), identity, False)
         stage = AttackStage(name, attack, self.threat, segmenter, class_names, radii=self.radii, **options)
@@ -161,8 +175,9 @@ def _check_unbounded(settings: Mapping[str, Any], attack: MinimumNormAttack) -> 
     if settings.get("radius") is not None:
         raise ConfigError(
             f"attack={settings['name']} looks for the smallest perturbation and takes no attack.radius",
-            received=settings["radius"], remedy="Leave it out, or choose attack=pgd or attack=sea",
-        )  # fmt: skip
+            received=settings["radius"],
+            remedy="Leave it out, or choose attack=pgd or attack=sea",
+        )
     _check_norm(settings["norm"], attack.norms)
 
 
@@ -175,9 +190,10 @@ def _patch(settings: Mapping[str, Any], certifier: Any) -> Patch:
     """The patches of ``attack.patch``, or where it says nothing those of the certifier."""
     if settings.get("radius") is not None:
         raise ConfigError(
-            f"attack={settings['name']} paints patches and takes no attack.radius", received=settings["radius"],
+            f"attack={settings['name']} paints patches and takes no attack.radius",
+            received=settings["radius"],
             remedy="Set attack.patch.share, or attack.patch.height and attack.patch.width",
-        )  # fmt: skip
+        )
     given = {name: value for name, value in settings["patch"].items() if value is not None}
     if given:
         return Patch(**given)

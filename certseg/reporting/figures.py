@@ -55,9 +55,13 @@ class _Quantity:
 
 
 _ACCURACY = _Quantity(
-    "pixel accuracy (mean over {})", (COLLECTIVE, LOWER), UPPER, "prediction_accuracy/image_mean",
-    "accuracy/image_mean", LOWER,
-)  # fmt: skip
+    "pixel accuracy (mean over {})",
+    (COLLECTIVE, LOWER),
+    UPPER,
+    "prediction_accuracy/image_mean",
+    "accuracy/image_mean",
+    LOWER,
+)
 _MEAN_IOU = _Quantity(
     "mean IoU (pooled over {})", (WORST_MIOU,), ATTACKED_MIOU, "prediction_miou/pooled", "miou/pooled"
 )

@@ -42,9 +42,13 @@ def masked_panels(
     ignored = target == IGNORE_INDEX
     truth = Panel("ground truth", labels=target.astype(np.int64), ignored=ignored)
     outcome = Panel(
-        "certification map", labels=(answer != target).astype(np.int64), certified=maps["certified"], ignored=ignored,
-        classes=OUTCOMES, abstention=uncertified,
-    )  # fmt: skip
+        "certification map",
+        labels=(answer != target).astype(np.int64),
+        certified=maps["certified"],
+        ignored=ignored,
+        classes=OUTCOMES,
+        abstention=uncertified,
+    )
     rows.append([truth, *([Panel("answer", labels=answer)] if fills else []), outcome])
     return rows
 

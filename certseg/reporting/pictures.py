@@ -130,9 +130,13 @@ def group_palette(hierarchy: Hierarchy, palette: Sequence[Sequence[int]]) -> lis
 
 
 def picture_figure(
-    panels: Sequence[Panel], class_names: Sequence[str], palette: Sequence[Sequence[int]], *, title: str | None = None,
+    panels: Sequence[Panel],
+    class_names: Sequence[str],
+    palette: Sequence[Sequence[int]],
+    *,
+    title: str | None = None,
     columns: int | None = None,
-) -> Figure:  # fmt: skip
+) -> Figure:
     """The figure :func:`picture` writes."""
     colours = np.asarray(palette, dtype=np.uint8).reshape(-1, 3)
     _check(panels, class_names, colours)
@@ -155,9 +159,16 @@ def picture_figure(
         figure.suptitle(title, fontsize=11, color=INK)
     if legend:
         figure.legend(
-            handles=legend, loc="outside lower center", ncols=_LEGEND_COLUMNS, frameon=False, fontsize=9,
-            labelcolor=INK, handlelength=1.2, handleheight=1.0, columnspacing=1.4,
-        )  # fmt: skip
+            handles=legend,
+            loc="outside lower center",
+            ncols=_LEGEND_COLUMNS,
+            frameon=False,
+            fontsize=9,
+            labelcolor=INK,
+            handlelength=1.2,
+            handleheight=1.0,
+            columnspacing=1.4,
+        )
     return figure
 
 

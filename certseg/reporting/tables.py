@@ -33,13 +33,34 @@ _ROLE_LEGEND = {
 }
 # A figure whose name ends in one of these is a share and is shown in per cent.
 _SHARES = (
-    "accuracy", "miou", "iou", "abstention", "recall", "precision", "share", "ratio", "rate", "far", "fnr", "gain",
-)  # fmt: skip
+    "accuracy",
+    "miou",
+    "iou",
+    "abstention",
+    "recall",
+    "precision",
+    "share",
+    "ratio",
+    "rate",
+    "far",
+    "fnr",
+    "gain",
+)
 # Reading order of the figures met most; all others follow in the order in which they come.
 _ORDER = (
-    "accuracy", "collective_accuracy", "norm", "reached_share", "group_accuracy", "information_gain", "miou",
-    "worst_case_miou", "abstention", "group_abstention", "prediction_accuracy", "prediction_miou",
-)  # fmt: skip
+    "accuracy",
+    "collective_accuracy",
+    "norm",
+    "reached_share",
+    "group_accuracy",
+    "information_gain",
+    "miou",
+    "worst_case_miou",
+    "abstention",
+    "group_abstention",
+    "prediction_accuracy",
+    "prediction_miou",
+)
 _GROUP_LEGEND = (
     "group accuracy: certified groups of classes that hold the true one count too, in accuracy and mIoU they do not; "
     "group abstention: certified on no level; "

@@ -13,9 +13,17 @@ WORST_MIOU = "worst_case_miou/pooled"
 ATTACKED_MIOU = "attacked_miou/pooled"
 GREY_LEVELS = "grey_levels"
 _HEADER = (
-    "certified by", "attacked by", "radius", "grey levels", "certified accuracy %", "attacked accuracy %",
-    "gap, points", "worst case mIoU %", "attacked mIoU %", "gap, points",
-)  # fmt: skip
+    "certified by",
+    "attacked by",
+    "radius",
+    "grey levels",
+    "certified accuracy %",
+    "attacked accuracy %",
+    "gap, points",
+    "worst case mIoU %",
+    "attacked mIoU %",
+    "gap, points",
+)
 _LEGEND = (
     "Gap: attacked minus certified, what is not known of the worst case. Accuracy: mean over the images of what one "
     "perturbation of a whole image must leave, and of what the attack left; mIoU: pooled over all images, likewise. "
@@ -69,10 +77,17 @@ def _row(pair: Bracket, certifier: str, attack: str) -> list[str]:
     worst, attacked = pair.certifier.figure(WORST_MIOU), pair.attack.figure(ATTACKED_MIOU)
     gap = None if worst is None or attacked is None else attacked - worst
     return [
-        certifier, attack, f"{pair.attack.norm} ≤ {number(pair.attack.size)}", "–" if grey is None else number(grey, 3),
-        _points(pair.lower), _points(pair.upper), _points(pair.upper - pair.lower),
-        _points(worst), _points(attacked), _points(gap),
-    ]  # fmt: skip
+        certifier,
+        attack,
+        f"{pair.attack.norm} ≤ {number(pair.attack.size)}",
+        "–" if grey is None else number(grey, 3),
+        _points(pair.lower),
+        _points(pair.upper),
+        _points(pair.upper - pair.lower),
+        _points(worst),
+        _points(attacked),
+        _points(gap),
+    ]
 
 
 def _norms(entries: Sequence[Entry]) -> Iterator[str]:
@@ -87,8 +102,11 @@ def _norms(entries: Sequence[Entry]) -> Iterator[str]:
             radius = certifier.figure(f"robustness@{100 * share:.0f}/image_mean")
             if not all(same) or certifier.norm != attack.norm or radius is None:
                 continue
-            text = f"found {number(found)} ({attack.name})" if found is not None else (
-                f"{attack.name} did not reach it on every image")  # fmt: skip
+            text = (
+                f"found {number(found)} ({attack.name})"
+                if found is not None
+                else (f"{attack.name} did not reach it on every image")
+            )
             times = f", {found / radius:.1f} times as much" if found is not None and radius > 0 else ""
             yield (
                 f"- {attack.norm} norm that changes {100 * share:.0f} % of the pixels, mean over the images: at least "

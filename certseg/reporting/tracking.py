@@ -162,9 +162,17 @@ class WandbTracking:
             self.directory.mkdir(parents=True, exist_ok=True)
             settings = wandb.Settings(silent=True, console="off", init_timeout=_START_SECONDS, disable_git=True)
             self._run = wandb.init(
-                project=self.project, entity=self.entity, group=self.group, name=self.name, job_type="results",
-                mode=self.mode, dir=self.directory, config=plain(config), settings=settings, reinit="create_new",
-            )  # fmt: skip
+                project=self.project,
+                entity=self.entity,
+                group=self.group,
+                name=self.name,
+                job_type="results",
+                mode=self.mode,
+                dir=self.directory,
+                config=plain(config),
+                settings=settings,
+                reinit="create_new",
+            )
 
     def log_summaries(self, entries: Sequence[Entry]) -> None:
         """Put all figures, seconds and passes into the run's summary, under label and threat of their entry."""

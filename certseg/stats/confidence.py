@@ -34,7 +34,8 @@ def clopper_pearson_lower(counts: ArrayLike, num_samples: int, level: float) -> 
     counts = np.asarray(counts)
     if counts.size and not (counts.min() >= 0 and counts.max() <= num_samples):
         raise ConfigError(
-            "A count of successes is impossible", expected=f"0 .. {num_samples}",
+            "A count of successes is impossible",
+            expected=f"0 .. {num_samples}",
             received=f"{counts.min()} .. {counts.max()}",
-        )  # fmt: skip
+        )
     return np.where(counts == 0, 0.0, beta.ppf(level, np.maximum(counts, 1), num_samples - counts + 1))

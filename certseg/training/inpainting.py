@@ -81,8 +81,9 @@ class InpainterObjective:
         if not isinstance(network, TrainableInpainter):
             raise ConfigError(
                 "This objective trains an inpainter, not a segmenter",
-                received=type(network).__name__, remedy="Choose training=inpainter as a whole",
-            )  # fmt: skip
+                received=type(network).__name__,
+                remedy="Choose training=inpainter as a whole",
+            )
 
     def __call__(self, network: TrainableInpainter, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """``loss_hidden`` and, where it has a weight, ``loss_border`` of images ``B x 3 x H x W``; labels are not

@@ -81,15 +81,22 @@ def statistics_rows(bench: LipschitzBench) -> Iterator[Row]:
     ratio = spent["statistics"] / spent["forward"]
     yield (
         f"costs and pixel accuracy at {len(options.radii)} radii, {_size(options.size)} x {options.classes}",
-        f"{spent['statistics']:.3f} s", f"forward pass of {options.model}", f"{spent['forward']:.3f} s",
-        f"{ratio:.3f}", verdict(ratio, LIPSCHITZ_GOAL),
-    )  # fmt: skip
+        f"{spent['statistics']:.3f} s",
+        f"forward pass of {options.model}",
+        f"{spent['forward']:.3f} s",
+        f"{ratio:.3f}",
+        verdict(ratio, LIPSCHITZ_GOAL),
+    )
     for radius in options.radii:
         (spent,) = bench.medians({"bound": lambda radius=radius: mean_iou(radius)}).values()
         yield (
-            f"mean IoU at radius {radius:g} (at least {mean_iou(radius):.3f})", f"{spent:.2f} s", "", "", "",
+            f"mean IoU at radius {radius:g} (at least {mean_iou(radius):.3f})",
+            f"{spent:.2f} s",
+            "",
+            "",
+            "",
             verdict(spent, MEAN_IOU_GOAL, " s"),
-        )  # fmt: skip
+        )
 
 
 def baking_rows(bench: LipschitzBench) -> Iterator[Row]:
@@ -114,10 +121,13 @@ def baking_rows(bench: LipschitzBench) -> Iterator[Row]:
         spent = bench.medians(works)
         for name in baked:
             yield (
-                f"baked forward pass, {_size(bench.options.small)}, batch {batch}, {name}", f"{spent[name]:.4f} s",
-                "parametrized, float32", f"{spent['parametrized']:.4f} s",
-                f"{spent[name] / spent['parametrized']:.3f}", "",
-            )  # fmt: skip
+                f"baked forward pass, {_size(bench.options.small)}, batch {batch}, {name}",
+                f"{spent[name]:.4f} s",
+                "parametrized, float32",
+                f"{spent['parametrized']:.4f} s",
+                f"{spent[name] / spent['parametrized']:.3f}",
+                "",
+            )
 
 
 def smoothing_rows(bench: LipschitzBench) -> Iterator[Row]:

@@ -123,10 +123,14 @@ class PatchBench(Bench):
             alone = [statistics.median(part[i] for part in baselines) for i in range(len(networks))]
             full = ("", "") if len(networks) == 1 else (f"{alone[1]:.3f} s", f"{ratios[1]:.3f}")
             yield (
-                f"{words}, {sum(copies) + unmasked} passes, {name}", f"{statistics.median(work.spent[1:]):.3f} s",
-                work.parts(), f"{alone[0]:.3f} s", f"{ratios[0]:.3f}",
-                verdict(ratios[0], PATCH_GOAL) if is_batched[name] else "", *full,
-            )  # fmt: skip
+                f"{words}, {sum(copies) + unmasked} passes, {name}",
+                f"{statistics.median(work.spent[1:]):.3f} s",
+                work.parts(),
+                f"{alone[0]:.3f} s",
+                f"{ratios[0]:.3f}",
+                verdict(ratios[0], PATCH_GOAL) if is_batched[name] else "",
+                *full,
+            )
 
     def _certificate(self, certifier: Certifier) -> PatchCertificate:
         stream = NoiseStream(0, "benchmark")
@@ -154,9 +158,16 @@ def benchmark_patches(options: argparse.Namespace) -> None:
     console.print(place(bench.hardware.torch_device))
     height, width = options.size
     table = Table(
-        "what", "certificate", f"% {' / '.join(PARTS)}", "passes alone", "ratio", "goal", "at image size", "ratio",
+        "what",
+        "certificate",
+        f"% {' / '.join(PARTS)}",
+        "passes alone",
+        "ratio",
+        "goal",
+        "at image size",
+        "ratio",
         title=f"{height} x {width}, {options.model}, {options.classes} classes, batch {bench.hardware.noise_batch}",
-    )  # fmt: skip
+    )
     for row in bench.rows():
         table.add_row(*row)
     console.print(table)

@@ -61,15 +61,21 @@ def benchmark_sea(options: argparse.Namespace) -> None:
         ratio = statistics.median(b / a for a, b in pairs)
         table.add_row(
             f"APGD, {norm}, {options.size[0]} x {options.size[1]}, {options.iterations} iterations on {options.model}",
-            f"{statistics.median(b for _, b in pairs):.3f} s", "forward and backward passes alone",
-            f"{statistics.median(a for a, _ in pairs):.3f} s", f"{ratio:.3f}", verdict(ratio, ATTACK_GOAL),
-        )  # fmt: skip
+            f"{statistics.median(b for _, b in pairs):.3f} s",
+            "forward and backward passes alone",
+            f"{statistics.median(a for a, _ in pairs):.3f} s",
+            f"{ratio:.3f}",
+            verdict(ratio, ATTACK_GOAL),
+        )
     small, large = (peak_memory(options, n, attack_once) for n in (options.iterations, 10 * options.iterations))
     table.add_row(
-        f"peak memory at {10 * options.iterations} iterations", f"{large / 2**20:.0f} MiB",
-        f"at {options.iterations}", f"{small / 2**20:.0f} MiB", f"{large / small:.3f}",
+        f"peak memory at {10 * options.iterations} iterations",
+        f"{large / 2**20:.0f} MiB",
+        f"at {options.iterations}",
+        f"{small / 2**20:.0f} MiB",
+        f"{large / small:.3f}",
         verdict(large / small, MEMORY_GOAL),
-    )  # fmt: skip
+    )
     console = Console(highlight=False, width=120)
     console.print(place(device))
     console.print(table)

@@ -91,22 +91,36 @@ def benchmark_segcertify(options: argparse.Namespace) -> None:
     console.print(place(device))
     table = Table("what", "", "against", "", "ratio", "goal")
     table.add_row(
-        f"statistics, 1024 x 2048, n={options.n}, 1 thread", f"{ours:.4f} s",
-        "scipy binomtest per pixel (extrapolated)", f"{loop:.1f} s", f"1 / {loop / ours:.0f}",
+        f"statistics, 1024 x 2048, n={options.n}, 1 thread",
+        f"{ours:.4f} s",
+        "scipy binomtest per pixel (extrapolated)",
+        f"{loop:.1f} s",
+        f"1 / {loop / ours:.0f}",
         verdict(ours, STATISTICS_GOAL, " s"),
-    )  # fmt: skip
+    )
     table.add_row(
         f"certification, {options.size[0]} x {options.size[1]}, {passes} passes of {options.model} "
         f"(batch {hardware.noise_batch}, {hardware.precision})",
-        f"{total:.3f} s", "forward passes alone, to logits at image size", f"{full:.3f} s", f"{ratio:.3f}",
+        f"{total:.3f} s",
+        "forward passes alone, to logits at image size",
+        f"{full:.3f} s",
+        f"{ratio:.3f}",
         verdict(ratio, CERTIFICATION_GOAL[device.type]),
-    )  # fmt: skip
+    )
     table.add_row(
-        "the same", f"{total:.3f} s", "forward passes alone, to the network's own logits", f"{coarse:.3f} s",
-        f"{ratio_coarse:.3f}", "",
-    )  # fmt: skip
+        "the same",
+        f"{total:.3f} s",
+        "forward passes alone, to the network's own logits",
+        f"{coarse:.3f} s",
+        f"{ratio_coarse:.3f}",
+        "",
+    )
     table.add_row(
-        f"peak memory at n={10 * options.n}", f"{large / 2**20:.0f} MiB", f"at n={options.n}",
-        f"{small / 2**20:.0f} MiB", f"{large / small:.3f}", verdict(large / small, MEMORY_GOAL),
-    )  # fmt: skip
+        f"peak memory at n={10 * options.n}",
+        f"{large / 2**20:.0f} MiB",
+        f"at n={options.n}",
+        f"{small / 2**20:.0f} MiB",
+        f"{large / small:.3f}",
+        verdict(large / small, MEMORY_GOAL),
+    )
     console.print(table)

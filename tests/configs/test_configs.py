@@ -37,9 +37,16 @@ NEEDED_BY = {  # experiments with the inpainter of a file
     "demasked/table7": "zits=zits.pt",
 }
 NEEDS_DATA = {
-    "ade20k", "camvid", "cityscapes", "coco_stuff10k", "folder", "kvasir_seg", "oxford_pets", "pascal_context",
+    "ade20k",
+    "camvid",
+    "cityscapes",
+    "coco_stuff10k",
+    "folder",
+    "kvasir_seg",
+    "oxford_pets",
+    "pascal_context",
     "voc2012",
-}  # fmt: skip
+}
 NEEDS_GPU = {"cuda", "a100", "h100"}
 
 
@@ -128,9 +135,19 @@ def test_a_missing_data_set_explains_itself(choice, tmp_path):
 
 @pytest.mark.parametrize(
     ("choice", "number"),
-    [("camvid", 11), ("cityscapes", 19), ("ade20k", 150), ("voc2012", 21), ("pascal_context", 59),
-     ("coco_stuff10k", 171), ("folder", 3), ("streets", 8), ("oxford_pets", 2), ("kvasir_seg", 2)],
-)  # fmt: skip
+    [
+        ("camvid", 11),
+        ("cityscapes", 19),
+        ("ade20k", 150),
+        ("voc2012", 21),
+        ("pascal_context", 59),
+        ("coco_stuff10k", 171),
+        ("folder", 3),
+        ("streets", 8),
+        ("oxford_pets", 2),
+        ("kvasir_seg", 2),
+    ],
+)
 def test_the_classes_of_a_data_set_are_known_without_its_files(choice, number):
     extra = ["dataset.num_classes=3"] if choice == "folder" else []
     legend = legend_of(settings_of(f"dataset={choice}", *extra))
@@ -149,9 +166,7 @@ def test_a_data_set_that_cannot_tell_its_classes_is_built_for_them(monkeypatch):
 
 def test_certseg_defaults_are_the_papers():
     certifier = Plan.of(settings_of()).certifier
-    assert certifier.settings == {
-        "sigma": 0.25, "tau": 0.75, "n0": 10, "n": 100, "alpha": 0.001, "correction": "holm"
-    }  # fmt: skip
+    assert certifier.settings == {"sigma": 0.25, "tau": 0.75, "n0": 10, "n": 100, "alpha": 0.001, "correction": "holm"}
     assert round(certifier.radius, 2) == 0.17
 
 
@@ -224,11 +239,16 @@ def test_bad_settings_are_refused_before_anything_is_computed(overrides, words):
 @pytest.mark.parametrize(
     "bad",
     [
-        {"device": "tpu"}, {"device": "cuda"}, {"precision": "float8"}, {"noise_batch": 0}, {"workers": -1},
-        {"precision": "float16", "device": "cpu"}, {"rooms": 2},
+        {"device": "tpu"},
+        {"device": "cuda"},
+        {"precision": "float8"},
+        {"noise_batch": 0},
+        {"workers": -1},
+        {"precision": "float16", "device": "cpu"},
+        {"rooms": 2},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_bad_hardware(bad, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(CertsegError):

@@ -151,7 +151,7 @@ def test_table7_compares_zits_with_black_and_says_what_is_missing(beside_zits):
         ("table3", [("Swin-B", "61.44", "20.31"), ("DeepLab v3", "46.55", "21.89"), ("DeepLab v3", "28.71")]),
         ("table7", [("detection", "black", "21.19"), ("recovery", "ZITS", "47.05"), ("recovery", "black", "18.59")]),
     ],
-)  # fmt: skip
+)
 def test_figures_of_the_paper_are_there(name, rows):
     lines = [line for line in composed(name).expected.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in lines}) == 1

@@ -68,8 +68,10 @@ def test_pictures_explain_the_ids_of_groups(output, tmp_path):
     facts = json.loads((tmp_path / "run" / "pictures" / "one.json").read_text())
     ids = np.asarray(Image.open(tmp_path / "run" / "pictures" / "one.certified.png"))
     assert {name: (group["id"], group["level"]) for name, group in facts["groups"].items()} == {
-        "surface": (8, 1), "backdrop": (9, 2), "thing": (10, 2)
-    }  # fmt: skip
+        "surface": (8, 1),
+        "backdrop": (9, 2),
+        "thing": (10, 2),
+    }
     assert facts["groups"]["thing"]["classes"] == ["pole", "person", "car"]
     legend = [*facts["classes"].values(), *facts["groups"].values()]
     for entry in legend:

@@ -37,9 +37,12 @@ def source(tmp_path_factory):
 def test_a_training_keeps_the_backbone_it_was_given(source, tmp_path):
     path, weights = source
     network = network_of(
-        tmp_path, "training=adversarial", "training.freeze_backbone=true", "training.ema=0.5",
+        tmp_path,
+        "training=adversarial",
+        "training.freeze_backbone=true",
+        "training.ema=0.5",
         f"model.backbone_checkpoint={path}",
-    )  # fmt: skip
+    )
     after = network.segmenter.backbone.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in weights.items())
     assert network.segmenter.num_classes == 8

@@ -14,9 +14,15 @@ from certseg.pipeline.network import build_dataset, build_segmenter, obtain
 from certseg.pipeline.settings import build, denoiser_settings, resolve
 
 QUICK = (
-    *SMALL, "dataset.count=2", "dataset.limit=1", "training.iterations=2", "training.val_images=1", "certifier.n=40",
-    "certifier.tau=0.6", "pictures=0",
-)  # fmt: skip
+    *SMALL,
+    "dataset.count=2",
+    "dataset.limit=1",
+    "training.iterations=2",
+    "training.val_images=1",
+    "certifier.n=40",
+    "certifier.tau=0.6",
+    "pictures=0",
+)
 DENOISERS = sorted((ROOT / "configs" / "model" / "denoiser").glob("*.yaml"))
 DNCNN = ("model/denoiser=dncnn", "model.denoiser.width=4")
 

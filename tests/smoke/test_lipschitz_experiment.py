@@ -8,9 +8,16 @@ from PIL import Image
 from pipeline_runs import finish, start
 
 SMALL = (
-    "dataset.size=[32,48]", "training.iterations=3", "training.batch_size=2", "training.validations=1",
-    "training.val_images=1", "training.checkpoint_interval=3", "pictures=0", "hardware=cpu", "hardware.threads=1",
-)  # fmt: skip
+    "dataset.size=[32,48]",
+    "training.iterations=3",
+    "training.batch_size=2",
+    "training.validations=1",
+    "training.val_images=1",
+    "training.checkpoint_interval=3",
+    "pictures=0",
+    "hardware=cpu",
+    "hardware.threads=1",
+)
 
 
 @pytest.fixture

@@ -37,11 +37,21 @@ def test_a_run_shows_norms_next_to_clean_figures_and_resumes(tmp_path, capsys):
 
 def test_norms_found_lie_above_the_certified_radii_of_a_lipschitz_network(tmp_path, capsys):
     cfg = configuration(
-        tmp_path, "model=lip_deeplabv3", "model.head=free", "model.width=16", "model.position_bias=true",
-        "training=lipschitz", "certifier=lipschitz", "certifier.worst_case_iou=false",
-        "attack=alma_prox", "attack.success=0.25", "attack.away_from=prediction", "attack.iterations=20",
-        "training.iterations=2", base=LIPSCHITZ,
-    )  # fmt: skip
+        tmp_path,
+        "model=lip_deeplabv3",
+        "model.head=free",
+        "model.width=16",
+        "model.position_bias=true",
+        "training=lipschitz",
+        "certifier=lipschitz",
+        "certifier.worst_case_iou=false",
+        "attack=alma_prox",
+        "attack.success=0.25",
+        "attack.away_from=prediction",
+        "attack.iterations=20",
+        "training.iterations=2",
+        base=LIPSCHITZ,
+    )
     run(cfg, tmp_path / "report")
     found, certified = (
         [json.loads(line) for line in next(tmp_path.rglob(f"{stage}-*/rows.jsonl")).read_text().splitlines()]

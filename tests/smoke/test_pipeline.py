@@ -159,9 +159,7 @@ def test_a_sweep_over_models_compares_each_with_itself(tmp_path):
 
 def test_the_joblib_launcher_shares_one_training(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="the joblib extra is not installed")
-    process = start(
-        tmp_path / "out", "certifier.tau=.6,.75", "hydra/launcher=parallel", cwd=tmp_path, flags=("-m",)
-    )  # fmt: skip
+    process = start(tmp_path / "out", "certifier.tau=.6,.75", "hydra/launcher=parallel", cwd=tmp_path, flags=("-m",))
     status, _, err = finish(process)
     assert status == 0, err
     assert len(list((tmp_path / "out").rglob("finished.json"))) == 1

@@ -92,7 +92,8 @@ def test_certify_itself_draws_fresh_samples(monkeypatch):
     assert rate_of_certified_coin_flips(certifier, images) <= most
     agreement = NoisySampler.agreement
     monkeypatch.setattr(
-        NoisySampler, "agreement",
+        NoisySampler,
+        "agreement",
         lambda self, choice, first, number, groups=None: agreement(self, choice, 0, number, groups),
-    )  # fmt: skip
+    )
     assert rate_of_certified_coin_flips(certifier, images) > most

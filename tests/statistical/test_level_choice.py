@@ -32,9 +32,18 @@ def adaptive(stopping, factor=1):
     and reusing them does less harm."""
     n, look_every, alpha = DESIGNS[stopping]
     return AdaptiveCertify(
-        hierarchy=LEVELS, class_names=CLASSES, sigma=0.25, tau=TAU, n0=n, n=n, alpha=factor * alpha, stopping=stopping,
-        look_every=look_every, gain=0.0, lead=0.9,
-    )  # fmt: skip
+        hierarchy=LEVELS,
+        class_names=CLASSES,
+        sigma=0.25,
+        tau=TAU,
+        n0=n,
+        n=n,
+        alpha=factor * alpha,
+        stopping=stopping,
+        look_every=look_every,
+        gain=0.0,
+        lead=0.9,
+    )
 
 
 @pytest.fixture

@@ -23,9 +23,14 @@ LEVELS = ({"vehicle": ["car", "truck"]}, {"obstacle": ["pole", "vehicle"]})
 HIERARCHY = Hierarchy.of(CLASSES, LEVELS)
 # road | car | car or truck | pole, car or truck | pole, seldom car | anything | road or sky
 PIXELS = row(
-    (1, 0, 0, 0, 0), (0, 0, 1, 0, 0), (0, 0, 0.5, 0.5, 0), (0, 0.4, 0.3, 0.3, 0), (0, 0.98, 0.02, 0, 0),
-    (0.2, 0.2, 0.2, 0.2, 0.2), (0.5, 0, 0, 0, 0.5),
-)  # fmt: skip
+    (1, 0, 0, 0, 0),
+    (0, 0, 1, 0, 0),
+    (0, 0, 0.5, 0.5, 0),
+    (0, 0.4, 0.3, 0.3, 0),
+    (0, 0.98, 0.02, 0, 0),
+    (0.2, 0.2, 0.2, 0.2, 0.2),
+    (0.5, 0, 0, 0, 0.5),
+)
 
 
 def adaptive(levels=LEVELS, **options):
@@ -130,12 +135,17 @@ def test_what_is_claimed():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"lead": 1.0}, "lead"), ({"lead": -0.1}, "lead"), ({"lead": (0.5,)}, "2 numbers"), ({"lead": "half"}, "lead"),
-        ({"lead": True}, "lead"), ({"levels": None}, "segcertify"), ({"levels": [{"a": ["car", "tram"]}]}, "'tram'"),
+        ({"lead": 1.0}, "lead"),
+        ({"lead": -0.1}, "lead"),
+        ({"lead": (0.5,)}, "2 numbers"),
+        ({"lead": "half"}, "lead"),
+        ({"lead": True}, "lead"),
+        ({"levels": None}, "segcertify"),
+        ({"levels": [{"a": ["car", "tram"]}]}, "'tram'"),
         ({"tau": 0.4}, "tau"),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_bad_settings(options, words):
     with pytest.raises(ConfigError, match=words):
         adaptive(**options)
@@ -221,9 +231,10 @@ def test_only_single_classes_are_fixed_in_the_figures_of_classes():
 def certificate(classes, levels):
     """A map that is certified everywhere."""
     return {
-        "classes": np.array([classes]), "levels": np.array([levels], dtype=np.uint8),
+        "classes": np.array([classes]),
+        "levels": np.array([levels], dtype=np.uint8),
         "certified": np.ones((1, len(classes)), dtype=bool),
-    }  # fmt: skip
+    }
 
 
 def vote(*pixels):

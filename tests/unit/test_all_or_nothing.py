@@ -28,9 +28,18 @@ RUN = {"stream": NoiseStream(0, "x"), "hardware": CPU}
 BOTH = (JointClass, IndivClass)
 GOLDEN = SHARED / "golden" / "segcertify.npz"
 CASES = (
-    "mixed", "mixed300", "hightau", "tauhalf", "allabstain", "noneabstain", "one_easy", "one_hard", "ties", "kfsep",
+    "mixed",
+    "mixed300",
+    "hightau",
+    "tauhalf",
+    "allabstain",
+    "noneabstain",
+    "one_easy",
+    "one_hard",
+    "ties",
+    "kfsep",
     "joint",
-)  # fmt: skip
+)
 
 
 class Playback(torch.nn.Module):

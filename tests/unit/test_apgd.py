@@ -212,9 +212,14 @@ def test_l2_reaches_the_optimum_where_every_pixel_has_its_own_price():
     image = image_with_margins(plain, torch.linspace(0.02, 0.5, 48).reshape(6, 8))
     cost = torch.sort(plain.margin(image).flatten() ** 2).values.cumsum(0)
     result = attack(
-        model, image, torch.zeros(6, 8).long(), L2(0.5), iterations=300, loss="masked_cross_entropy",
+        model,
+        image,
+        torch.zeros(6, 8).long(),
+        L2(0.5),
+        iterations=300,
+        loss="masked_cross_entropy",
         compare="masked_cross_entropy",
-    )  # fmt: skip
+    )
     assert int((result.prediction == 1).sum()) == int((cost <= 0.5**2).sum()) == 17
 
 
@@ -247,11 +252,15 @@ def test_apgd_through_noise_reaches_the_known_boundary():
 @pytest.mark.parametrize(
     "bad",
     [
-        {"iterations": 0}, {"restarts": 1.5}, {"loss": "hinge"}, {"compare": "hinge"}, {"reduce_radius": 2},
+        {"iterations": 0},
+        {"restarts": 1.5},
+        {"loss": "hinge"},
+        {"compare": "hinge"},
+        {"reduce_radius": 2},
         {"iterations": True},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_bad_arguments(bad):
     with pytest.raises(ConfigError, match=f"attack.{next(iter(bad))}"):
         APGD(**bad)

@@ -176,9 +176,17 @@ class Scripted:
         wrong[:left] = torch.where(target == 255, 0, target)[:left]
         votes = None if self.votes is None else torch.full((3, *target.shape), self.votes, dtype=torch.int32)
         return AttackResult(
-            image + 0.9 * threat.radius, wrong, threat, "base", 0.9 * threat.radius, Passes(2, 3), votes=votes,
-            num_votes=self.votes or 0, flags=(f"flag_{threat.radius}",), zero_gradients=threat.radius,
-        )  # fmt: skip
+            image + 0.9 * threat.radius,
+            wrong,
+            threat,
+            "base",
+            0.9 * threat.radius,
+            Passes(2, 3),
+            votes=votes,
+            num_votes=self.votes or 0,
+            flags=(f"flag_{threat.radius}",),
+            zero_gradients=threat.radius,
+        )
 
 
 def test_what_several_radii_add_up_to():
@@ -298,8 +306,11 @@ def test_the_bracket_is_checked_at_every_radius_within_the_certificate():
     certificates, labelled = Memory(), (sample.target != 255).numpy()
     certificates.save_map("a", classes=clean, certified=labelled)
     certifier = {"name": "c", "predictor": "base", "threat": {"norm": "linf", "radius": 0.02}}
-    for rows, holds in (({0.01: 10, 0.02: 10, 0.03: 0}, True), ({0.01: 10, 0.02: 9, 0.03: 0}, False),
-                        ({0.01: 9, 0.02: 8, 0.03: 0}, False)):  # fmt: skip
+    for rows, holds in (
+        ({0.01: 10, 0.02: 10, 0.03: 0}, True),
+        ({0.01: 10, 0.02: 9, 0.03: 0}, False),
+        ({0.01: 9, 0.02: 8, 0.03: 0}, False),
+    ):
         attacks = Memory()
         one = stage(Scripted(rows), 0.03, (0.01, 0.02))
         row, maps = one.run(sample)

@@ -122,9 +122,15 @@ def test_a_quick_comparison_draws_no_thousand_samples(script, monkeypatch):
 
 def test_parametrized_and_baked_networks_compute_the_same():
     options = argparse.Namespace(
-        size=(24, 32), small=(24, 32), model="lip_deeplabv3", classes=3, hardware="cpu", overrides=[], repeats=1,
+        size=(24, 32),
+        small=(24, 32),
+        model="lip_deeplabv3",
+        classes=3,
+        hardware="cpu",
+        overrides=[],
+        repeats=1,
         batches=[1],
-    )  # fmt: skip
+    )
     bench = lipschitz.LipschitzBench(options, *measuring.prepare(options))
     before = {name: value.clone() for name, value in bench.network.state_dict().items()}
     assert len(list(lipschitz.baking_rows(bench))) == 2

@@ -14,9 +14,17 @@ import certseg.datasets
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "configs" / "dataset").glob("*.yaml"))
 NAMES = [
-    "ade20k", "camvid", "cityscapes", "coco_stuff10k", "folder", "kvasir_seg", "oxford_pets", "pascal_context",
-    "streets", "voc2012",
-]  # fmt: skip
+    "ade20k",
+    "camvid",
+    "cityscapes",
+    "coco_stuff10k",
+    "folder",
+    "kvasir_seg",
+    "oxford_pets",
+    "pascal_context",
+    "streets",
+    "voc2012",
+]
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,14 @@ import torch.nn.functional as F
 from certseg.decisions import NO_CLASS, enlarged_winner, winner
 
 SIZES = [
-    ((45, 60), (360, 480)), ((7, 5), (33, 41)), ((9, 9), (9, 9)), ((12, 10), (5, 6)), ((1, 1), (4, 3)),
-    ((3, 4), (1, 1)), ((2, 3), (2, 31)),
-]  # fmt: skip
+    ((45, 60), (360, 480)),
+    ((7, 5), (33, 41)),
+    ((9, 9), (9, 9)),
+    ((12, 10), (5, 6)),
+    ((1, 1), (4, 3)),
+    ((3, 4), (1, 1)),
+    ((2, 3), (2, 31)),
+]
 
 
 def random_logits(*shape, classes=5):

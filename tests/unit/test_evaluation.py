@@ -75,10 +75,16 @@ def stages():
         PredictionStage(two_classes(), NAMES, CPU),
         certification(),
         AttackStage(
-            "pgd", attack, L2(0.16), two_classes(), NAMES,
-            settings={"steps": 3}, seed=0, hardware=CPU,
+            "pgd",
+            attack,
+            L2(0.16),
+            two_classes(),
+            NAMES,
+            settings={"steps": 3},
+            seed=0,
+            hardware=CPU,
         ),
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("index", range(3))

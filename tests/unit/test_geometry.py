@@ -176,11 +176,14 @@ def test_l1_projection_agrees_with_a_solver(seed):
     candidate = image + torch.randn(3, 1, 2, generator=generator)
     wanted, centre = (tensor.double().numpy().ravel() for tensor in (candidate - image, image))
     solution = minimize(
-        lambda z: 0.5 * np.square(z[:6] - z[6:] - wanted).sum(), np.zeros(12), method="SLSQP",
+        lambda z: 0.5 * np.square(z[:6] - z[6:] - wanted).sum(),
+        np.zeros(12),
+        method="SLSQP",
         jac=lambda z: np.concatenate([z[:6] - z[6:] - wanted, wanted - z[:6] + z[6:]]),
         bounds=[(0, 1 - x) for x in centre] + [(0, x) for x in centre],
-        constraints=[LinearConstraint(np.ones((1, 12)), -np.inf, 0.8)], options={"ftol": 1e-14, "maxiter": 500},
-    )  # fmt: skip
+        constraints=[LinearConstraint(np.ones((1, 12)), -np.inf, 0.8)],
+        options={"ftol": 1e-14, "maxiter": 500},
+    )
     point = project(candidate, image, L1(0.8)).double().numpy().ravel() - centre
     np.testing.assert_allclose(point, solution.x[:6] - solution.x[6:], atol=1e-5)
 

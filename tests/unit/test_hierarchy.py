@@ -13,9 +13,26 @@ from certseg.hierarchy import Hierarchy
 CLASSES = ("road", "pole", "car", "truck", "sky")
 LEVELS = ({"vehicle": ["car", "truck"]}, {"obstacle": ["pole", "vehicle"]})
 CITYSCAPES = (
-    "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain",
-    "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
-)  # fmt: skip
+    "road",
+    "sidewalk",
+    "building",
+    "wall",
+    "fence",
+    "pole",
+    "traffic light",
+    "traffic sign",
+    "vegetation",
+    "terrain",
+    "sky",
+    "person",
+    "rider",
+    "car",
+    "truck",
+    "bus",
+    "train",
+    "motorcycle",
+    "bicycle",
+)
 DATA_SETS = {"cityscapes": CITYSCAPES, "camvid": camvid.CLASS_NAMES, "streets": streets.CLASS_NAMES}
 
 

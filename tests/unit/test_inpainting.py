@@ -43,9 +43,12 @@ def files(tmp_path_factory):
 def inpainter(request, files):
     """Every inpainter."""
     makers = {
-        "black": Black, "mean": MeanColour, "telea": Telea, "navier_stokes": NavierStokes,
+        "black": Black,
+        "mean": MeanColour,
+        "telea": Telea,
+        "navier_stokes": NavierStokes,
         "torchscript": lambda: TorchScript(files / "blur.pt"),
-    }  # fmt: skip
+    }
     return makers[request.param]()
 
 

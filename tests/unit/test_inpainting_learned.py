@@ -161,9 +161,15 @@ def test_what_a_network_cannot_be(settings):
 
 @pytest.mark.parametrize(
     ("kind", "least", "most"),
-    [("column", 0.6, 0.95), ("row", 0.6, 0.95), ("three", 0.7, 0.96), ("four", 0.75, 0.97), ("strips", 0.01, 0.95),
-     ("blocks", 0.005, 0.8)],
-)  # fmt: skip
+    [
+        ("column", 0.6, 0.95),
+        ("row", 0.6, 0.95),
+        ("three", 0.7, 0.96),
+        ("four", 0.75, 0.97),
+        ("strips", 0.01, 0.95),
+        ("blocks", 0.005, 0.8),
+    ],
+)
 def test_masks_are_those_of_the_certifiers(kind, least, most):
     generator = torch.Generator().manual_seed(0)
     masks = [draw_hidden(kind, (48, 64), (0.005, 0.02), generator) for _ in range(30)]
@@ -211,10 +217,19 @@ def test_the_loss_is_the_mean_error_of_hidden_pixels_and_of_their_border(monkeyp
 
 @pytest.mark.parametrize(
     "bad",
-    [{"masks": []}, {"masks": "column"}, {"masks": ["diagonal"]}, {"shares": [0.01]}, {"shares": [0.02, 0.01]},
-     {"shares": [0, 0.01]}, {"shares": [0.01, 0.5]}, {"border": -1}, {"border": True}],
+    [
+        {"masks": []},
+        {"masks": "column"},
+        {"masks": ["diagonal"]},
+        {"shares": [0.01]},
+        {"shares": [0.02, 0.01]},
+        {"shares": [0, 0.01]},
+        {"shares": [0.01, 0.5]},
+        {"border": -1},
+        {"border": True},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_settings_outside_their_domain(bad):
     with pytest.raises(ConfigError, match=rf"^training\.objective\.{next(iter(bad))} must be"):
         InpainterObjective(**bad)

@@ -28,9 +28,18 @@ def run(directory, kind=AuditedPixels, radius=2.0, threat=None, steps=30, attack
     model, images = kind(plain.weight.data, plain.bias.data), Images()
     stages = (
         CertificationStage(Lipschitz(radius=radius, radii=radii), model, NAMES, seed=0, hardware=CPU),
-        AttackStage("pgd", PGD(steps=steps), threat or L2(radius), model, NAMES, settings={}, seed=0, hardware=CPU,
-                    radii=attacked_radii),
-    )  # fmt: skip
+        AttackStage(
+            "pgd",
+            PGD(steps=steps),
+            threat or L2(radius),
+            model,
+            NAMES,
+            settings={},
+            seed=0,
+            hardware=CPU,
+            radii=attacked_radii,
+        ),
+    )
     stores = [RowStore(directory / stage.name, identity={"stage": stage.name}) for stage in stages]
     summaries = [evaluate(stage, images, store) for stage, store in zip(stages, stores)]
     return summaries, stores, images.names()
@@ -42,8 +51,12 @@ def compare(summaries, stores, names):
 
 def status(summaries, stores, names):
     pixels = check_bracket(summaries[0], stores[0], summaries[1], stores[1], names)
-    figures = {"bracket/violations": 0, "bracket/certified_pixels": pixels.certified_pixels,
-               "bracket/undecided_pixels": 0, "bracket/bounds": compare(summaries, stores, names)}  # fmt: skip
+    figures = {
+        "bracket/violations": 0,
+        "bracket/certified_pixels": pixels.certified_pixels,
+        "bracket/undecided_pixels": 0,
+        "bracket/bounds": compare(summaries, stores, names),
+    }
     attack = {**summaries[1], "figures": summaries[1]["figures"] | figures}
     return bracket_status([Entry(summaries[0]), Entry(attack)])
 

@@ -123,15 +123,16 @@ def test_the_collective_accuracy_is_reached_by_an_attack():
         step[cheapest] = -(margins.flatten()[cheapest].sign()) * (margins.flatten()[cheapest].abs() + 2e-5)
         attacked = image + (step.view_as(margins)[None] * normal[:, None, None])
         radius = float((attacked.double() - image.double()).norm())
-        row, _ = CertificationStage(
-            Lipschitz(radius=radius, radii=[]), model, NAMES[:2], seed=0, hardware=CPU
-        ).run(Sample("x", image, target))  # fmt: skip
+        row, _ = CertificationStage(Lipschitz(radius=radius, radii=[]), model, NAMES[:2], seed=0, hardware=CPU).run(
+            Sample("x", image, target)
+        )
         reached = ClassCounts.from_maps(model(attacked[None]).argmax(dim=1)[0], target, 2).accuracy()
         assert row["figures"]["certified_collective_accuracy"] == pytest.approx(reached)
         assert row["figures"]["certified_accuracy"] <= reached
-        assert row["figures"]["worst_case_miou"] <= ClassCounts.from_maps(
-            model(attacked[None]).argmax(dim=1)[0], target, 2
-        ).miou() + 1e-9  # fmt: skip
+        assert (
+            row["figures"]["worst_case_miou"]
+            <= ClassCounts.from_maps(model(attacked[None]).argmax(dim=1)[0], target, 2).miou() + 1e-9
+        )
 
 
 def run_stages(directory, radius=0.3, images=None):
@@ -168,9 +169,13 @@ def test_rows_summaries_and_the_bracket(finished):
     by_radius = certified["by_radius"]
     assert [entry["radius"] for entry in by_radius] == [0.0, 0.1, 0.3, 1.0]
     for name in (
-        "certified_accuracy/image_mean", "certified_accuracy/pooled", "certified_collective_accuracy/image_mean",
-        "certified_collective_accuracy/pooled", "worst_case_miou/image_mean", "worst_case_miou/pooled",
-    ):  # fmt: skip
+        "certified_accuracy/image_mean",
+        "certified_accuracy/pooled",
+        "certified_collective_accuracy/image_mean",
+        "certified_collective_accuracy/pooled",
+        "worst_case_miou/image_mean",
+        "worst_case_miou/pooled",
+    ):
         values = [entry[name] for entry in by_radius]
         assert values == sorted(values, reverse=True)
         assert values[-1] < values[0]
@@ -266,11 +271,18 @@ def test_what_cannot_be_certified_is_said():
 @pytest.mark.parametrize(
     "settings",
     [
-        {"radius": 0.0}, {"radius": math.inf}, {"radii": [-0.1]}, {"radii": "0.25"}, {"radii": ["high"]},
-        {"radii": [math.nan]}, {"worst_case_iou": 1}, {"false_negative_rate": 1.0}, {"false_negative_rate": "half"},
+        {"radius": 0.0},
+        {"radius": math.inf},
+        {"radii": [-0.1]},
+        {"radii": "0.25"},
+        {"radii": ["high"]},
+        {"radii": [math.nan]},
+        {"worst_case_iou": 1},
+        {"false_negative_rate": 1.0},
+        {"false_negative_rate": "half"},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_bad_settings(settings):
     with pytest.raises(ConfigError):
         Lipschitz(**settings)

@@ -68,10 +68,16 @@ def test_with_a_head_it_is_bounded_by_the_nearest_half_spaces(seed):
     expected = np.asarray([[entering(planes, rows, i, k) for k in range(4)] for i in range(planes.shape[1])])
     assert (costs <= expected + 1e-9).all()
     pairs = [
-        [max((max(planes[j, i] - planes[k, i], 0) / np.linalg.norm(rows[k] - rows[j])) ** 2
-             for j in range(4) if j != k) for k in range(4)]
+        [
+            max(
+                (max(planes[j, i] - planes[k, i], 0) / np.linalg.norm(rows[k] - rows[j])) ** 2
+                for j in range(4)
+                if j != k
+            )
+            for k in range(4)
+        ]
         for i in range(planes.shape[1])
-    ]  # fmt: skip
+    ]
     assert costs == pytest.approx(np.asarray(pairs), abs=1e-12)
 
 

@@ -131,9 +131,7 @@ def test_a_huge_radius_leaves_nothing():
     budget = LipschitzBound(1.0).budget(1e9)
     attacks = class_attacks(image, budget)
     assert worst_mean_iou(image, attacks, budget) == 0.0
-    assert CollectiveCounts.of(
-        image.costs, image.correct, image.labelled, double([budget])
-    ).robust == (0,)  # fmt: skip
+    assert CollectiveCounts.of(image.costs, image.correct, image.labelled, double([budget])).robust == (0,)
 
 
 def test_false_negatives_and_the_radius_for_a_rate():

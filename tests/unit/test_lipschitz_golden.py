@@ -112,11 +112,14 @@ def test_false_negative_rates(golden, index):
     for t, threshold in enumerate(golden["binary/fnr_threshold"].tolist()):
         radii = [
             radius_for_false_negative_rate(
-                image.costs[image.correct & (image.target == 1)], int(part.missed[1]), threshold, bound.constant,
+                image.costs[image.correct & (image.target == 1)],
+                int(part.missed[1]),
+                threshold,
+                bound.constant,
                 strictly=False,
             )
             for image, part in zip(images, parts)
-        ]  # fmt: skip
+        ]
         assert radii == pytest.approx(golden["binary/fnr_threshold_eps_per_image__exact"][index, t], abs=1e-6)
         assert np.mean(radii) != pytest.approx(wrong[t], abs=1e-3)  # L for L^2, and one pixel too many
 

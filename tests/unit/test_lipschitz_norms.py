@@ -155,7 +155,7 @@ RESIZING = {
     "split": (layers.ChannelSplit([nn.Identity(), layers.Scale(0.5)], [1, 3]), lambda size: 1.0),
     "scales": (layers.Normalise([0.1] * 4, [0.5, 0.25, 0.2, 0.8]), lambda size: 5.0),
     "batch norm": (nn.BatchNorm2d(4), None),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", RESIZING)

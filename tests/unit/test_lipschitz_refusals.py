@@ -190,12 +190,21 @@ def narrowed(network):
 
 
 CHANGES = {
-    hooked: "the network .* hooks", hooked_before: "the network .* hooks", hooked_head: "the head .* hooks",
-    hooked_offset: "the offset .* hooks", scaled: "only a translation", wide: "must be a matrix",
-    strided: "must be a matrix", padded: "must be a matrix", grouped: "must be a matrix", unlike: "only a translation",
-    more_classes: "must be a matrix", replaced: "a method of it is replaced", halved: "size of the image",
+    hooked: "the network .* hooks",
+    hooked_before: "the network .* hooks",
+    hooked_head: "the head .* hooks",
+    hooked_offset: "the offset .* hooks",
+    scaled: "only a translation",
+    wide: "must be a matrix",
+    strided: "must be a matrix",
+    padded: "must be a matrix",
+    grouped: "must be a matrix",
+    unlike: "only a translation",
+    more_classes: "must be a matrix",
+    replaced: "a method of it is replaced",
+    halved: "size of the image",
     narrowed: "must be a matrix",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
@@ -317,16 +326,24 @@ def test_a_network_built_under_inference_mode():
 
 def settings():
     backends = torch.backends
-    return [backends.mkldnn.conv.fp32_precision, backends.mkldnn.matmul.fp32_precision,
-            backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision]  # fmt: skip
+    return [
+        backends.mkldnn.conv.fp32_precision,
+        backends.mkldnn.matmul.fp32_precision,
+        backends.cuda.matmul.fp32_precision,
+        backends.cudnn.conv.fp32_precision,
+    ]
 
 
 @pytest.fixture
 def reduced():
     """Everything computed at lower precision, by torch's newer switches."""
     before = settings()
-    names = (torch.backends.mkldnn.conv, torch.backends.mkldnn.matmul, torch.backends.cuda.matmul,
-             torch.backends.cudnn.conv)  # fmt: skip
+    names = (
+        torch.backends.mkldnn.conv,
+        torch.backends.mkldnn.matmul,
+        torch.backends.cuda.matmul,
+        torch.backends.cudnn.conv,
+    )
     for owner, value in zip(names, ("bf16", "bf16", "tf32", "tf32")):
         owner.fp32_precision = value
     yield

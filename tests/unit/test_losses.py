@@ -150,10 +150,13 @@ MASKED = ("masked_cross_entropy", "balanced_cross_entropy", "class_balanced_mask
 
 @pytest.mark.parametrize(
     ("given_as", "falling"),
-    [(lambda u: u, MASKED), (lambda u: u - 5, (*MASKED, "masked_spherical")),
-     (lambda u: u.log_softmax(1), (*MASKED, "masked_spherical"))],
+    [
+        (lambda u: u, MASKED),
+        (lambda u: u - 5, (*MASKED, "masked_spherical")),
+        (lambda u: u.log_softmax(1), (*MASKED, "masked_spherical")),
+    ],
     ids=["logits", "negative logits", "log-probabilities"],
-)  # fmt: skip
+)
 def test_losses_that_fall_as_pixels_flip_do_not_compare_points(given_as, falling):
     """Of two pixels the first flips: a loss that is then lower must not say that the point is worse."""
     target = torch.zeros(1, 1, 2, dtype=torch.int64)

@@ -196,10 +196,17 @@ def test_what_does_not_fit_is_said():
 
 @pytest.mark.parametrize(
     ("kind", "options"),
-    [("diagonal", {}), ("block", {"width": 12}), ("row", {"width": 12, "num_masks": 2}), ("row", {"stride": 2}),
-     ("row", {"num_masks": 0}), ("row", {"width": 1.5}), ("column", {"width": 9})],
+    [
+        ("diagonal", {}),
+        ("block", {"width": 12}),
+        ("row", {"width": 12, "num_masks": 2}),
+        ("row", {"stride": 2}),
+        ("row", {"num_masks": 0}),
+        ("row", {"width": 1.5}),
+        ("column", {"width": 9}),
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_covering_settings_are_checked(kind, options):
     with pytest.raises(ConfigError):
         covering_masks(kind, (20, 30), pixels(10, 10), **options)
@@ -213,9 +220,13 @@ def test_recovery_settings_are_checked(kind, number):
 
 @pytest.mark.parametrize(
     ("rows", "columns", "visible", "patch"),
-    [([0, 4], [0, 4], np.zeros((0, 1, 1)), (1, 1)), ([0, 4], [0, 2, 4], np.zeros((3, 1, 1)), (1, 1)),
-     ([1, 4], [0, 4], np.zeros((3, 1, 1)), (1, 1)), ([0, 4], [0, 4], np.zeros((3, 1, 1)), (5, 1))],
-)  # fmt: skip
+    [
+        ([0, 4], [0, 4], np.zeros((0, 1, 1)), (1, 1)),
+        ([0, 4], [0, 2, 4], np.zeros((3, 1, 1)), (1, 1)),
+        ([1, 4], [0, 4], np.zeros((3, 1, 1)), (1, 1)),
+        ([0, 4], [0, 4], np.zeros((3, 1, 1)), (5, 1)),
+    ],
+)
 def test_masks_that_are_none(rows, columns, visible, patch):
     with pytest.raises(ConfigError):
         MaskSet(rows, columns, visible, patch)

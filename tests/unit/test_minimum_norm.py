@@ -287,12 +287,21 @@ def test_a_network_that_answers_differently_each_time_is_flagged():
 @pytest.mark.parametrize(
     "bad",
     [
-        {"iterations": 0}, {"iterations": 2.5}, {"success": 0}, {"success": 1.1}, {"success": True},
-        {"success": float("nan")}, {"away_from": "label"}, {"line_search": -1}, {"goal": "sky"}, {"goal": -1},
-        {"step_size": 0.0}, {"step_size": "small"},
+        {"iterations": 0},
+        {"iterations": 2.5},
+        {"success": 0},
+        {"success": 1.1},
+        {"success": True},
+        {"success": float("nan")},
+        {"away_from": "label"},
+        {"line_search": -1},
+        {"goal": "sky"},
+        {"goal": -1},
+        {"step_size": 0.0},
+        {"step_size": "small"},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_bad_arguments(attack, bad):
     with pytest.raises(ConfigError, match=f"attack.{next(iter(bad))}"):
         attack(**bad)
@@ -437,10 +446,12 @@ def test_rows_summary_and_report(tmp_path):
 def test_an_unreached_goal_makes_the_mean_norm_infinite_and_leaves_the_median():
     stage = stages()[1]
     rows = [
-        {"figures": {"norm": norm, "reached": reached, "attacked_accuracy": 0.0, "attacked_imagewise_miou": 0.0},
-         "counts": {"true_positive": [0, 0], "target": [1, 1], "predicted": [1, 1]}}
+        {
+            "figures": {"norm": norm, "reached": reached, "attacked_accuracy": 0.0, "attacked_imagewise_miou": 0.0},
+            "counts": {"true_positive": [0, 0], "target": [1, 1], "predicted": [1, 1]},
+        }
         for norm, reached in ((0.1, 1.0), (None, 0.0), (0.3, 1.0), (None, None))
-    ]  # fmt: skip
+    ]
     from certseg.metrics import ClassCounts
 
     for row in rows:

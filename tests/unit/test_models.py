@@ -343,9 +343,10 @@ def test_synchronised_normalisation_of_encodings():
     heads = {"channels": 8, "num_codes": 4, "in_channels": [8, 16, 32]}
     torch.manual_seed(0)
     segmenter = build(
-        "encnet/encnet_r50-d8_4xb2-40k_cityscapes-512x1024", num_classes=3,
+        "encnet/encnet_r50-d8_4xb2-40k_cityscapes-512x1024",
+        num_classes=3,
         overrides={"backbone": small, "decode_head": heads, "auxiliary_head": {"in_channels": 16, "channels": 8}},
-    )  # fmt: skip
+    )
     norm = segmenter.network.decode_head.enc_module.encoding[1]
     encodings = images(2, 4, 8)
     expected = torch.nn.BatchNorm1d(4)(encodings)
@@ -360,8 +361,14 @@ def test_synchronised_normalisation_of_encodings():
 
 def test_config_is_not_changed():
     config = copy.deepcopy(TINY)
-    build(config, overrides={"backbone.base_channels": 8, "backbone.stem_channels": 8,
-                             "decode_head.in_channels": [8, 16, 32, 64]})  # fmt: skip
+    build(
+        config,
+        overrides={
+            "backbone.base_channels": 8,
+            "backbone.stem_channels": 8,
+            "decode_head.in_channels": [8, 16, 32, 64],
+        },
+    )
     assert config == TINY
 
 

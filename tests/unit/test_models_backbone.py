@@ -36,22 +36,30 @@ def renamed(weights, *rules):
 
 
 AUTHORS = (
-    (r"^stem\.(?:stem\.)?", "downsample_layers.0."), (r"^stages\.(\d)\.downsample\.", r"downsample_layers.\1."),
-    (r"\.blocks\.", "."), (r"conv_dw", "dwconv"), (r"mlp\.fc", "pwconv"), (r"^head\.norm", "norm"),
+    (r"^stem\.(?:stem\.)?", "downsample_layers.0."),
+    (r"^stages\.(\d)\.downsample\.", r"downsample_layers.\1."),
+    (r"\.blocks\.", "."),
+    (r"conv_dw", "dwconv"),
+    (r"mlp\.fc", "pwconv"),
+    (r"^head\.norm", "norm"),
     (r"head\.fc", "head"),
-)  # fmt: skip
+)
 DIALECTS = {
     "timm": (),
     "authors": AUTHORS,
     "mmpretrain": (
-        *AUTHORS, ("dwconv", "depthwise_conv"), ("pwconv", "pointwise_conv"), ("^norm", "norm3"),
-        (r"^(?!head)", "backbone."), ("^head", "head.fc"),
+        *AUTHORS,
+        ("dwconv", "depthwise_conv"),
+        ("pwconv", "pointwise_conv"),
+        ("^norm", "norm3"),
+        (r"^(?!head)", "backbone."),
+        ("^head", "head.fc"),
     ),
     "data parallel": ((r"^", "module."),),
     "attacked while trained": ((r"^", "module.base_model."),),
     "normalised": ((r"^", "model."),),
     "segmenter": ((r"^head", "decode_head"), (r"^(?!decode)", "network.backbone.")),
-}  # fmt: skip
+}
 
 
 class Holder(nn.Module):

@@ -184,14 +184,29 @@ def test_the_loss_is_the_tempered_cross_entropy_of_labelled_pixels():
 @pytest.mark.parametrize(
     "bad",
     [
-        {"size": "XS"}, {"size": [[6, 2]]}, {"size": []}, {"convolution": "round"}, {"activation": "gelu"},
-        {"head": "none"}, {"arithmetic": "bfloat16"}, {"constant": 0}, {"tau": -1.0}, {"width": 3}, {"rates": [0]},
-        {"num_classes": 1}, {"name": "a b"}, {"residual": 1}, {"spread": 0}, {"spread": True}, {"spread": float("inf")},
-        {"residual": True, "convolution": "free"}, {"aspp": "sum"},
+        {"size": "XS"},
+        {"size": [[6, 2]]},
+        {"size": []},
+        {"convolution": "round"},
+        {"activation": "gelu"},
+        {"head": "none"},
+        {"arithmetic": "bfloat16"},
+        {"constant": 0},
+        {"tau": -1.0},
+        {"width": 3},
+        {"rates": [0]},
+        {"num_classes": 1},
+        {"name": "a b"},
+        {"residual": 1},
+        {"spread": 0},
+        {"spread": True},
+        {"spread": float("inf")},
+        {"residual": True, "convolution": "free"},
+        {"aspp": "sum"},
         {"aspp": "split", "rates": list(range(1, 9))},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_bad_settings(bad):
     with pytest.raises(ConfigError):
         LipDeepLabV3(**{"num_classes": 5, "name": "x", "size": SMALL, **bad})

@@ -82,8 +82,16 @@ def test_it_finds_what_random_patches_do_not():
     assert set(result.seconds) == {"attack", "evaluation"}
 
 
-@pytest.mark.parametrize("options", [{"position": [3, 7]}, {"position": "random"}, {"position": "searched", "grid": 2},
-                                     {"threat": Patch(height=8, width=8, count=2)}], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"position": [3, 7]},
+        {"position": "random"},
+        {"position": "searched", "grid": 2},
+        {"threat": Patch(height=8, width=8, count=2)},
+    ],
+    ids=str,
+)
 def test_nothing_outside_the_patches_changes(options):
     result, image = attacked(steps=3, **options), grey_image()
     inside = torch.zeros(SIZE, dtype=torch.bool)
@@ -201,11 +209,26 @@ def test_side_by_side_is_what_it_is_alone():
 
 @pytest.mark.parametrize(
     "options",
-    [{"steps": 0}, {"step_size": 0}, {"step_size": "big"}, {"momentum": 1.0}, {"loss": "hinge"}, {"position": "left"},
-     {"position": [1]}, {"position": [-1, 0]}, {"position": [0.5, 0]}, {"position": []}, {"position": [[0, 0], 3]},
-     {"start": "black"}, {"restarts": 0}, {"grid": 0}, {"probe_steps": 0}, {"defence": "masks"}],
+    [
+        {"steps": 0},
+        {"step_size": 0},
+        {"step_size": "big"},
+        {"momentum": 1.0},
+        {"loss": "hinge"},
+        {"position": "left"},
+        {"position": [1]},
+        {"position": [-1, 0]},
+        {"position": [0.5, 0]},
+        {"position": []},
+        {"position": [[0, 0], 3]},
+        {"start": "black"},
+        {"restarts": 0},
+        {"grid": 0},
+        {"probe_steps": 0},
+        {"defence": "masks"},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_bad_arguments(options):
     with pytest.raises(ConfigError, match=f"attack.{next(iter(options))}"):
         PatchPGD(**options)
@@ -279,9 +302,10 @@ def compared(certifier, model=None, threat=PATCH, defence=None, sample=None, **o
     sample, model, names = sample or Sample("x", grey_image(), TARGET), model or Gullible(), ("zero", "one")
     stages = (
         CertificationStage(certifier, model, names, seed=0, hardware=CPU),
-        AttackStage("patch", PatchPGD(**options, defence=defence), threat, model, names, settings={}, seed=0,
-                    hardware=CPU),
-    )  # fmt: skip
+        AttackStage(
+            "patch", PatchPGD(**options, defence=defence), threat, model, names, settings={}, seed=0, hardware=CPU
+        ),
+    )
     (certified, maps), (row, attacked_maps) = (stage.run(sample) for stage in stages)
     summaries = [{"name": stage.name} | stage.summarise([part]) for stage, part in zip(stages, (certified, row))]
     found = check_bracket(summaries[0], Maps(x=maps), summaries[1], Maps(x=attacked_maps), ["x"])

@@ -26,8 +26,10 @@ class Case:
     """Two images; class 1 left, class 0 right, of which two thirds are certified. The attack turns what is not."""
 
     def __init__(self, certified=SHARE, attacked=PIXELS, claim=None):
-        summaries = ({"name": "demasked", "threat": certified.to_json(), "claim": claim, "tolerated": 0},
-                     {"name": "patch", "threat": attacked.to_json()})  # fmt: skip
+        summaries = (
+            {"name": "demasked", "threat": certified.to_json(), "claim": claim, "tolerated": 0},
+            {"name": "patch", "threat": attacked.to_json()},
+        )
         self.certifier, self.attack = ({"predictor": "p", "confidence": 1.0, **part} for part in summaries)
         self.maps, self.left, self.rows, self.attacked = Maps(), Maps(), {}, {}
         for name, (height, width) in SIZES.items():
@@ -82,14 +84,20 @@ def test_pixels_and_shares_are_compared_where_the_attack_is_no_larger():
 @pytest.mark.parametrize(
     ("certified", "attacked", "images"),
     [
-        (SHARE, Patch(height=2, width=3), 2), (SHARE, Patch(height=4, width=7), 0),
+        (SHARE, Patch(height=2, width=3), 2),
+        (SHARE, Patch(height=4, width=7), 0),
         (SHARE, Patch(height=5, width=1), 0),
-        (SHARE, Patch(height=1, width=1, count=2), 0), (Patch(share=0.01, count=2), Patch(height=1, width=1), 2),
-        (PIXELS, SHARE, 1), (Patch(height=4, width=6), SHARE, 2), (Patch(share=0.02), SHARE, 2),
-        (Patch(share=0.04, aspect=1), SHARE, 2), (SHARE, Patch(share=0.01, aspect=1), 0), (SHARE, Patch(share=0.02), 0),
+        (SHARE, Patch(height=1, width=1, count=2), 0),
+        (Patch(share=0.01, count=2), Patch(height=1, width=1), 2),
+        (PIXELS, SHARE, 1),
+        (Patch(height=4, width=6), SHARE, 2),
+        (Patch(share=0.02), SHARE, 2),
+        (Patch(share=0.04, aspect=1), SHARE, 2),
+        (SHARE, Patch(share=0.01, aspect=1), 0),
+        (SHARE, Patch(share=0.02), 0),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_which_images_are_compared(certified, attacked, images):
     case = Case(certified, attacked)
     found, bounds = case.bracket(), case.bounds()

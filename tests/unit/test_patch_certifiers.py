@@ -129,10 +129,15 @@ def detection_is_broken(certifier, model):
 
 @pytest.mark.parametrize(
     ("masks", "options"),
-    [("column", {"num_masks": 3}), ("row", {"num_masks": None, "width": 4}), ("block", {"num_masks": 2}),
-     ("column", {"num_masks": None, "width": 3, "stride": 1}), ("column", {"num_masks": None})],
+    [
+        ("column", {"num_masks": 3}),
+        ("row", {"num_masks": None, "width": 4}),
+        ("block", {"num_masks": 2}),
+        ("column", {"num_masks": None, "width": 3, "stride": 1}),
+        ("column", {"num_masks": None}),
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_no_patch_changes_a_certified_pixel_without_an_alert(masks, options):
     certifier = DemaskedDetection(patch=pixels(), inpainter=None, masks=masks, **options)
     model = puppet_of(certifier, 0.97)
@@ -368,9 +373,10 @@ def test_a_lookup_of_whole_images_never_breaks_a_certificate():
     size, model = (3, 5), Lookup()
     threat = pixels(1, (1, 1))
     certifiers = [
-        DemaskedRecovery(patch=threat, inpainter=None), DemaskedDetection(patch=threat, inpainter=None, num_masks=3),
+        DemaskedRecovery(patch=threat, inpainter=None),
+        DemaskedDetection(patch=threat, inpainter=None, num_masks=3),
         PatchDoubleMasking(patch=threat, inpainter=None, masks="column", num_masks=3),
-    ]  # fmt: skip
+    ]
     image = positive_image(size, seed=3)
     for certifier in certifiers:
         clean = certified(certifier, model, image)

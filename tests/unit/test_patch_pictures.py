@@ -95,8 +95,10 @@ def test_stored_views_are_small_and_give_the_copies_back():
     images = image().repeat(2, 1, 1, 1)
     maps = MaskedViews(hidden, images, classes).maps
     assert [(maps[name].dtype, maps[name].shape) for name in sorted(maps)] == [
-        (np.uint8, (2, *SIZE)), (bool, (2, *SIZE)), (np.uint8, (2, 3, *SIZE)),
-    ]  # fmt: skip
+        (np.uint8, (2, *SIZE)),
+        (bool, (2, *SIZE)),
+        (np.uint8, (2, 3, *SIZE)),
+    ]
     assert set(np.unique(maps["views_classes"])) == {0, 2, 255}
     shown = np.broadcast_to(hidden[:, None].numpy(), images.shape)
     assert not maps["views_inpainted"][~shown].any()
@@ -138,9 +140,12 @@ def maps_of(fills=True):
     certified_there = np.ones((4, 6), dtype=bool)
     certified_there[:, 5] = False
     return {
-        "classes": answer, "certified": certified_there, "views_hidden": hidden, "views_inpainted": inpainted,
+        "classes": answer,
+        "certified": certified_there,
+        "views_hidden": hidden,
+        "views_inpainted": inpainted,
         "views_classes": classes,
-    }  # fmt: skip
+    }
 
 
 def target():
@@ -184,9 +189,10 @@ def test_rows_show_copies_and_at_last_what_became_of_every_pixel():
 def test_copies_that_stay_black_are_shown_once(tmp_path):
     rows = masked_panels(np.full((4, 6, 3), 0.9), target(), maps_of(fills=False))
     assert [[panel.title for panel in row] for row in rows] == [
-        ["masked copy 1", "its segmentation"], ["masked copy 2", "its segmentation"],
+        ["masked copy 1", "its segmentation"],
+        ["masked copy 2", "its segmentation"],
         ["ground truth", "certification map"],
-    ]  # fmt: skip
+    ]
     path = masked_picture(tmp_path / "a=masks.png", np.zeros((4, 6, 3)), target(), maps_of(False), NAMES, PALETTE)
     with Image.open(path) as drawn:
         assert drawn.width == 1800

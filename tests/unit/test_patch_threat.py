@@ -41,11 +41,23 @@ def test_a_share_covers_at_least_that_share_and_hardly_more():
 
 @pytest.mark.parametrize(
     "fields",
-    [{}, {"share": 0.1, "height": 3, "width": 3}, {"height": 3}, {"share": 0.0}, {"share": 1.1}, {"share": "much"},
-     {"share": math.nan}, {"height": 2.0, "width": 3}, {"height": 0, "width": 3}, {"share": 0.1, "count": 0},
-     {"share": 0.1, "count": True}, {"share": 0.1, "aspect": 0}, {"height": 3, "width": 3, "aspect": 1}],
+    [
+        {},
+        {"share": 0.1, "height": 3, "width": 3},
+        {"height": 3},
+        {"share": 0.0},
+        {"share": 1.1},
+        {"share": "much"},
+        {"share": math.nan},
+        {"height": 2.0, "width": 3},
+        {"height": 0, "width": 3},
+        {"share": 0.1, "count": 0},
+        {"share": 0.1, "count": True},
+        {"share": 0.1, "aspect": 0},
+        {"height": 3, "width": 3, "aspect": 1},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_bad_patches(fields):
     with pytest.raises(ConfigError):
         Patch(**fields)

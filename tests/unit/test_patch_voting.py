@@ -140,9 +140,10 @@ def test_majority_of_many_masks_and_of_many_classes():
 def test_a_lead_outlasts_as_many_changes():
     votes = all_votes(5)
     classes = majority(votes, CLASSES)
-    any_one, any_two = (np.array([[i in s for i in range(5)] for s in sets]) for sets in (
-        [{i} for i in range(5)], [{i, j} for i in range(5) for j in range(i)]
-    ))  # fmt: skip
+    any_one, any_two = (
+        np.array([[i in s for i in range(5)] for s in sets])
+        for sets in ([{i} for i in range(5)], [{i, j} for i in range(5) for j in range(i)])
+    )
     for touched, most in ((any_one, 1), (any_two, 2)):
         leads = leads_by(votes, classes, 2 * most, CLASSES)
         assert leads.any()

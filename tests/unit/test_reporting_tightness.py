@@ -66,8 +66,10 @@ def attack(attacked=None, name="apgd", **changes):
     ]
     last = max(attacked)
     figures = {k: v for k, v in by_radius[-1].items() if k != "radius"} | {
-        "bracket/violations": 0, "bracket/certified_pixels": 0, "bracket/bounds": 12,
-    }  # fmt: skip
+        "bracket/violations": 0,
+        "bracket/certified_pixels": 0,
+        "bracket/bounds": 12,
+    }
     return entry("attack", name, figures, last, by_radius=by_radius, **changes)
 
 

@@ -42,9 +42,14 @@ def test_offline_runs_keep_everything_and_disabled_ones_nothing_without_network_
     environment = clean | {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "NETRC": str(tmp_path / "none")}
     done = subprocess.run(  # a process of its own, for wandb keeps global state and a service process
         [sys.executable, "-c", SCRIPT, str(tmp_path)],
-        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
         stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert not list((tmp_path / "disabled").rglob("*.wandb"))
     (folder,) = (tmp_path / "offline" / "wandb").glob("offline-run-*")

@@ -196,9 +196,12 @@ def test_the_command_writes_the_same_files_again_and_fails_with_one_line(reprodu
 
 def test_the_make_target_runs_this_script():
     dry = subprocess.run(
-        ["make", "--dry-run", "--assume-old=setup", "reproduce-segcertify-figure2"], cwd=ROOT, text=True,
-        capture_output=True, check=True,
-    )  # fmt: skip
+        ["make", "--dry-run", "--assume-old=setup", "reproduce-segcertify-figure2"],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        check=True,
+    )
     assert "scripts/reproduce.py segcertify-figure2" in dry.stdout
     help_text = subprocess.run(["make", "help"], cwd=ROOT, text=True, capture_output=True, check=True).stdout
     assert "reproduce-segcertify-figure2" in help_text

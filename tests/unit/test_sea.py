@@ -102,12 +102,19 @@ def test_labels_that_are_all_void():
 @pytest.mark.parametrize(
     "bad",
     [
-        {"losses": []}, {"losses": "jensen_shannon"}, {"losses": ["hinge"]}, {"losses": ["jensen_shannon"] * 2},
-        {"iterations": 0}, {"restarts": 0}, {"compare": "hinge"}, {"reduce_radius": 1}, {"reference_steps": -1},
+        {"losses": []},
+        {"losses": "jensen_shannon"},
+        {"losses": ["hinge"]},
+        {"losses": ["jensen_shannon"] * 2},
+        {"iterations": 0},
+        {"restarts": 0},
+        {"compare": "hinge"},
+        {"reduce_radius": 1},
+        {"reference_steps": -1},
         {"reference_steps": True},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_bad_arguments(bad):
     with pytest.raises(ConfigError, match=f"attack.{next(iter(bad))}"):
         SEA(**bad)
@@ -117,16 +124,20 @@ def test_bad_arguments(bad):
 @given(
     method=st.sampled_from(
         [
-            PGD(3, restarts=2), PGD(4, loss="balanced_cross_entropy"), PGD(4, loss="cosine_cross_entropy"),
-            APGD(6, loss="masked_spherical"), APGD(7, restarts=2, reduce_radius=True),
-            SEA(iterations=4, reference_steps=2), SEA(("class_balanced_masked_cross_entropy",), iterations=5),
+            PGD(3, restarts=2),
+            PGD(4, loss="balanced_cross_entropy"),
+            PGD(4, loss="cosine_cross_entropy"),
+            APGD(6, loss="masked_spherical"),
+            APGD(7, restarts=2, reduce_radius=True),
+            SEA(iterations=4, reference_steps=2),
+            SEA(("class_balanced_masked_cross_entropy",), iterations=5),
         ]
     ),
     kind=st.sampled_from([L2, Linf]),
     radius=st.floats(1e-4, 2.0),
     seed=st.integers(0, 10**6),
     shape=st.sampled_from([(1, 1), (5, 7), (16, 9)]),
-)  # fmt: skip
+)
 def test_budget_and_box_hold_in_float64_for_every_attack(method, kind, radius, seed, shape):
     model, threat = network(seed), kind(radius)
     image, target = image_and_target(model, seed, shape)

@@ -16,9 +16,18 @@ from certseg.stats import upper_tail
 CPU = Hardware(device="cpu", noise_batch=16)
 GOLDEN = SHARED / "golden" / "segcertify.npz"
 CASES = (
-    "mixed", "mixed300", "hightau", "tauhalf", "allabstain", "noneabstain", "one_easy", "one_hard", "ties", "kfsep",
+    "mixed",
+    "mixed300",
+    "hightau",
+    "tauhalf",
+    "allabstain",
+    "noneabstain",
+    "one_easy",
+    "one_hard",
+    "ties",
+    "kfsep",
     "joint",
-)  # fmt: skip
+)
 
 
 @needs_shared("golden", "segcertify.npz")
@@ -104,14 +113,24 @@ def test_the_radius_is_tight_on_a_linear_model():
 @pytest.mark.parametrize(
     "bad",
     [
-        {"sigma": 0.0}, {"sigma": -1.0}, {"sigma": float("nan")}, {"sigma": "wide"},
-        {"tau": 0.4}, {"tau": 1.0}, {"tau": float("nan")},
-        {"alpha": 0.0}, {"alpha": 1.0}, {"alpha": -0.1},
-        {"n": 0}, {"n": 10.5}, {"n0": 0}, {"n": True},
+        {"sigma": 0.0},
+        {"sigma": -1.0},
+        {"sigma": float("nan")},
+        {"sigma": "wide"},
+        {"tau": 0.4},
+        {"tau": 1.0},
+        {"tau": float("nan")},
+        {"alpha": 0.0},
+        {"alpha": 1.0},
+        {"alpha": -0.1},
+        {"n": 0},
+        {"n": 10.5},
+        {"n0": 0},
+        {"n": True},
         {"correction": "sidak"},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_bad_arguments_are_refused_with_the_option_named(bad):
     (option,) = bad
     with pytest.raises(ConfigError, match=option):

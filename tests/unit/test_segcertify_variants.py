@@ -98,8 +98,9 @@ def test_curtailed_decides_as_the_fixed_test_does(correction):
     used = []
     k = 5 if correction == "kfwer" else 1
     for name, (model, image) in {
-        "clear": scene([1 - 1e-7] * 30 + [0.01] * 30 + [0.5] * 10), "mixed": mixed_scene(100)
-    }.items():  # fmt: skip
+        "clear": scene([1 - 1e-7] * 30 + [0.01] * 30 + [0.5] * 10),
+        "mixed": mixed_scene(100),
+    }.items():
         options = {"sigma": 0.25, "tau": 0.75, "n": 200, "alpha": 0.01, "correction": correction, "k": k}
         fixed = certify(SegCertify(**options), model, image, name)
         early = certify(SegCertify(**options, stopping="curtailed", look_every=7), model, image, name)

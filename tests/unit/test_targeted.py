@@ -70,9 +70,16 @@ def test_less_of_the_goal_is_lost_with_a_larger_radius():
     image = image_with_margins(model, margins())
     sample = Sample("a", image, (margins() < 0).long())
     stage = AttackStage(
-        "targeted", APGD(20, goal=1), Linf(0.05), model, ("dark", "bright"), settings={}, seed=0, hardware=CPU,
+        "targeted",
+        APGD(20, goal=1),
+        Linf(0.05),
+        model,
+        ("dark", "bright"),
+        settings={},
+        seed=0,
+        hardware=CPU,
         radii=(0.0, 0.02),
-    )  # fmt: skip
+    )
     row, _ = stage.run(sample)
     shares = [part["figures"]["goal_share"] for part in row["radii"]] + [row["figures"]["goal_share"]]
     reached = [int((model.margin(image) < radius * 3**0.5).sum()) / 40 for radius in (0.0, 0.02, 0.05)]
@@ -93,9 +100,14 @@ def test_untargeted_rows_have_no_goal():
 
 @pytest.mark.parametrize(
     ("options", "named"),
-    [({"goal": -1}, "goal"), ({"goal": True}, "goal"), ({"goal": 1.5}, "goal"), ({"goal": "sky"}, "goal"),
-     ({"goal": 1, "loss": "masked_cross_entropy"}, "loss")],
-)  # fmt: skip
+    [
+        ({"goal": -1}, "goal"),
+        ({"goal": True}, "goal"),
+        ({"goal": 1.5}, "goal"),
+        ({"goal": "sky"}, "goal"),
+        ({"goal": 1, "loss": "masked_cross_entropy"}, "loss"),
+    ],
+)
 @pytest.mark.parametrize("method", [APGD, PGD])
 def test_a_goal_is_a_class_and_a_loss_that_can_be_lowered(method, options, named):
     with pytest.raises(ConfigError, match=f"attack.{named}"):

@@ -85,9 +85,14 @@ def test_a_network_without_a_constant_is_refused():
 
 def test_a_training_resumes_to_the_bit_and_its_network_is_certified(tmp_path):
     recipe = dataclasses.replace(
-        RECIPE, name="lipschitz", objective=LipschitzObjective(tau=20.0), iterations=6, validations=1,
-        checkpoint_interval=3, lr=0.02,
-    )  # fmt: skip
+        RECIPE,
+        name="lipschitz",
+        objective=LipschitzObjective(tau=20.0),
+        iterations=6,
+        validations=1,
+        checkpoint_interval=3,
+        lr=0.02,
+    )
 
     def network():
         torch.manual_seed(0)

@@ -75,8 +75,11 @@ def test_only_batch_normalisation_of_the_backbone_stays_in_eval_mode():
     segmenter.head.append(nn.BatchNorm2d(3))
     model = TrainingModel(segmenter, CleanObjective(), 0, frozen=[segmenter.backbone[1]])
     assert [module.training for module in (*model.train().segmenter.backbone, segmenter.head[-1])] == [
-        True, False, True, True,
-    ]  # fmt: skip
+        True,
+        False,
+        True,
+        True,
+    ]
     assert not any(module.training for module in model.eval().modules())
 
 

@@ -56,9 +56,19 @@ def test_recipe_refuses(field, value):
 
 
 NUMBERS = [
-    "iterations", "batch_size", "crop", "lr", "weight_decay", "warmup", "power", "clip", "validations", "val_images",
-    "checkpoint_interval", "ema",
-]  # fmt: skip
+    "iterations",
+    "batch_size",
+    "crop",
+    "lr",
+    "weight_decay",
+    "warmup",
+    "power",
+    "clip",
+    "validations",
+    "val_images",
+    "checkpoint_interval",
+    "ema",
+]
 
 
 @pytest.mark.parametrize("value", ["fast", True, [1, "two"], {}, math.inf])
@@ -122,8 +132,11 @@ def test_settings_hold_what_changes_the_weights_and_nothing_else():
     ):
         assert dataclasses.replace(recipe, **change).settings() != recipe.settings()
     assert recipe.settings()["objective"] == {
-        "kind": "NoiseObjective", "sigma": 0.5, "clean_share": 0.0, "sampling": "fixed",
-    }  # fmt: skip
+        "kind": "NoiseObjective",
+        "sigma": 0.5,
+        "clean_share": 0.0,
+        "sampling": "fixed",
+    }
 
 
 @pytest.mark.parametrize("bad", [{"sigma": 0.0}, {"sigma": math.inf}, {"clean_share": 1.0}, {"sampling": "some"}])

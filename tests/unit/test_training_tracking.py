@@ -37,10 +37,15 @@ def trainings(tmp_path_factory):
     clean = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     done = subprocess.run(  # a process of its own, for wandb keeps global state and a service process
-        [sys.executable, "-c", SCRIPT], cwd=directory,
+        [sys.executable, "-c", SCRIPT],
+        cwd=directory,
         env=clean | {"PYTHONPATH": paths, "HOME": str(directory), "NETRC": str(directory / "none")},
-        capture_output=True, text=True, timeout=180, check=False, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
     assert done.returncode == 0, done.stderr
     results = map(json.loads, done.stdout.splitlines())
     return directory, {result["mode"]: result for result in results}

@@ -12,10 +12,13 @@ from certseg.errors import ResultError
 from certseg.metrics import ClassCounts, worst_pooled_miou
 
 CASES = {
-    "three_attacks": 1.0, "two_attacks": 1.0, "absent_class_last": 1.0, "absent_class_first__official_bug": 1.0,
+    "three_attacks": 1.0,
+    "two_attacks": 1.0,
+    "absent_class_last": 1.0,
+    "absent_class_first__official_bug": 1.0,
     "odd_batch__official_bug": 1.0,
     "single_image": 5 / 4,  # the code averages over 5 classes, of which one is not in the labels but predicted
-}  # fmt: skip
+}
 
 
 def pooled(images):

@@ -125,11 +125,18 @@ class MinimumNormAttack(ABC):
         reached = look.met and problem.number > 0
         norm = math.nan if not problem.number else distance if reached else math.inf
         return MinimumNormResult(
-            adversarial=point.cpu(), prediction=prediction.cpu(), norm=norm, reached=reached,
-            accuracy=correct / number if number else math.nan, distance=distance,
-            changed=int(((prediction != clean) & labelled).sum()), labelled=number, passes=problem.passes,
-            seconds=watch.seconds, flags=tuple(sorted(problem.flags)),
-        )  # fmt: skip
+            adversarial=point.cpu(),
+            prediction=prediction.cpu(),
+            norm=norm,
+            reached=reached,
+            accuracy=correct / number if number else math.nan,
+            distance=distance,
+            changed=int(((prediction != clean) & labelled).sum()),
+            labelled=number,
+            passes=problem.passes,
+            seconds=watch.seconds,
+            flags=tuple(sorted(problem.flags)),
+        )
 
 
 def _predict(segmenter: Segmenter, image: Tensor, name: str) -> Tensor:

@@ -54,8 +54,9 @@ class ClassGeometry:
         if len(bound.head) != num_classes:
             raise ModelError(
                 "The head of the Lipschitz bound does not fit the logits",
-                expected=f"{num_classes} rows", received=f"{len(bound.head)} rows",
-            )  # fmt: skip
+                expected=f"{num_classes} rows",
+                received=f"{len(bound.head)} rows",
+            )
         head = bound.head.detach().to(device, torch.float64)
         apart = head[:, None] - head[None]
         squared = apart.square().sum(dim=-1) * (1.0 + (head.shape[1] + 4) * 2.0**-52)

@@ -58,9 +58,15 @@ class RadiusFigures:
 
     @classmethod
     def of(
-        cls, image: FlippableImage, bound: LipschitzBound, size: tuple[int, int], radii: Sequence[float], *,
-        false_negative_rate: float, worst_case_iou: bool,
-    ) -> RadiusFigures:  # fmt: skip
+        cls,
+        image: FlippableImage,
+        bound: LipschitzBound,
+        size: tuple[int, int],
+        radii: Sequence[float],
+        *,
+        false_negative_rate: float,
+        worst_case_iou: bool,
+    ) -> RadiusFigures:
         """Count one image.
 
         Args:
@@ -83,10 +89,18 @@ class RadiusFigures:
             miou = falling([worst_mean_iou(image, attacks, float(budget)) for budget in budgets])
             curves = [part.to_json() for part in ClassCurves.of_image(attacks, budgets.tolist())]
         return cls(
-            budgets.tolist(), [grey_levels(radius, *size) for radius in radii], safe, list(counts.robust),
-            counts.correct, counts.labelled, list(share_radii(costs, SHARES, bound.constant)), misses.to_json(),
-            _false_negative_radii(image, misses, false_negative_rate, bound.constant), miou, curves,
-        )  # fmt: skip
+            budgets.tolist(),
+            [grey_levels(radius, *size) for radius in radii],
+            safe,
+            list(counts.robust),
+            counts.correct,
+            counts.labelled,
+            list(share_radii(costs, SHARES, bound.constant)),
+            misses.to_json(),
+            _false_negative_radii(image, misses, false_negative_rate, bound.constant),
+            miou,
+            curves,
+        )
 
     def at(self, index: int) -> dict[str, float | None]:
         """The image's figures at one radius; NaN without labelled pixels, so that the image enters no mean."""

@@ -64,9 +64,11 @@ class SampledChanges:
         picked = torch.from_numpy(order[place]).to(kept.device)
         chosen = kept[picked]
         costs = entry_costs(
-            image.planes, chosen.repeat_interleave(number),
-            torch.arange(number, device=kept.device).repeat(len(chosen)), image.geometry,
-        ).view(len(chosen), number)  # fmt: skip
+            image.planes,
+            chosen.repeat_interleave(number),
+            torch.arange(number, device=kept.device).repeat(len(chosen)),
+            image.geometry,
+        ).view(len(chosen), number)
         for out in (image.classes, image.target):
             costs.scatter_(1, out[chosen][:, None], torch.inf)
         costs.masked_fill_(costs > budget, torch.inf)

@@ -53,8 +53,9 @@ class Builder:
         if not isinstance(self.residual, bool):
             raise ConfigError("model.residual must be true or false", received=repr(self.residual))
         if self.residual and self.kind == "free":
-            raise ConfigError("Residual steps need a constraint", expected="model.convolution=orthogonal or spectral",
-                              received="free")  # fmt: skip
+            raise ConfigError(
+                "Residual steps need a constraint", expected="model.convolution=orthogonal or spectral", received="free"
+            )
         spread = self.spread
         is_number = isinstance(spread, int | float) and not isinstance(spread, bool)
         if spread is not None and not (is_number and 0 < spread < float("inf")):

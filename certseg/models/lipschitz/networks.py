@@ -66,8 +66,9 @@ def split_aspp(make: Builder, channels: int, rates: Sequence[int]) -> list[nn.Mo
     if share < 2:
         raise ConfigError(
             "model.aspp=split needs two channels or more for each branch",
-            expected=f"at least {2 * branches} channels in the last stage", received=channels,
-        )  # fmt: skip
+            expected=f"at least {2 * branches} channels in the last stage",
+            received=channels,
+        )
     blocks = [make.block(shares[0], shares[0], 1)]
     blocks += [make.block(share, share, dilation=rate) for rate in rates]
     return [ChannelSplit(blocks, shares), make.block(channels, channels, 1)]
