@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from certseg.hardware import Hardware
+    from certseg.compute.hardware import Hardware
     from certseg.types import AttackResult, Certificate, Segmenter, Threat
 
 __version__ = "0.1.0"
@@ -48,8 +48,8 @@ def certify(
     Raises:
         CertsegError: the image, the model's output or the certifier's settings are not as they must be.
     """
-    from certseg.hardware import Hardware
-    from certseg.noise import NoiseStream
+    from certseg.compute.hardware import Hardware
+    from certseg.compute.streams import NoiseStream
 
     hardware = hardware or Hardware()
     return certifier.certify(hardware.place(model), image, stream=NoiseStream(seed, name), hardware=hardware)
@@ -81,8 +81,8 @@ def attack(
     Raises:
         CertsegError: as :func:`certify`.
     """
-    from certseg.hardware import Hardware
-    from certseg.noise import NoiseStream
+    from certseg.compute.hardware import Hardware
+    from certseg.compute.streams import NoiseStream
 
     hardware = hardware or Hardware()
     stream = NoiseStream(seed, name)

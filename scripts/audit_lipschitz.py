@@ -29,16 +29,16 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
+from certseg.compute.atomic import replacing
 from certseg.datasets import evenly_spaced
 from certseg.errors import BracketError, CheckpointError, ConfigError, ModelError
-from certseg.lipschitz import local_norm
+from certseg.lipschitz.audit import local_norm
 from certseg.lipschitz.layers import PositionBias
 from certseg.models import LipschitzNetwork
 from certseg.models.checkpoint import fill, read_weights
-from certseg.models.files import replacing
 from certseg.pipeline.console import explain
-from certseg.pipeline.network import build_dataset
 from certseg.pipeline.settings import build, resolve
+from certseg.pipeline.weights import build_dataset
 from certseg.types import LipschitzBound
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

@@ -25,12 +25,12 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
 from certseg.attacks import APGD, PGD, SEA
+from certseg.attacks.geometry import perturbation_norm
+from certseg.compute.streams import NoiseStream
 from certseg.datasets import evenly_spaced
 from certseg.errors import CertsegError, ConfigError
-from certseg.geometry import perturbation_norm
-from certseg.noise import NoiseStream
-from certseg.pipeline.network import build_dataset, obtain
 from certseg.pipeline.settings import build, resolve
+from certseg.pipeline.weights import build_dataset, obtain
 from certseg.types import IGNORE_INDEX, Linf, Sample
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

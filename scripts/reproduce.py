@@ -29,9 +29,9 @@ from matplotlib.ticker import PercentFormatter
 from scipy.stats import binom
 
 from certseg.errors import CertsegError, ConfigError, ResultError
-from certseg.reporting.figures import save_figure
-from certseg.stats import rejection_threshold, upper_tail
-from certseg.stats.confidence import clopper_pearson_lower
+from certseg.reporting.plots import save_figure
+from certseg.smoothing.statistics import rejection_threshold, upper_tail
+from certseg.smoothing.statistics.confidence import clopper_pearson_lower
 
 JOINT, INDIV, HOLM, BONFERRONI = "JointClass", "IndivClass", "SegCertify, Holm", "SegCertify, Bonferroni"
 JOINT_TAU, INDIV_TAU = "JointClass at tau", "IndivClass at tau"

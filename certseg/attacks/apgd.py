@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from certseg.attacks.geometry import Ball, sparse_direction
 from certseg.attacks.objective import Evaluation, Smoothing
 from certseg.attacks.search import GradientAttack, Search, check_count, check_goal, check_loss, check_scale
 from certseg.errors import ConfigError
-from certseg.geometry import Ball, sparse_direction
 from certseg.types import L1, NormBall, Threat
 
 MOMENTUM = 0.75
@@ -27,9 +27,9 @@ class APGD(GradientAttack):
     Args:
         iterations: gradient steps per restart, over all stages together.
         restarts: number of runs; the first begins at the image itself, further ones at random points of the ball.
-        loss: a key of :data:`certseg.losses.LOSSES`.
+        loss: a key of :data:`certseg.attacks.losses.LOSSES`.
         compare: the loss by which points are compared, for the step size and for the point a run returns to; None for
-            what suits ``loss`` (:data:`certseg.losses.COMPARED_BY`).
+            what suits ``loss`` (:data:`certseg.attacks.losses.COMPARED_BY`).
         reduce_radius: spend 3/10 of the iterations in twice the radius, 3/10 in 1.5 times the radius (for l1 in three
             times and twice the radius) and 4/10 in the threat itself, each stage a run of its own from the projection
             of the lowest point of the one before.
@@ -175,8 +175,9 @@ class SparsitySchedule:
     best point; else they are shortened by a third, down to a tenth of the radius.
 
     Unlike the paper's, the number leaves out entries that lie on a side of [0, 1], as the steps do
-    (:func:`certseg.geometry.sparse_direction`). The best perturbations of a linear loss have at most one other entry:
-    with all entries counted, steps lift and the projection shortens the same entries alike, and the run stops short.
+    (:func:`certseg.attacks.geometry.sparse_direction`). The best perturbations of a linear loss have at most one other
+    entry: with all entries counted, steps lift and the projection shortens the same entries alike, and the run stops
+    short.
 
     Args:
         iterations: of the run.

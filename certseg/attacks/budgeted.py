@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from certseg.attacks.objective import Smoothing
-from certseg.hardware import Hardware
-from certseg.noise import NoiseStream
+from certseg.compute.hardware import Hardware
+from certseg.compute.streams import NoiseStream
 from certseg.types import AttackResult, Segmenter, Threat
 
 

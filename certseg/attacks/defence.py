@@ -10,13 +10,13 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from certseg.attacks.canvas import Canvas
+from certseg.attacks.losses import Pixels
 from certseg.attacks.objective import Evaluation, Objective, Summary, checked_logits
+from certseg.compute.hardware import Hardware
+from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError
-from certseg.hardware import Hardware
-from certseg.losses import Pixels
-from certseg.masks import MaskSet, erase
-from certseg.noise import NoiseStream
+from certseg.patches.canvas import Canvas
+from certseg.patches.masks import MaskSet, erase
 from certseg.types import IGNORE_INDEX, Certificate, Inpainter, Passes, Patch, Segmenter
 
 

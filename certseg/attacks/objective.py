@@ -9,11 +9,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from certseg.attacks.losses import COMPARED_BY, LOSSES, Pixels, mean_over_labelled, number_labelled
+from certseg.compute.decisions import decide
+from certseg.compute.forward import WorkingBatch, check_logits
+from certseg.compute.hardware import Hardware
+from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError, ModelError
-from certseg.hardware import Hardware
-from certseg.losses import COMPARED_BY, LOSSES, Pixels, decide, mean_over_labelled, number_labelled
-from certseg.noise import NOISES, Noise, NoiseStream
-from certseg.sampling import NoisySampler, WorkingBatch, check_logits
+from certseg.smoothing.noise import NOISES, Noise
+from certseg.smoothing.sampling import NoisySampler
 from certseg.types import Passes, Segmenter
 
 _PROBES = 1024  # logits remembered of a point, to tell whether the model gives them twice
@@ -30,7 +33,7 @@ class Smoothing:
         samples: noisy copies per gradient; fresh ones at every step.
         votes: noisy copies whose majority is the prediction at the adversarial image, at least 50: of fewer not even
             a unanimous vote against a certified pixel of a large image would be significant.
-        noise: of the certified model, a key of :data:`certseg.noise.NOISES`.
+        noise: of the certified model, a key of :data:`certseg.smoothing.noise.NOISES`.
 
     Raises:
         ConfigError: an argument is outside its domain.
@@ -99,12 +102,12 @@ class Objective:
     Args:
         segmenter: the network.
         target: ``H x W`` int64 labels, 255 ignored.
-        loss: a key of :data:`certseg.losses.LOSSES`; its mean over labelled pixels is to be raised.
+        loss: a key of :data:`certseg.attacks.losses.LOSSES`; its mean over labelled pixels is to be raised.
         smoothing: None attacks the network itself.
         stream: the image's random numbers for this attack.
         hardware: device; images or noisy copies per pass.
         compare: the loss by which points are compared, None for what suits ``loss``
-            (:data:`certseg.losses.COMPARED_BY`).
+            (:data:`certseg.attacks.losses.COMPARED_BY`).
         targeted: ``target`` is what the prediction is to become: the loss is to be lowered.
         scale: multiplies the logits before the loss.
     """
@@ -222,7 +225,7 @@ class Objective:
 
     def _probabilities(self, leaf: Tensor, first: int, size: int) -> Tensor:
         noise = torch.empty(size, *leaf.shape[1:], device=leaf.device)
-        self._stream.fill(noise, self._noise, first)
+        self._stream.fill(noise, self._noise.fill, first)
         return (self.scale * checked_logits(self.segmenter, leaf + noise)).log_softmax(dim=1).exp()
 
     def predict(self, point: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
@@ -258,7 +261,7 @@ def evaluate_together(
     """Objectives of images of one shape, for the same network and loss and without smoothing, each at its own point and
     its own progress.
 
-    As many images as fit go through the network at once (:class:`certseg.sampling.WorkingBatch`).
+    As many images as fit go through the network at once (:class:`certseg.compute.forward.WorkingBatch`).
 
     Raises:
         ModelError: NaN or infinite logits or gradients.
@@ -305,7 +308,7 @@ def checked_logits(segmenter: Segmenter, images: Tensor) -> Tensor:
         ModelError: they have the wrong shape, or no gradient where one was asked for.
     """
     logits = segmenter(images)
-    check_logits(logits, images, segmenter)
+    check_logits(logits, images, segmenter.num_classes)
     if images.requires_grad and not logits.requires_grad:
         raise ModelError(
             "The model cannot be attacked by gradient: its logits do not depend differentiably on the image"

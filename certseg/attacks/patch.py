@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from certseg.attacks.budgeted import BudgetedAttack
-from certseg.attacks.canvas import Canvas, Corners, grid_corners, is_inside, random_corners
 from certseg.attacks.defence import Defence, DefendedObjective, PatchObjective
 from certseg.attacks.objective import Evaluation, evaluate_together
 from certseg.attacks.search import MOSTLY, check_count, check_loss, is_rising
+from certseg.compute.hardware import Hardware, Stopwatch
+from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError, DataError
-from certseg.hardware import Hardware, Stopwatch
-from certseg.noise import NoiseStream
+from certseg.patches.canvas import Canvas, Corners, grid_corners, is_inside, random_corners
 from certseg.types import AttackResult, Patch, Segmenter, Threat, check_image, check_target
 
 POSITIONS = ("random", "searched")
@@ -82,7 +82,7 @@ class PatchPGD(BudgetedAttack):
         steps: gradient steps per restart.
         step_size: of the first step, on the [0, 1] image scale.
         momentum: share of the last velocity that is kept, in [0, 1).
-        loss: a key of :data:`certseg.losses.LOSSES`.
+        loss: a key of :data:`certseg.attacks.losses.LOSSES`.
         position: ``random``, another one for each restart; ``searched``; or row and column of the upper left pixel (of
             several rectangles a list of them).
         start: content of the first restart: ``random``, uniform in [0, 1], or ``image``, its own. Further restarts at

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from certseg.attacks.geometry import Ball, ascent_direction, sparse_direction
 from certseg.attacks.objective import Evaluation, Smoothing
 from certseg.attacks.search import GradientAttack, Search, check_count, check_goal, check_loss, check_scale
 from certseg.errors import ConfigError
-from certseg.geometry import Ball, ascent_direction, sparse_direction
 from certseg.types import L1, Threat
 
 
@@ -27,7 +27,7 @@ class PGD(GradientAttack):
         steps: gradient steps per restart.
         step_size: length of a step as a share of the radius; shrinks linearly to a tenth over the steps.
         restarts: number of runs; the best result is kept.
-        loss: a key of :data:`certseg.losses.LOSSES`.
+        loss: a key of :data:`certseg.attacks.losses.LOSSES`.
         smoothing: None attacks the network itself.
         logit_scale: multiplies the logits before the loss (:class:`certseg.attacks.search.GradientAttack`).
         goal: the class that every pixel is to have, or a map of what is to be predicted; None for an untargeted attack.

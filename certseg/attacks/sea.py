@@ -14,9 +14,9 @@ from certseg.attacks.objective import Smoothing
 from certseg.attacks.pgd import PGD
 from certseg.attacks.search import GradientAttack, check_loss
 from certseg.attacks.transfer import Transfer
+from certseg.compute.hardware import Hardware
+from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError
-from certseg.hardware import Hardware
-from certseg.noise import NoiseStream
 from certseg.types import IGNORE_INDEX, AttackResult, MemberResult, Passes, Segmenter, Threat
 
 REFERENCE = "reference"
@@ -35,7 +35,7 @@ class SEA(BudgetedAttack):
     every member is flagged ``weaker_beats_stronger``, and its result counts like any other.
 
     Args:
-        losses: keys of :data:`certseg.losses.LOSSES`, one member each; any number, one gives that member alone.
+        losses: keys of :data:`certseg.attacks.losses.LOSSES`, one member each; any number, one gives that member alone.
         iterations: of each member.
         restarts: of each member.
         compare: as of :class:`APGD`.

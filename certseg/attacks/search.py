@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from certseg.attacks.budgeted import BudgetedAttack
+from certseg.attacks.geometry import perturbation_norm, random_start
+from certseg.attacks.losses import LOSSES
 from certseg.attacks.objective import Evaluation, Objective, evaluate_together
+from certseg.compute.hardware import Hardware, Stopwatch
+from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError, DataError
-from certseg.geometry import perturbation_norm, random_start
-from certseg.hardware import Hardware, Stopwatch
-from certseg.losses import LOSSES
-from certseg.noise import NoiseStream
 from certseg.types import AttackResult, Segmenter, Threat, check_image, check_target
 
 MOSTLY = 0.5
@@ -36,7 +36,7 @@ class GradientAttack(BudgetedAttack):
 
     Args:
         restarts: number of runs; the first begins at the image itself, further ones at random points of the ball.
-        loss: a key of :data:`certseg.losses.LOSSES`.
+        loss: a key of :data:`certseg.attacks.losses.LOSSES`.
         smoothing: None attacks the network itself.
         logit_scale: multiplies the logits before the loss, which changes no prediction. Losses of very small logits are
             nearly linear and waste the budget on pixels that have long fallen: a network trained with CE(tau u, y) is

@@ -10,9 +10,9 @@ from torch import Tensor
 from certseg.attacks.budgeted import BudgetedAttack
 from certseg.attacks.objective import Objective, Smoothing
 from certseg.attacks.search import GradientAttack
+from certseg.compute.hardware import Hardware, Stopwatch
+from certseg.compute.streams import NoiseStream
 from certseg.errors import ModelError
-from certseg.hardware import Hardware, Stopwatch
-from certseg.noise import NoiseStream
 from certseg.types import AttackResult, Segmenter, Threat
 
 

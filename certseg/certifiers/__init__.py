@@ -6,7 +6,7 @@ from certseg.certifiers.demasked import DemaskedDetection, DemaskedRecovery
 from certseg.certifiers.derandomized import DerandomizedSmoothing
 from certseg.certifiers.double_masking import PatchDoubleMasking
 from certseg.certifiers.lipschitz import Lipschitz, LipschitzCertificate
-from certseg.certifiers.patches import PatchCertificate
+from certseg.certifiers.patch_certifier import PatchCertificate
 from certseg.certifiers.segcertify import Samples, SegCertify
 
 __all__ = [

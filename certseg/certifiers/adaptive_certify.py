@@ -11,8 +11,8 @@ from torch import Tensor
 
 from certseg.certifiers.segcertify import SegCertify
 from certseg.errors import ConfigError
-from certseg.hierarchy import Hierarchy
 from certseg.types import Certificate
+from certseg.types.hierarchy import Hierarchy
 
 
 class AdaptiveCertify(SegCertify):
@@ -39,7 +39,7 @@ class AdaptiveCertify(SegCertify):
     frequent one of the group.
 
     Args:
-        hierarchy: what each level joins, finest first, as :meth:`certseg.hierarchy.Hierarchy.of` takes it.
+        hierarchy: what each level joins, finest first, as :meth:`certseg.types.hierarchy.Hierarchy.of` takes it.
         class_names: of the data set, in the order of the model's classes.
         lead: share of the ``n0`` samples in [0, 1), one for all levels or a list with one for each but the coarsest.
         options: the arguments of :class:`SegCertify`.

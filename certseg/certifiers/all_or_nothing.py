@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from certseg.certifiers.segcertify import Samples, SegCertify
-from certseg.certifiers.stopping import check_power
-from certseg.hardware import Hardware, Stopwatch
-from certseg.noise import NoiseStream
-from certseg.sampling import NoisySampler
-from certseg.stats import clopper_pearson_lower, minimum_samples
+from certseg.compute.hardware import Hardware, Stopwatch
+from certseg.compute.streams import NoiseStream
+from certseg.smoothing.sampling import NoisySampler
+from certseg.smoothing.statistics import clopper_pearson_lower, minimum_samples
+from certseg.smoothing.stopping import check_power
 from certseg.types import Certificate, Segmenter, Threat, check_image
 
 
@@ -232,7 +232,7 @@ def most_frequent_map(sampler: NoisySampler, number: int) -> Tensor:
     leader is kept.
 
     Returns:
-        ``H x W`` int64, :data:`certseg.decisions.NO_CLASS` where the logits of the sample are tied.
+        ``H x W`` int64, :data:`certseg.compute.decisions.NO_CLASS` where the logits of the sample are tied.
     """
     seen: Counter[bytes] = Counter()
     most, leader = 0, torch.empty(0)

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from certseg.certifiers.masked import MaskedPredictions
-from certseg.certifiers.patches import PatchCertificate, PatchCertifier, defined_mean, require_cover, share
-from certseg.certifiers.voting import is_won, majority, patterns, unanimous
+from certseg.certifiers.patch_certifier import PatchCertificate, PatchCertifier, defined_mean, require_cover, share
 from certseg.errors import ConfigError
-from certseg.masks import MaskSet, check_covering, check_recovery, covering_masks, recovery_masks
+from certseg.patches.copies import MaskedPredictions
+from certseg.patches.masks import MaskSet, check_covering, check_recovery, covering_masks, recovery_masks
+from certseg.patches.voting import is_won, majority, patterns, unanimous
 from certseg.types import Inpainter, Patch
 
 RULES = ("tight", "unanimity")
@@ -48,7 +48,7 @@ class DemaskedRecovery(PatchCertifier):
     Args:
         patch: the threat.
         inpainter: g.
-        masks: ``column``, ``row``, ``three`` or ``four`` (:func:`certseg.masks.recovery_masks`).
+        masks: ``column``, ``row``, ``three`` or ``four`` (:func:`certseg.patches.masks.recovery_masks`).
         num_masks: K; None is the smallest that unanimity needs.
         rule: ``tight`` or ``unanimity`` decides; figures tell both.
         big_classes: see :class:`PatchCertifier`.
@@ -129,7 +129,7 @@ class DemaskedDetection(PatchCertifier):
     Args:
         patch: the threat; for several patches the masks are joined, so their number grows with that power.
         inpainter: g.
-        masks: ``column``, ``row`` or ``block`` (:func:`certseg.masks.covering_masks`).
+        masks: ``column``, ``row`` or ``block`` (:func:`certseg.patches.masks.covering_masks`).
         num_masks: number of columns or rows, of blocks in each direction; None with ``width``.
         width: of the columns or rows in pixels, in the place of ``num_masks``.
         stride: from one to the next; None is the largest that covers every place.

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from certseg.certifiers.masked import MaskedPredictions
-from certseg.certifiers.patches import PatchCertifier
-from certseg.certifiers.voting import leads_by, majority, patterns
+from certseg.certifiers.patch_certifier import PatchCertifier
 from certseg.errors import ConfigError
-from certseg.masks import MaskSet, column_ablations
+from certseg.patches.copies import MaskedPredictions
+from certseg.patches.masks import MaskSet, column_ablations
+from certseg.patches.voting import leads_by, majority, patterns
 from certseg.types import Inpainter, Patch
 
 WIDTH, STRIDE = 19 / 224, 10 / 224  # of the image's width (Salman et al. 2021, as the paper scales them)

@@ -12,12 +12,12 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from certseg.certifiers.masked import MaskedPredictions
-from certseg.certifiers.patches import PatchCertifier, require_cover
-from certseg.certifiers.voting import unanimous
-from certseg.decisions import NO_CLASS
+from certseg.certifiers.patch_certifier import PatchCertifier, require_cover
+from certseg.compute.decisions import NO_CLASS
 from certseg.errors import ConfigError
-from certseg.masks import MaskSet, check_covering, covering_masks
+from certseg.patches.copies import MaskedPredictions
+from certseg.patches.masks import MaskSet, check_covering, covering_masks
+from certseg.patches.voting import unanimous
 from certseg.types import Inpainter, Patch
 
 
@@ -48,7 +48,7 @@ class PatchDoubleMasking(PatchCertifier):
     Args:
         patch: the threat, one patch.
         inpainter: g.
-        masks: ``block``, ``column`` or ``row`` (:func:`certseg.masks.covering_masks`).
+        masks: ``block``, ``column`` or ``row`` (:func:`certseg.patches.masks.covering_masks`).
         num_masks: of blocks in each direction, of columns or of rows.
         min_probability: smallest softmax probability of a masked prediction that counts, in [0, 1).
         big_classes: see :class:`PatchCertifier`.

@@ -13,11 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from certseg.compute.forward import check_logits
+from certseg.compute.hardware import Hardware, Stopwatch
+from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError, ModelError
-from certseg.hardware import Hardware, Stopwatch
-from certseg.lipschitz import full_precision
-from certseg.metrics import CertifiedCounts, worst_case_miou
-from certseg.metrics.lipschitz import (
+from certseg.lipschitz.audit import full_precision
+from certseg.lipschitz.worst_case import (
+    ROW,
     SHARES,
     FlippableImage,
     RadiusFigures,
@@ -26,14 +28,10 @@ from certseg.metrics.lipschitz import (
     figures_by_radius,
     flip_costs,
 )
-from certseg.noise import NoiseStream
-from certseg.sampling import check_logits
+from certseg.metrics import CertifiedCounts, worst_case_miou
 from certseg.types import L2, Certificate, LipschitzBound, Passes, Segmenter, Threat, check_image
 
 _LARGEST_CONSTANT = 1e100
-
-ROW = "lipschitz"
-"""Where a row's counts keep the figures of all radii."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class LipschitzCertificate(Certificate):
 
     Args:
         logits: ``K x H x W``, where they were computed.
-        costs: ``H x W`` float64 squared feature distances, likewise (:func:`certseg.metrics.lipschitz.flip_costs`).
+        costs: ``H x W`` float64 squared feature distances, likewise (:func:`certseg.lipschitz.worst_case.flip_costs`).
         bound: of the network.
     """
 
@@ -167,7 +165,7 @@ class Lipschitz:
                 raise ModelError("The Lipschitz constant is too large to compute with", received=bound.constant)
         with watch("forward"), full_precision(device), torch.no_grad():
             logits = segmenter(images)
-            check_logits(logits, images, segmenter)
+            check_logits(logits, images, segmenter.num_classes)
         with watch("statistics"):
             try:
                 classes, costs = flip_costs(logits[0], bound)

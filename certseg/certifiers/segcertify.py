@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from certseg.certifiers.stopping import AnytimeTest, FixedTest, check_power
+from certseg.compute.hardware import Hardware, Stopwatch
+from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError
-from certseg.hardware import Hardware, Stopwatch
-from certseg.noise import NOISES, NoiseStream
-from certseg.sampling import NoisySampler
-from certseg.stats import check_correction
+from certseg.smoothing.noise import NOISES
+from certseg.smoothing.sampling import NoisySampler
+from certseg.smoothing.statistics import check_correction
+from certseg.smoothing.stopping import AnytimeTest, FixedTest, check_power
 from certseg.types import Certificate, Passes, Segmenter, Threat, check_image
 
 STOPPING = ("fixed", "curtailed", "anytime")
@@ -87,9 +88,9 @@ class SegCertify:
         k: of ``kfwer``.
         stopping: ``fixed`` draws n samples. ``curtailed`` decides the same and stops as soon as no further sample can
             change a decision. ``anytime`` tests by e-processes that may be looked at after every batch and stops when
-            further samples do not pay (:class:`certseg.certifiers.stopping.AnytimeTest`).
+            further samples do not pay (:class:`certseg.smoothing.stopping.AnytimeTest`).
         look_every: samples between two looks of ``curtailed`` and ``anytime``.
-        noise: ``gaussian`` certifies l2 balls, ``laplace`` and ``uniform`` l1 balls (:mod:`certseg.noise`).
+        noise: ``gaussian`` certifies l2 balls, ``laplace`` and ``uniform`` l1 balls (:mod:`certseg.smoothing.noise`).
         gain: share of the image that a further batch of ``anytime`` must be expected to certify.
 
     Raises:

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from certseg.attacks import PatchResult
-from certseg.evaluation.bracket import level_suffix
-from certseg.evaluation.loop import Maps, Row, by_class, image_mean
-from certseg.hardware import Hardware
+from certseg.bracket.pixels import level_suffix
+from certseg.compute.forward import check_logits
+from certseg.compute.hardware import Hardware
+from certseg.compute.streams import NoiseStream
+from certseg.evaluation.loop import by_class, image_mean
 from certseg.metrics import ClassCounts, worst_pooled_miou
-from certseg.noise import NoiseStream
-from certseg.sampling import check_logits
-from certseg.types import IGNORE_INDEX, AttackResult, Passes, Sample, Segmenter, Threat
+from certseg.types import IGNORE_INDEX, AttackResult, Maps, Passes, Row, Sample, Segmenter, Threat
 
 
 class Attack(Protocol):
@@ -218,7 +218,7 @@ class AttackStage:
         images = sample.image[None].to(self._hardware.torch_device)
         with torch.inference_mode():
             logits = self._segmenter(images)
-            check_logits(logits, images, self._segmenter)
+            check_logits(logits, images, self._segmenter.num_classes)
         prediction = logits.argmax(dim=1)[0].cpu()
         counts = ClassCounts.from_maps(prediction, sample.target, len(self._class_names))
         figures = {"attacked_accuracy": counts.accuracy(), "attacked_imagewise_miou": counts.miou(), "norm": 0.0}

@@ -12,12 +12,12 @@ import numpy as np
 from torch import Tensor
 
 from certseg.certifiers import Samples
-from certseg.evaluation.loop import Maps, Row, Store, by_class, image_mean
-from certseg.hardware import Hardware
-from certseg.hierarchy import Hierarchy
+from certseg.compute.hardware import Hardware
+from certseg.compute.streams import NoiseStream
+from certseg.evaluation.loop import by_class, image_mean
 from certseg.metrics import CertifiedCounts, ClassCounts, GroupCounts, worst_case_miou
-from certseg.noise import NoiseStream
-from certseg.types import Certificate, Passes, Sample, Segmenter, Threat
+from certseg.types import Certificate, Maps, Passes, Row, Sample, Segmenter, Store, Threat
+from certseg.types.hierarchy import Hierarchy
 
 
 class Certifier(Protocol):

@@ -11,12 +11,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from certseg.compute.hardware import barrier, rank, world_size
 from certseg.errors import DataError, ResultError
-from certseg.hardware import barrier, rank, world_size
-from certseg.types import Sample, SegmentationDataset
-
-Row = dict[str, Any]
-Maps = dict[str, np.ndarray]
+from certseg.types import Maps, Row, Sample, SegmentationDataset, Store
 
 
 class Stage(Protocol):
@@ -36,22 +33,6 @@ class Stage(Protocol):
 
     def summarise(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Figures over a data set: at least ``figures``, ``class_iou`` and ``settings``."""
-
-
-class Store(Protocol):
-    """Where rows and maps live; :class:`certseg.reporting.RowStore` on disk."""
-
-    def append(self, row: Row) -> None:
-        """Add one row, on disk when this returns."""
-
-    def read(self) -> dict[str, Row]:
-        """All finished rows by image."""
-
-    def save_map(self, name: str, **arrays: np.ndarray) -> object:
-        """Store the maps of one image."""
-
-    def load_map(self, name: str) -> Maps:
-        """The maps of one image."""
 
 
 def evaluate(

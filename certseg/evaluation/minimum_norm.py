@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import reduce
 from operator import add
 from typing import Any, Protocol
@@ -18,27 +18,14 @@ import numpy as np
 from torch import Tensor
 
 from certseg.attacks import MinimumNormResult
-from certseg.errors import BracketError
-from certseg.evaluation.bracket import broken_pixels
-from certseg.evaluation.loop import Maps, Row, Store, by_class, image_mean
-from certseg.hardware import Hardware
+from certseg.compute.hardware import Hardware
+from certseg.compute.streams import NoiseStream
+from certseg.evaluation.loop import by_class, image_mean
 from certseg.metrics import ClassCounts
-from certseg.noise import NoiseStream
-from certseg.types import Sample, Segmenter
+from certseg.types import Maps, Row, Sample, Segmenter
 
-_ROBUSTNESS = "robustness@"  # of a certifier's figures: the radius below which less than that share of pixels changes
 _PERCENTILES = (25, 75)
 _STEPS = (1.0, 2.0, 5.0)  # of the curve's radii, times powers of 10
-
-
-@dataclass(frozen=True)
-class NormBracket:
-    """What was compared: images, perturbations that reach a share of changed pixels (one for each image and share), and
-    certified pixels of images whose perturbation lies within the certificate's radius."""
-
-    images: int
-    norms: int
-    certified_pixels: int
 
 
 class MinimumNormAttack(Protocol):
@@ -171,82 +158,3 @@ def _radii(norms: np.ndarray) -> list[float]:
     first = max(index for index, radius in enumerate(grid) if radius <= positive.min())
     last = min(index for index, radius in enumerate(grid) if radius >= positive.max())
     return grid[first : last + 1]
-
-
-def check_norms(
-    certifier: Mapping, certificates: Store, attack: Mapping, attacked: Store, names: Sequence[str]
-) -> NormBracket | None:
-    """Compare the perturbations a minimum-norm attack found with certificates, image by image.
-
-    Whatever the attack's own goal was: where a share of the labelled pixels changed class, the perturbation's norm is
-    not below the certified ``robustness@share``; where the norm is within the certificate's radius, no certified pixel
-    changed.
-
-    Args:
-        certifier: the certifier's summary.
-        certificates: its rows and maps.
-        attack: the attack's summary.
-        attacked: its rows and maps.
-        names: the images both have finished.
-
-    Returns:
-        None where there is nothing to compare: another predictor or norm, nothing claimed about single images, or no
-        perturbation that reaches a share or stays within the radius.
-
-    Raises:
-        BracketError: a certificate is broken; names the image. One of the two computations has a defect.
-    """
-    if certifier["predictor"] != attack["predictor"] or certifier["threat"]["norm"] != attack["threat"]["norm"]:
-        return None
-    if certifier.get("tolerated", 0) is None or "hierarchy" in certifier:
-        return None
-    certified, found = certificates.read(), attacked.read()
-    compared = pixels = norms = 0
-    for name in names:
-        smallest = found[name]["smallest"]
-        shares = _check_shares(certified[name]["figures"], smallest, name, certifier, attack)
-        within = smallest["distance"] <= certifier["threat"]["radius"]
-        if within:
-            pixels += _check_pixels(certificates.load_map(name), attacked.load_map(name), name, certifier, attack)
-        compared += within or shares > 0
-        norms += shares
-    return NormBracket(compared, norms, pixels) if compared else None
-
-
-def _check_shares(figures: Mapping, smallest: Mapping, name: str, certifier: Mapping, attack: Mapping) -> int:
-    """How many shares of an image the perturbation reaches, all of them at no less than their certified radius."""
-    reached = 0
-    for figure, radius in figures.items():
-        if not figure.startswith(_ROBUSTNESS) or not smallest["labelled"]:
-            continue
-        needed = math.ceil(float(figure.removeprefix(_ROBUSTNESS)) / 100 * smallest["labelled"])
-        if smallest["changed"] < needed:
-            continue
-        radius = math.inf if radius is None else radius  # rows have none for infinite
-        if smallest["distance"] < radius:
-            raise _broken(
-                attack,
-                certifier,
-                f"changed {smallest['changed']} of {smallest['labelled']} pixels of image {name!r} "
-                f"with a perturbation of norm {smallest['distance']:.6g}",
-                f"at least {figure} = {radius:.6g}",
-            )
-        reached += 1
-    return reached
-
-
-def _check_pixels(certificate: Maps, attacked: Maps, name: str, certifier: Mapping, attack: Mapping) -> int:
-    broken, _ = broken_pixels(certificate, attacked, certifier.get("tolerated", 0))
-    if broken:
-        raise _broken(
-            attack, certifier, f"changed {broken} certified pixels of image {name!r}", "no certified pixel changes"
-        )
-    return int(certificate["certified"].sum())
-
-
-def _broken(attack: Mapping, certifier: Mapping, what: str, expected: str) -> BracketError:
-    return BracketError(
-        f"The attack {attack['name']} contradicts {certifier['name']}: it {what}",
-        expected=expected,
-        remedy="Please report this with the run's folder: the certificate or the attack has a defect",
-    )

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from certseg.compute.forward import check_logits
+from certseg.compute.hardware import Hardware, Stopwatch
 from certseg.errors import ModelError
-from certseg.evaluation.loop import Maps, Row, by_class, image_mean
-from certseg.hardware import Hardware, Stopwatch
+from certseg.evaluation.loop import by_class, image_mean
 from certseg.metrics import ClassCounts
-from certseg.sampling import check_logits
-from certseg.types import Passes, Sample, Segmenter
+from certseg.types import Maps, Passes, Row, Sample, Segmenter
 
 
 class PredictionStage:
@@ -35,7 +35,7 @@ class PredictionStage:
         images = sample.image[None].to(device)
         with watch("forward"), torch.inference_mode():
             logits = self._segmenter(images)
-            check_logits(logits, images, self._segmenter)
+            check_logits(logits, images, self._segmenter.num_classes)
             prediction = logits.argmax(dim=1)[0].cpu()
             finite = bool(torch.isfinite(logits).all())
         if not finite:

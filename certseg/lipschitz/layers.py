@@ -1,8 +1,8 @@
 """Building blocks with a known Lipschitz constant, and containers that say how their parts are joined.
 
 What a network does is the tree of its modules: a container's type fixes its forward pass, so the audit can walk the
-tree instead of the code (:mod:`certseg.lipschitz.rules`). ``L`` below is the constant of a part; all norms are l2 over
-channels and pixels together.
+tree instead of the code (:mod:`certseg.lipschitz.audit.rules`). ``L`` below is the constant of a part; all norms are l2
+over channels and pixels together.
 """
 
 from __future__ import annotations

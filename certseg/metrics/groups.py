@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from certseg.hierarchy import Hierarchy
 from certseg.metrics.confusion import class_histogram, labelled
+from certseg.types.hierarchy import Hierarchy
 
 
 @dataclass(frozen=True)

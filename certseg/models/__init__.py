@@ -1,12 +1,12 @@
 """Segmentation models behind the :class:`certseg.types.Segmenter` protocol, denoisers in front of them, checkpoints."""
 
+from certseg.lipschitz.networks import LipDeepLabV3, LipschitzNetwork, LipUPerNet
 from certseg.models.backbone import backbone_of, backbone_weights, freeze_backbone, load_backbone
 from certseg.models.checkpoint import load_checkpoint, save_checkpoint
 from certseg.models.denoiser import Denoised, DnCNN, load_denoised, load_denoiser
-from certseg.models.lipschitz import LipDeepLabV3, LipschitzNetwork, LipUPerNet
 from certseg.models.mmseg_adapter import MMSegSegmenter
 from certseg.models.mmseg_library import shipped_configs
-from certseg.models.training_output import TrainingOutput
+from certseg.types import TrainingOutput
 
 __all__ = [
     "Denoised",

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from certseg.compute.atomic import first_line, replacing
 from certseg.errors import CheckpointError
-from certseg.models.files import first_line, replacing
 
 FORMAT = "certseg/1"
 _SHOWN = 3

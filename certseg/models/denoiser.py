@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from certseg.errors import ConfigError, ModelError
 from certseg.models.checkpoint import Weights, fill, read_weights
-from certseg.models.training_output import TrainingOutput
-from certseg.types import CoarseLogits
+from certseg.types import CoarseLogits, TrainingOutput
 
 _PARTS = ("denoiser.", "segmenter.")
 

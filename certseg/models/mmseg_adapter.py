@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from certseg.errors import ConfigError, ModelError
 from certseg.models import inference as infer
-from certseg.models.checks import check_images, check_labels, check_names
 from certseg.models.mmseg_config import normalisation
 from certseg.models.mmseg_library import build, data_samples, has_plain_resize, model_config
-from certseg.models.training_output import TrainingOutput, recorded_logits
-from certseg.types import IGNORE_INDEX, CoarseLogits
+from certseg.models.training_output import recorded_logits
+from certseg.types import IGNORE_INDEX, CoarseLogits, TrainingOutput
+from certseg.types.checks import check_names
+from certseg.types.images import check_images, check_labels
 
 
 class MMSegSegmenter(nn.Module):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,21 +12,6 @@ from certseg.errors import ModelError
 
 # which of several training outputs is the one a head predicts with; the others are trained as its aids
 _PREDICTION = {"DAHead": 0, "EncHead": 0, "DDRHead": 0, "PIDHead": 1, "IterativeDecodeHead": -1}
-
-
-@dataclass(frozen=True)
-class TrainingOutput:
-    """Losses, and the logits of the same forward pass at the resolution at which the losses are computed.
-
-    Args:
-        losses: named losses, to be added up.
-        logits: ``B x num_classes x h x w``, of the head that predicts.
-        labels: ``B x h x w`` int64, the labels at that resolution, 255 where there is none.
-    """
-
-    losses: dict[str, Tensor]
-    logits: Tensor
-    labels: Tensor
 
 
 @contextlib.contextmanager

@@ -11,17 +11,17 @@ import numpy as np
 import torch
 from PIL import Image
 
+from certseg.compute.hardware import Hardware, rank, world_size
+from certseg.compute.streams import NoiseStream
 from certseg.datasets import IMAGE_SUFFIXES, Legend, image_size, read_image
 from certseg.errors import ConfigError, DataError
 from certseg.evaluation import Certifier
-from certseg.hardware import Hardware, rank, world_size
-from certseg.hierarchy import Hierarchy
-from certseg.noise import NoiseStream
 from certseg.pipeline.console import progress, say
-from certseg.pipeline.network import Network, check_classes, legend_of, obtain
 from certseg.pipeline.provenance import provenance
+from certseg.pipeline.weights import Network, check_classes, legend_of, obtain
 from certseg.reporting import Entry, Panel, claim, group_palette, picture, safe_name, write_json_atomic
 from certseg.types import IGNORE_INDEX, Certificate
+from certseg.types.hierarchy import Hierarchy
 
 
 def deploy(
@@ -44,7 +44,7 @@ def deploy(
 
     Raises:
         CheckpointError: the checkpoint cannot be read, does not fit, or names other classes than the data set.
-        CertsegError: see :func:`pictures_of`, :func:`certseg.pipeline.network.obtain` and :func:`certify_pictures`.
+        CertsegError: see :func:`pictures_of`, :func:`certseg.pipeline.weights.obtain` and :func:`certify_pictures`.
     """
     files = pictures_of(settings["input"], certifier)
     legend = legend_of(settings)

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from certseg.compute.hardware import Hardware, rank
 from certseg.errors import ConfigError
-from certseg.hardware import Hardware, rank
-from certseg.inpainting import MaskedUNet
+from certseg.patches.inpainting import MaskedUNet
 from certseg.pipeline.console import say
 from certseg.pipeline.keys import inpainter_identity, key
-from certseg.pipeline.network import build_dataset
 from certseg.pipeline.settings import build
+from certseg.pipeline.weights import build_dataset
 from certseg.training import Recipe, TrainableInpainter, TrainingReport, finished, train
 
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from certseg.compute.hardware import Hardware
 from certseg.errors import CheckpointError
-from certseg.hardware import Hardware
 from certseg.pipeline.settings import denoiser_settings
 
 TRAINING_FORMAT = 1

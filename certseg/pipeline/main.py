@@ -17,19 +17,19 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from torch import nn
 
+from certseg.bracket import check_bounds, check_bracket, check_norms
+from certseg.compute.hardware import Hardware, rank, world_size
 from certseg.datasets import evenly_spaced
 from certseg.errors import CertsegError, ConfigError
-from certseg.evaluation import check_bounds, check_bracket, check_norms, evaluate
-from certseg.hardware import Hardware, rank, world_size
-from certseg.hierarchy import Hierarchy
+from certseg.evaluation import evaluate
 from certseg.pipeline.console import explain, progress, say
 from certseg.pipeline.deployment import deploy
 from certseg.pipeline.inpainter import train_inpainter, trains_inpainter
 from certseg.pipeline.keys import evaluation_identity, key
-from certseg.pipeline.network import Network, build_dataset, obtain
 from certseg.pipeline.provenance import provenance
 from certseg.pipeline.settings import build, resolve
 from certseg.pipeline.stages import Job, Plan
+from certseg.pipeline.weights import Network, build_dataset, obtain
 from certseg.reporting import (
     Entry,
     Panel,
@@ -44,6 +44,7 @@ from certseg.reporting import (
     write_report,
 )
 from certseg.types import SegmentationDataset
+from certseg.types.hierarchy import Hierarchy
 
 RESULT_FILE = "result.json"
 FAILURE_FILE = "failed.json"

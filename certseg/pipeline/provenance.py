@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from certseg import __version__
-from certseg.hardware import Hardware, world_size
+from certseg.compute.hardware import Hardware, world_size
 
 _PACKAGES = ("torch", "torchvision", "onedl-mmsegmentation", "onedl-mmengine", "timm", "numpy", "scipy")
 

@@ -10,13 +10,13 @@ from typing import Any
 from torch import nn
 
 from certseg.attacks import MinimumNormAttack, PatchPGD
+from certseg.compute.hardware import Hardware
 from certseg.errors import ConfigError
-from certseg.evaluation import AttackStage, CertificationStage, MinimumNormStage, PredictionStage, Stage, Store
-from certseg.hardware import Hardware
+from certseg.evaluation import AttackStage, CertificationStage, MinimumNormStage, PredictionStage, Stage
 from certseg.pipeline.keys import pruned
-from certseg.pipeline.network import legend_of, load_surrogate, surrogate_digest
 from certseg.pipeline.settings import build, chosen
-from certseg.types import THREATS, Patch, Threat
+from certseg.pipeline.weights import legend_of, load_surrogate, surrogate_digest
+from certseg.types import THREATS, Patch, Store, Threat
 
 _NO_ARGUMENTS = ("name", "norm", "radius", "surrogate", "patch", "defence")  # what is no argument of an attack as it is
 _TOLD = ("patch", "against")  # nested settings that threat and predictor tell of

@@ -2,9 +2,9 @@
 
 from certseg.reporting.claims import bracket_status, claim
 from certseg.reporting.entries import Entry
-from certseg.reporting.figures import radius_figures, save_figure
 from certseg.reporting.masked_pictures import masked_picture
 from certseg.reporting.pictures import Panel, group_palette, picture
+from certseg.reporting.plots import radius_figures, save_figure
 from certseg.reporting.report import console_summary, write_report
 from certseg.reporting.rows import RowStore, read_rows
 from certseg.reporting.storage import read_json, safe_name, write_json_atomic

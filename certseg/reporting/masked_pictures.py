@@ -25,7 +25,7 @@ def masked_panels(
         image: ``H x W x 3`` floats in [0, 1].
         target: ``H x W`` labels.
         maps: stored of the image: ``classes``, ``certified`` and those of
-            :attr:`certseg.certifiers.masked.MaskedViews.maps`.
+            :attr:`certseg.patches.copies.MaskedViews.maps`.
         uncertified: what a pixel is that is not certified.
     """
     fills = bool(maps["views_inpainted"].any())

@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from certseg.errors import ResultError
-from certseg.hierarchy import Hierarchy
 from certseg.reporting.entries import number
-from certseg.reporting.figures import INK, save_figure
+from certseg.reporting.plots import INK, save_figure
 from certseg.types import IGNORE_INDEX
+from certseg.types.hierarchy import Hierarchy
 
 _WIDTH = 9.0  # inches; at 200 dots per inch twice the pixels a README shows
 _LEGEND_COLUMNS = 7

@@ -14,7 +14,7 @@ from rich.text import Text
 from certseg.errors import ResultError
 from certseg.reporting.claims import bracket_status, brackets, claim
 from certseg.reporting.entries import Entry, duration, labels, threat_text, words
-from certseg.reporting.figures import radius_figures, save_figure
+from certseg.reporting.plots import radius_figures, save_figure
 from certseg.reporting.storage import write_text_atomic
 from certseg.reporting.tables import figure_table, markdown_table
 from certseg.reporting.tightness import gap_line, tightness

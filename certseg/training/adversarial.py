@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from certseg.losses import LOSSES, Pixels
-from certseg.training.checks import is_count, is_number, require
+from certseg.attacks.losses import LOSSES, Pixels
 from certseg.training.objectives import TrainableSegmenter
+from certseg.types.checks import is_count, is_number, require
 
 NORMS = ("linf", "l2")
 
@@ -30,7 +30,8 @@ class AdversarialObjective:
         norm: ``linf`` (steps along the sign of the gradient) or ``l2`` (along the gradient, normalised per image).
         steps: gradient steps.
         step_size: length of a step, on the [0, 1] image scale in the norm of the ball.
-        loss: what the ascent raises, one of :data:`certseg.losses.LOSSES`: ``balanced_cross_entropy`` is SegPGD's.
+        loss: what the ascent raises, one of :data:`certseg.attacks.losses.LOSSES`: ``balanced_cross_entropy`` is
+            SegPGD's.
         clean_share: probability with which an image of the batch is left as it is.
 
     Raises:

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from certseg.errors import ModelError
-from certseg.models import Denoised, TrainingOutput
-from certseg.training.checks import is_count, is_number, require
+from certseg.models import Denoised
 from certseg.training.objectives import NoiseObjective, TrainableSegmenter
-from certseg.types import IGNORE_INDEX
+from certseg.types import IGNORE_INDEX, TrainingOutput
+from certseg.types.checks import is_count, is_number, require
 
 
 class ExplainedSegmenter(TrainableSegmenter, Protocol):
@@ -75,7 +75,7 @@ class ConsistencyObjective(NoiseObjective):
         if not callable(getattr(trained, "loss_and_logits", None)):
             raise ModelError(
                 f"Consistency regularisation needs the logits behind the loss, which {type(trained).__name__} hides",
-                expected="a method loss_and_logits(images, labels) that returns a certseg.models.TrainingOutput",
+                expected="a method loss_and_logits(images, labels) that returns a certseg.types.TrainingOutput",
                 remedy="Add it, or use training=noise",
             )
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from certseg.errors import ConfigError
 from certseg.models import Denoised
-from certseg.training.checks import require
 from certseg.training.objectives import NoiseObjective
 from certseg.types import IGNORE_INDEX
+from certseg.types.checks import require
 
 LOSSES = ("stability", "mse")
 

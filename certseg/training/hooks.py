@@ -14,8 +14,8 @@ from mmengine.model import is_model_wrapper
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from certseg.compute.hardware import rank
 from certseg.errors import CheckpointError, ModelError
-from certseg.hardware import rank
 from certseg.training.data import STEP, derive_seed
 from certseg.training.store import TrainingFolder
 

@@ -10,17 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from certseg.errors import ConfigError
-from certseg.inpainting import MaskedUNet
-from certseg.masks import erase
-from certseg.training.checks import is_number, require
+from certseg.patches.inpainting import MaskedUNet
+from certseg.patches.masks import erase
 from certseg.training.hidden import KINDS, checked_draws, draw_hidden
+from certseg.types.checks import is_number, require
 
 _NEAR = 3  # pixels: how far from a visible one a hidden pixel belongs to the border
 
 
 class TrainableInpainter(nn.Module):
     """An inpainter as :func:`certseg.training.train` trains it, which stores the class names of the data with the
-    weights; ``inpainter.*`` are those :class:`certseg.inpainting.Learned` loads.
+    weights; ``inpainter.*`` are those :class:`certseg.patches.inpainting.Learned` loads.
 
     Args:
         inpainter: the network.

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from certseg.errors import ModelError
-from certseg.metrics.lipschitz import CollectiveCounts, budgets_of, flip_costs
-from certseg.training.checks import is_number, require
+from certseg.lipschitz.worst_case import CollectiveCounts, budgets_of, flip_costs
 from certseg.training.objectives import TrainableSegmenter
 from certseg.types import IGNORE_INDEX, LipschitzSegmenter
+from certseg.types.checks import is_number, require
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from certseg.inpainting import Telea
-from certseg.masks import erase
-from certseg.training.checks import is_number, require
+from certseg.patches.inpainting import Telea
+from certseg.patches.masks import erase
 from certseg.training.hidden import KINDS, checked_draws, draw_hidden
 from certseg.training.objectives import TrainableSegmenter
 from certseg.types import Inpainter
+from certseg.types.checks import is_number, require
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class MaskedObjective:
 
     def __post_init__(self) -> None:
         inpainter, share = self.inpainter, self.clean_share
-        expected = "an inpainter, such as certseg.inpainting.Telea"
+        expected = "an inpainter, such as certseg.patches.inpainting.Telea"
         require("training.objective.inpainter", inpainter, expected, isinstance(inpainter, Inpainter))
         masks, shares = checked_draws(self.masks, self.shares)
         require("training.objective.clean_share", share, "a share in [0, 1)", is_number(share) and 0 <= share < 1)

@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from certseg.training.checks import is_number, require
+from certseg.types.checks import is_number, require
 
 SIGMA_SAMPLING = ("fixed", "uniform")
 

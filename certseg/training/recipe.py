@@ -7,10 +7,10 @@ import math
 import re
 from dataclasses import dataclass, field
 
+from certseg.compute.hardware import PRECISIONS
 from certseg.errors import ConfigError
-from certseg.hardware import PRECISIONS
-from certseg.training.checks import is_count, is_number, require
 from certseg.training.objectives import CleanObjective, Objective
+from certseg.types.checks import is_count, is_number, require
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
+from certseg.compute.hardware import Hardware, rank, world_size
 from certseg.errors import tracking_failed
-from certseg.hardware import Hardware, rank, world_size
 from certseg.models import freeze_backbone
 from certseg.training.data import DrawSampler, TrainingImages, ValidationImages, collate
 from certseg.training.hooks import LOG_INTERVAL, AverageHook, HistoryHook, ProgressHook, SeedHook, StateHook
-from certseg.training.network import TrainingModel, ViewMetric
 from certseg.training.recipe import Recipe
 from certseg.training.store import TrainingFolder
+from certseg.training.training_model import TrainingModel, ViewMetric
 from certseg.types import SegmentationDataset
 
 WARMUP_START = 0.01

@@ -21,9 +21,9 @@ from typing import BinaryIO
 import torch
 import torch.distributed as dist
 
+from certseg.compute.atomic import first_line, replacing
+from certseg.compute.hardware import rank, world_size
 from certseg.errors import CheckpointError, ConfigError, ResultError
-from certseg.hardware import rank, world_size
-from certseg.models.files import first_line, replacing
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 1.0

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch.distributed as dist
 from torch import nn
 
+from certseg.compute.hardware import Hardware, barrier, checked_seed, rank, world_size
 from certseg.errors import ConfigError
-from certseg.hardware import Hardware, barrier, checked_seed, rank, world_size
 from certseg.models import backbone_of, load_checkpoint, save_checkpoint
 from certseg.models.mmseg_library import quiet_import
 from certseg.training.recipe import Recipe

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from benchmarks.measuring import Bench, place, prepare, verdict
 from certseg.certifiers import Lipschitz, SegCertify
-from certseg.lipschitz import bake, full_precision
-from certseg.metrics.lipschitz import (
+from certseg.compute.streams import NoiseStream
+from certseg.lipschitz.audit import bake, full_precision
+from certseg.lipschitz.worst_case import (
     CollectiveCounts,
     FlippableImage,
     budgets_of,
@@ -23,7 +24,6 @@ from certseg.metrics.lipschitz import (
     flip_costs,
     worst_mean_iou,
 )
-from certseg.noise import NoiseStream
 
 LIPSCHITZ_GOAL = 0.25  # ratio
 MEAN_IOU_GOAL = 3.0  # seconds

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from hydra import compose, initialize_config_dir
 
-from certseg.hardware import Hardware
-from certseg.pipeline.network import build_segmenter
+from certseg.compute.hardware import Hardware
 from certseg.pipeline.settings import resolve
+from certseg.pipeline.weights import build_segmenter
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 MEMORY_GOAL = 1.01  # ratio

@@ -15,8 +15,8 @@ from torch import Tensor
 from benchmarks.measuring import Bench, place, prepare, seconds, verdict
 from benchmarks.segcertify import forward_passes
 from certseg.certifiers import DemaskedDetection, DemaskedRecovery, PatchCertificate, PatchDoubleMasking
-from certseg.inpainting import Black, Learned, MeanColour, Telea
-from certseg.noise import NoiseStream
+from certseg.compute.streams import NoiseStream
+from certseg.patches.inpainting import Black, Learned, MeanColour, Telea
 from certseg.types import Inpainter, Patch
 
 PATCH_GOAL = 1.15  # ratio, with an inpainter that fills a batch at once

@@ -13,8 +13,8 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.measuring import MEMORY_GOAL, peak_memory, place, prepare, seconds, verdict
 from certseg.attacks import APGD
-from certseg.hardware import Hardware
-from certseg.noise import NoiseStream
+from certseg.compute.hardware import Hardware
+from certseg.compute.streams import NoiseStream
 from certseg.types import L2, Linf, Threat
 
 ATTACK_GOAL = 1.10  # ratio

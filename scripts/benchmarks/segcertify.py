@@ -14,8 +14,8 @@ from scipy.stats import binomtest
 
 from benchmarks.measuring import MEMORY_GOAL, peak_memory, place, prepare, seconds, verdict
 from certseg.certifiers import SegCertify
-from certseg.hardware import Hardware
-from certseg.noise import NoiseStream
+from certseg.compute.hardware import Hardware
+from certseg.compute.streams import NoiseStream
 
 STATISTICS_GOAL = 0.1  # seconds
 CERTIFICATION_GOAL = {"cpu": 1.05, "cuda": 1.08}  # ratio

@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 from certseg.datasets import Streets
 from certseg.errors import CertsegError, ConfigError, DataError
 from certseg.pipeline.inpainter import inpainter_parts
-from certseg.pipeline.network import build_dataset, legend_of
 from certseg.pipeline.settings import build, resolve
 from certseg.pipeline.stages import Plan
+from certseg.pipeline.weights import build_dataset, legend_of
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 GROUPS = ("dataset", "model", "training", "attack", "certifier", "hardware", "tracking")
@@ -252,7 +252,7 @@ def test_bad_settings_are_refused_before_anything_is_computed(overrides, words):
 def test_bad_hardware(bad, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(CertsegError):
-        build("hardware", {"_target_": "certseg.hardware.Hardware", **bad})
+        build("hardware", {"_target_": "certseg.compute.hardware.Hardware", **bad})
 
 
 def test_no_omegaconf_object_leaves_the_pipeline():

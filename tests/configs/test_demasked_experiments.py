@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 from hydra import compose, initialize_config_dir
-from pipeline_runs import ROOT
+from support.pipeline_runs import ROOT
 
 from certseg.errors import ConfigError
 from certseg.pipeline.keys import training_identity

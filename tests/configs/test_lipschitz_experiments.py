@@ -5,11 +5,11 @@ import subprocess
 
 import pytest
 from hydra import compose, initialize_config_dir
-from pipeline_runs import ROOT
+from support.pipeline_runs import ROOT
 
-from certseg.pipeline.network import build_segmenter, legend_of
 from certseg.pipeline.settings import build, resolve
 from certseg.pipeline.stages import Plan
+from certseg.pipeline.weights import build_segmenter, legend_of
 
 FOLDER = ROOT / "configs" / "experiment" / "lipschitz"
 NAMES = sorted(file.stem for file in FOLDER.glob("*.yaml"))

@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 from hydra import compose, initialize_config_dir
-from pipeline_runs import ROOT, readme_blocks, readme_commands
+from support.pipeline_runs import ROOT, readme_blocks, readme_commands
 
 from certseg.pipeline.settings import build, resolve
 from certseg.pipeline.stages import Plan

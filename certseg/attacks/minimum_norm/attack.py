@@ -8,13 +8,13 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from certseg.attacks.geometry import perturbation_norm
 from certseg.attacks.minimum_norm.problem import MinimumNormResult, Problem
 from certseg.attacks.objective import checked_logits
+from certseg.compute.decisions import decide
+from certseg.compute.hardware import Hardware, Stopwatch
+from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError, DataError, ModelError
-from certseg.geometry import perturbation_norm
-from certseg.hardware import Hardware, Stopwatch
-from certseg.losses import decide
-from certseg.noise import NoiseStream
 from certseg.types import IGNORE_INDEX, L2, Passes, Segmenter, check_image, check_target
 
 AWAY_FROM = ("labels", "prediction")
@@ -28,10 +28,10 @@ class MinimumNormAttack(ABC):
     - their label (``away_from="labels"``, the pixel success rate of Rony et al. 2023): pixels that are wrong without
       any attack count as changed, so this is what accuracy ``1 - success`` costs; or
     - the class predicted at the image (``away_from="prediction"``): so many pixels have *changed*, which is word by
-      word what ``robustness@share`` excludes (:func:`certseg.metrics.lipschitz.share_radii`). At equal shares the norm
-      of a point that meets this goal is never below the certified radius.
+      word what ``robustness@share`` excludes (:func:`certseg.lipschitz.worst_case.share_radii`). At equal shares the
+      norm of a point that meets this goal is never below the certified radius.
 
-    A tie counts as the class the network answers (:func:`certseg.losses.decide`), not as a change.
+    A tie counts as the class the network answers (:func:`certseg.compute.decisions.decide`), not as a change.
 
     Subclasses are frozen dataclasses with the fields below and :meth:`search`.
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from certseg.attacks.objective import checked_logits, probe
+from certseg.compute.decisions import decide
 from certseg.errors import ModelError
-from certseg.losses import decide
 from certseg.types import IGNORE_INDEX, Passes, Segmenter
 
 _ROUNDING = 1e-3  # share of the largest logit by which two forward passes of one image may differ

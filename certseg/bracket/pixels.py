@@ -1,0 +1,227 @@
+"""The bracket: what is certified may never be broken by an attack on the same predictor within the same threat.
+
+A certificate of detection allows a certified pixel to change where the attacked image raises an alert.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from scipy.stats import binom
+
+from certseg.errors import BracketError
+from certseg.types import IGNORE_INDEX
+from certseg.types.hierarchy import Hierarchy
+from certseg.types.threats import Patch, Sides, is_within, needs_image
+
+LEVEL = 1e-6
+"""Probability with which a correct certificate is accused, per image, through the votes' own chance alone."""
+
+
+class MapSource(Protocol):
+    """Where the maps of an image are read from."""
+
+    def load_map(self, name: str) -> dict[str, np.ndarray]:
+        """The stored maps of image ``name``."""
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """What was compared: images, certified pixels, and how many of them a majority vote put into another class
+    without that being significant (near probability 1/2 votes fall either way). Of a detection also the number of
+    certified pixels that changed with an alert, else None. ``skipped_images`` is the number of images on which the
+    attack's patches were larger than the certificate's, None where there are none."""
+
+    images: int
+    certified_pixels: int
+    undecided_pixels: int
+    alerted_pixels: int | None = None
+    skipped_images: int | None = None
+
+
+def comparable(certifier: Mapping, attack: Mapping, sides: tuple[Sides, Sides] | None = None) -> list[str]:
+    """What of an attack a certificate says something about: the suffixes of the maps (:func:`level_suffix`) of those of
+    its radii that are inside the certified threat. None of them if the attacked predictor is another one, or if the
+    certificate promises nothing about single images. ``sides`` are those of the attack's and the certificate's patches
+    in one image, see :func:`certseg.types.threats.is_within`."""
+    if not _same_subject(certifier, attack):
+        return []
+    smaller = [part["radius"] for part in attack.get("by_radius", ())[:-1]]
+    threats = {level_suffix(level): attack["threat"] | {"radius": radius} for level, radius in enumerate(smaller)}
+    threats = {suffix: threat for suffix, threat in threats.items() if threat["radius"] > 0} | {"": attack["threat"]}
+    return [suffix for suffix, threat in threats.items() if is_within(threat, certifier["threat"], sides)]
+
+
+def _same_subject(certifier: Mapping, attack: Mapping) -> bool:
+    return certifier.get("tolerated", 0) is not None and certifier["predictor"] == attack["predictor"]
+
+
+def _comparable_on(certifier: Mapping, attack: Mapping, size: Sides) -> list[str]:
+    """As :func:`comparable`, of patches on an image of this height and width."""
+    fields = ({key: value for key, value in part["threat"].items() if key != "norm"} for part in (attack, certifier))
+    return comparable(certifier, attack, tuple(Patch(**given).size(*size) for given in fields))
+
+
+def level_suffix(level: int) -> str:
+    """What the names of an attack's maps end with at its smaller radii, the first of which is level 0."""
+    return f"_{level}"
+
+
+def broken_pixels(
+    certificate: Mapping[str, np.ndarray],
+    attacked: Mapping[str, np.ndarray],
+    tolerated: int = 0,
+    hierarchy: Hierarchy | None = None,
+) -> tuple[int, int]:
+    """Number of certified pixels whose votes together contradict the certificate, and of those merely outvoted.
+
+    A network's prediction is exact: any other class at a certified pixel breaks it, unless ``alerts`` are given and one
+    is raised there. A smoothed model's prediction is a vote. If the certificate holds, the certified class (or group of
+    classes) of every pixel has a probability above 1/2 at the adversarial image, so each p-value P[Bin(n, 1/2) <= votes
+    for it] is valid. The map is broken when the k smallest p-values of its N lie at or below
+    LEVEL * k / (N * (1 + 1/2 + ... + 1/N)) for some k, a global test valid under any dependence between pixels (Hommel
+    1983); the largest such k is returned. Where the votes are the lowest of several candidates, LEVEL is divided by
+    their number. For a vote that is a statement about the map, not about each of the k pixels. Many pixels that are
+    each just outvoted break a map as one pixel does that has hardly a vote left.
+
+    Args:
+        certificate: maps ``classes`` and ``certified`` (``H x W``), with a hierarchy also ``levels``.
+        attacked: map ``prediction`` (``H x W``), also ``alerts`` where these excuse a change, for a sampled predictor
+            also ``votes`` (``K x H x W``) and ``num_votes``, and ``candidates`` where they were chosen from several.
+        tolerated: number of certified pixels that may be wrong within the claim (k - 1 of a k-family-wise error). The
+            smallest p-values are left out: the others are then not smaller than those of the remaining pixels sorted.
+        hierarchy: of the groups that are certified; None where they are classes.
+    """
+    certified = certificate["certified"].astype(bool)
+    classes = certificate["classes"][certified].astype(np.int64)
+    levels = np.zeros_like(classes) if hierarchy is None else certificate["levels"][certified].astype(np.int64)
+    if "votes" not in attacked:
+        table = _table(hierarchy, IGNORE_INDEX)
+        prediction = attacked["prediction"][certified].astype(np.int64)
+        changed = table[levels, prediction] != table[levels, classes]
+        if "alerts" in attacked:
+            changed &= ~attacked["alerts"].astype(bool)[certified]
+        return max(0, int(changed.sum()) - tolerated), 0
+    votes = attacked["votes"][:, certified]
+    kept, most = _votes_for(classes, levels, votes, _table(hierarchy, len(votes)))
+    changed = int((most > kept).sum())
+    num_votes, num_pixels = int(attacked["num_votes"]), len(classes) - tolerated
+    if num_pixels < 1:
+        return 0, changed
+    at_most = np.cumsum(np.bincount(kept, minlength=num_votes + 1)) - tolerated  # pixels with at most v votes
+    at_most = np.maximum(at_most, 0)
+    p_values = binom.cdf(np.arange(num_votes + 1), num_votes, 0.5)
+    harmonic = np.log(num_pixels) + np.euler_gamma + 1 / (2 * num_pixels)  # not below the sum it stands for
+    level = LEVEL / int(attacked.get("candidates", 1))
+    significant = at_most[(p_values <= level * at_most / (num_pixels * harmonic)) & (at_most > 0)]
+    broken = int(significant.max(initial=0))
+    return broken, 0 if broken else changed
+
+
+def _table(hierarchy: Hierarchy | None, num_classes: int) -> np.ndarray:
+    """``L x K`` the group of each class on each level; without a hierarchy a class is a group."""
+    return np.arange(num_classes)[None] if hierarchy is None else hierarchy.table.numpy()
+
+
+def _votes_for(
+    classes: np.ndarray, levels: np.ndarray, votes: np.ndarray, table: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Votes for the group of each pixel, and for the group of its level that has most of them.
+
+    Args:
+        classes, levels: ``(P,)`` int64.
+        votes: ``K x P``.
+        table: ``L x K``.
+    """
+    kept, most = np.zeros_like(classes), np.zeros_like(classes)
+    for level in np.unique(levels):
+        here = levels == level
+        own, part, groups = table[level][classes[here]], votes[:, here], table[level]
+        for group in np.unique(groups):
+            number = part[groups == group].sum(axis=0, dtype=np.int64)
+            kept[here] = np.where(own == group, number, kept[here])
+            most[here] = np.maximum(most[here], number)
+    return kept, most
+
+
+def _alerted(certificate: Mapping[str, np.ndarray], attacked: Mapping[str, np.ndarray]) -> int:
+    """Number of certified pixels that changed where there is an alert."""
+    changed = certificate["classes"].astype(np.int64) != attacked["prediction"].astype(np.int64)
+    return int((changed & certificate["certified"].astype(bool) & attacked["alerts"].astype(bool)).sum())
+
+
+def threat_words(threat: Mapping) -> str:
+    """A threat of a summary in words, for messages."""
+    sizes = (f"{key} {value:.6g}" for key, value in threat.items() if key != "norm")
+    return f"{threat['norm']} {', '.join(sizes)}"
+
+
+def _at_level(maps: Mapping[str, np.ndarray], suffix: str, levels: int) -> dict[str, np.ndarray]:
+    """The maps of one of the radii that are compared; the more there are, the more candidates a vote has."""
+    names = ("prediction", "alerts", "votes", "num_votes", "candidates")
+    part = {name: maps[name + suffix] for name in names if name + suffix in maps}
+    return part | {"candidates": levels * part["candidates"]} if "candidates" in part else part
+
+
+def check_bracket(
+    certifier: Mapping, certificates: MapSource, attack: Mapping, attacked: MapSource, names: Sequence[str]
+) -> Bracket | None:
+    """Compare a certifier's and an attack's maps, image by image and pixel by pixel. Patches of which only an
+    image says which are larger (:func:`certseg.types.threats.needs_image`) are compared where the attack's are no
+    larger.
+
+    Args:
+        certifier: the certifier's summary.
+        certificates: its maps.
+        attack: the attack's summary.
+        attacked: its maps.
+        names: the images both have finished.
+
+    Returns:
+        None where the two may not be compared (another predictor, norm or larger threat).
+
+    Raises:
+        BracketError: a certified pixel is broken; names the image. One of the two computations has a defect.
+    """
+    suffixes = comparable(certifier, attack)
+    by_image = _same_subject(certifier, attack) and needs_image(attack["threat"], certifier["threat"])
+    if not suffixes and not by_image:
+        return None
+    certified_pixels = undecided = alerted = skipped = 0
+    may_alert = certifier.get("claim") is not None  # the usual claim excuses nothing
+    has_alerts = False
+    tolerated = certifier.get("tolerated", 0)
+    hierarchy = Hierarchy(certifier["hierarchy"]) if "hierarchy" in certifier else None
+    for name in names:
+        certificate = certificates.load_map(name)
+        if by_image:
+            suffixes = _comparable_on(certifier, attack, certificate["classes"].shape)
+            if not suffixes:
+                skipped += 1
+                continue
+        maps = attacked.load_map(name)
+        levels = [_at_level(maps, suffix, len(suffixes)) for suffix in suffixes]
+        for level in levels:
+            if may_alert and "alerts" in level:
+                has_alerts, alerted = True, alerted + _alerted(certificate, level)
+            else:
+                level.pop("alerts", None)
+        found = [broken_pixels(certificate, level, tolerated, hierarchy) for level in levels]
+        broken, outvoted = (max(numbers) for numbers in zip(*found))
+        if broken:
+            raise BracketError(
+                f"The attack {attack['name']} contradicts {certifier['name']} at {broken} pixels of image {name!r} "
+                f"that are certified within {threat_words(certifier['threat'])}",
+                expected=f"no certified pixel changes within the threat{' without an alert' if has_alerts else ''}",
+                remedy="Please report this with the run's folder: unless the certificate itself failed, which its "
+                "confidence allows for, it or the attack has a defect",
+            )
+        certified_pixels += int(certificate["certified"].sum())
+        undecided += outvoted
+    if by_image and skipped == len(names):
+        return None
+    alerts = alerted if has_alerts else None
+    return Bracket(len(names) - skipped, certified_pixels, undecided, alerts, skipped or None)

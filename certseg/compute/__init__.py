@@ -1,0 +1,1 @@
+"""Where and how tensors are computed: device, threads, random numbers, forward passes, which class wins."""

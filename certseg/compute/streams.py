@@ -1,0 +1,78 @@
+"""Random numbers as a function of (seed, image name, purpose, sample index) alone.
+
+The samples of one stream are distinct; different streams overlap with a negligible, stated probability
+(:meth:`NoiseStream.generator`).
+
+A sample's noise does not depend on batch size, on which rank draws it or on what was drawn before, so results survive
+resuming and sharding unchanged. It does depend on the kind of device: CPU and GPU generators differ.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from certseg.compute.threads import for_each
+
+
+@dataclass(frozen=True)
+class NoiseStream:
+    """The noise of one image for one purpose.
+
+    Args:
+        seed: the run's seed.
+        name: the image's name.
+        purpose: what the noise is for; each purpose has a stream of its own.
+    """
+
+    seed: int
+    name: str
+    purpose: str = "certify"
+
+    def for_purpose(self, purpose: str) -> NoiseStream:
+        """The stream of the same image for another purpose."""
+        return NoiseStream(self.seed, self.name, purpose)
+
+    def generator(self, index: int, device: torch.device) -> torch.Generator:
+        """The generator of sample ``index``: seeded with a hash of the stream plus ``index``.
+
+        torch's CPU generator keeps the lowest 32 bits of a seed. Because the index is added to the hash, not hashed
+        with it, the first 2^32 samples of a stream are distinct all the same, with certainty, and it is this that a
+        certificate rests on. Two streams of m and n samples (two images, or two purposes of one image) have a
+        sample in common with probability below (m + n) / 2^32 on the CPU and (m + n) / 2^63 on a GPU.
+        """
+        key = f"{self.seed}\0{self.name}\0{self.purpose}".encode()
+        base = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big")
+        return torch.Generator(device).manual_seed((base + index) % 2**63)
+
+    def fill(
+        self, out: Tensor, draw: Callable[[Tensor, torch.Generator], None], first: int, onto: Tensor | None = None
+    ) -> None:
+        """Fill ``out[b]`` with the noise of sample ``first + b``.
+
+        Args:
+            out: ``B x 3 x H x W`` float32, overwritten. Memory order changes nothing.
+            draw: fills a contiguous tensor of any shape from a generator, as
+                :meth:`certseg.smoothing.noise.Noise.fill` does.
+            first: index of the first sample.
+            onto: ``3 x H x W`` image to which the noise is added, or None for the noise alone.
+        """
+
+        def one(b: int) -> None:
+            pixels = out[b].permute(1, 2, 0)  # always drawn channel by channel of a pixel: the order of channels-last
+            target = pixels if pixels.is_contiguous() else torch.empty(pixels.shape, device=out.device)
+            draw(target, self.generator(first + b, out.device))
+            if target is not pixels:
+                pixels.copy_(target)
+            if onto is not None:
+                out[b] += onto
+
+        if out.device.type == "cpu":
+            for_each(out.shape[0], one)  # torch draws normals on one thread
+        else:
+            for b in range(out.shape[0]):
+                one(b)

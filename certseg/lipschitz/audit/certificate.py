@@ -1,0 +1,166 @@
+"""The audit: a proven constant for a network of plain modules, and the certificate that states it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from certseg.errors import ModelError
+from certseg.lipschitz.audit.precision import check_arithmetic
+from certseg.lipschitz.audit.rules import RULES
+from certseg.lipschitz.audit.walk import LayerBound, Span, Walk
+from certseg.lipschitz.norms import NormBound
+
+_UNITS = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
+_ROUNDING = 1.0 + 2.0**-36  # more than what adding and multiplying the bounds of all layers can round off
+_CLAIM = 1.0 + 1e-3
+PLAIN = (int, float, str, tuple, list, type(None))
+"""Types of attributes that are settings of a module."""
+
+
+@dataclass(frozen=True)
+class ConstantCertificate:
+    """What an audit proved.
+
+    Claim: for any two images x, y of ``size`` with values in [0, 1], or moved out of it by no more than their own
+    largest possible norm, ||f(x) - f(y)||_2 <= ``constant`` ||x - y||_2 with f the network in exact arithmetic; and the
+    computed value of f is nowhere further than ``error`` from it.
+
+    Args:
+        constant: joint l2 constant, rounded up.
+        error: l2 norm of the rounding error of the network's output, all its entries together; a priori.
+        magnitude: l2 norm that no output exceeds.
+        size: height and width of the images.
+        output: channels, height and width of what the network gives for them.
+        dtype: arithmetic of the network.
+        weights: sha256 of its weights and of the structure of its modules.
+        layers: one entry for each module with a constant of its own.
+        torch: version that computed the bounds.
+    """
+
+    constant: float
+    error: float
+    magnitude: float
+    size: tuple[int, int]
+    output: tuple[int, int, int]
+    dtype: str
+    weights: str
+    layers: tuple[LayerBound, ...]
+    torch: str
+
+    def plain(self) -> dict[str, Any]:
+        """The certificate in JSON values."""
+        return asdict(self)
+
+    def check_claim(self, claimed: float) -> None:
+        """Raise ModelError if the proven constant is above a claimed one by more than a thousandth: then the network is
+        built otherwise than it was meant. Within that, what is proven counts, not what is claimed."""
+        if self.constant > claimed * _CLAIM:
+            worst = sorted(self.layers, key=lambda layer: -layer.constant)[:3]
+            raise ModelError(
+                "The network's Lipschitz constant is above the one it is built for",
+                expected=f"at most {claimed:g}",
+                received=f"{self.constant:.6g} (largest layers: "
+                + ", ".join(f"{layer.name} {layer.constant:.4g}" for layer in worst)
+                + ")",
+                remedy="A normalisation is missing or counted twice, or a layer lost its constraint",
+            )
+
+
+class Audit:
+    """Proves constants of one network with the weights it has now; norms of its layers are computed once.
+
+    Args:
+        network: plain modules (:data:`certseg.lipschitz.audit.rules.RULES`) in eval mode, all float32 or all float64.
+        channels: of the images.
+
+    Raises:
+        ModelError: parameters of another or of mixed dtypes.
+    """
+
+    def __init__(self, network: nn.Module, channels: int = 3):
+        self._network, self._channels = network, channels
+        tensors = [t for t in (*network.parameters(), *network.buffers()) if t.is_floating_point()]
+        dtypes = {tensor.dtype for tensor in tensors}
+        if len(dtypes) != 1 or not dtypes <= _UNITS.keys():
+            raise ModelError(
+                "The audit needs one arithmetic throughout",
+                expected="float64 or float32",
+                received=", ".join(sorted(map(str, dtypes))) or "no weights",
+            )
+        self._dtype = dtypes.pop()
+        self._devices = {tensor.device.type for tensor in tensors}
+        self._norms: dict[str, tuple[NormBound, float]] = {}
+        self.weights = fingerprint(network)
+
+    def certificate(self, size: Sequence[int]) -> ConstantCertificate:
+        """Prove a constant for images of ``size`` (height, width).
+
+        Raises:
+            ModelError: the network is in training mode, holds a module without a rule, was changed since the audit
+                began, its arithmetic is not what its dtype says (autocast, TF32), or nothing holds for this size.
+        """
+        check_arithmetic(self._dtype, self._devices)
+        if fingerprint(self._network) != self.weights:
+            raise ModelError("The network's weights changed during its audit", remedy="Begin a new audit")
+        height, width = (int(side) for side in size)
+        largest = 2.0 * math.sqrt(self._channels * height * width)
+        walk = Walk(RULES, _UNITS[self._dtype], self._norms)
+        end = walk(self._network, Span(1.0, largest, 0.0, self._channels, (height, width)), "")
+        if not all(map(math.isfinite, (end.lipschitz, end.error, end.magnitude))):
+            received = f"{end.lipschitz}, {end.error}, {end.magnitude}"
+            raise ModelError("Constant, rounding error or magnitude of the network is not finite", received=received)
+        return ConstantCertificate(
+            end.lipschitz * _ROUNDING,
+            end.error * _ROUNDING,
+            end.magnitude * _ROUNDING,
+            (height, width),
+            (end.channels, *end.size),
+            str(self._dtype).removeprefix("torch."),
+            self.weights,
+            tuple(walk.table),
+            torch.__version__,
+        )
+
+
+def audit(
+    network: nn.Module, size: Sequence[int], *, channels: int = 3, claimed: float | None = None
+) -> ConstantCertificate:
+    """Prove a Lipschitz constant of ``network`` for images of one size.
+
+    Args:
+        network: as of :class:`Audit`; parametrized weights are to be baked first
+            (:func:`certseg.lipschitz.audit.bake`).
+        size: height and width.
+        channels: of the images.
+        claimed: a constant that must not be exceeded by more than a thousandth.
+
+    Raises:
+        ModelError: as of :meth:`Audit.certificate`, or the proven constant is above ``claimed``.
+    """
+    certificate = Audit(network, channels).certificate(size)
+    if claimed is not None:
+        certificate.check_claim(claimed)
+    return certificate
+
+
+def settings_of(module: nn.Module) -> list[tuple[str, object]]:
+    """Attributes of a module that are plain values, by name."""
+    return sorted((name, value) for name, value in vars(module).items() if isinstance(value, PLAIN))
+
+
+def fingerprint(network: nn.Module) -> str:
+    """sha256 of the weights and buffers by name, of the modules by type and of their printed settings."""
+    digest = hashlib.sha256(repr(network).encode())
+    for name, module in network.named_modules(remove_duplicate=False):
+        digest.update(f"{name}:{type(module).__qualname__}:{settings_of(module)}".encode())
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,68 @@
+"""What a network computes right now, in a value to compare: weights may change without torch counting it."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from certseg.lipschitz.audit.certificate import PLAIN
+from certseg.lipschitz.audit.walk import HOOKS, hooks_of_all
+
+_CHUNK = 1 << 20  # numbers mixed at a time
+_MIXER, _STEP = -7046029254386353131, 6364136223846793005  # odd numbers of 64 bits without pattern
+
+
+def state_of(network: nn.Module) -> tuple:
+    """Equal for a network that is as it was: modules, their plain settings, hooks and methods put upon them, and the
+    content of all weights and buffers, of which a checksum is taken; one pass over the memory of the weights.
+
+    Writing through ``tensor.data`` or numpy changes no version counter, and memory is used again, so neither versions
+    nor addresses tell.
+    """
+    tensors = [*network.parameters(), *network.buffers()]
+    modules = [(id(module), *_own(module)) for module in network.modules()]
+    hooks = [id(hook) for found in hooks_of_all() for hook in found.values()]
+    return modules, hooks, [(tensor.shape, tensor.dtype, tensor.device) for tensor in tensors], checksums(tensors)
+
+
+def _own(module: nn.Module) -> Iterator[tuple[str, object]]:
+    for name, value in vars(module).items():
+        if isinstance(value, PLAIN):
+            yield name, str(value) if type(value) is list else value
+        elif callable(value):
+            yield name, id(value)
+        elif name in HOOKS and value:
+            yield name, tuple(map(id, value.values()))
+
+
+def checksums(tensors: Iterable[Tensor]) -> list[int]:
+    """A number for the content of all tensors on each device, in order: it depends on every bit and its place."""
+    by_device: dict[torch.device, list[Tensor]] = {}
+    for tensor in tensors:
+        if tensor.numel():
+            content = tensor.detach().contiguous().flatten().view(torch.uint8)
+            by_device.setdefault(tensor.device, []).append(content)
+    return [_cyclic(parts) if device.type == "cpu" else mixed(torch.cat(parts)) for device, parts in by_device.items()]
+
+
+def _cyclic(parts: Iterable[Tensor]) -> int:
+    value = 0
+    for part in parts:
+        value = zlib.crc32(part.numpy(), value)
+    return value
+
+
+def mixed(content: Tensor) -> int:
+    """A checksum of ``(n,)`` bytes that is computed where they are."""
+    words = F.pad(content, (0, -len(content) % 4)).view(torch.int32)
+    total = torch.zeros((), dtype=torch.int64, device=content.device)
+    places = torch.arange(min(_CHUNK, len(words)), device=content.device) * _STEP
+    for part in words.split(_CHUNK):
+        value = (part.long() + places[: len(part)]) * _MIXER
+        value = (value ^ (value >> 32)) * _MIXER  # the low bits of a product know nothing of the high ones
+        total = (total + (value ^ (value >> 29)).sum()) * _STEP
+    return int(total)

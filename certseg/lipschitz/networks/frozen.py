@@ -1,0 +1,118 @@
+"""The baked form of a Lipschitz network at one moment, what is proven about it, and how far its logits are rounded."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from certseg.errors import ModelError
+from certseg.lipschitz.audit import Audit, ConstantCertificate, fingerprint
+from certseg.lipschitz.audit.walk import check_untouched
+from certseg.lipschitz.layers import PositionBias
+from certseg.types import LipschitzBound
+
+_CALIBRATION = 100.0  # measured rounding errors times this
+_MARGIN = 16.0  # over the textbook bound of the head's sum, as in the audit
+
+
+@dataclass
+class Frozen:
+    """The network of one moment: baked, without gradients of its weights, with what was proven about it."""
+
+    state: tuple
+    body: nn.Module
+    head: nn.Module
+    offset: nn.Module
+    logits: Callable[[Tensor], Tensor]
+    bounds: dict[tuple[int, int], tuple[ConstantCertificate, LipschitzBound]] = field(default_factory=dict)
+
+    @functools.cached_property
+    def audit(self) -> Audit:
+        """Of the body; the norms of its layers serve all sizes."""
+        return Audit(self.body)
+
+    @functools.cached_property
+    def weights(self) -> str:
+        """sha256 of all that makes the logits."""
+        return fingerprint(nn.ModuleDict({"body": self.body, "head": self.head, "offset": self.offset}))
+
+    def check_ends(self, num_classes: int, output: tuple[int, int, int], size: tuple[int, int]) -> None:
+        """Raise ModelError unless the logits are one matrix times the features of each pixel, plus a translation: the
+        constant says nothing of logits made otherwise.
+
+        Args:
+            num_classes: of the network.
+            output: channels, height and width of the features.
+            size: of the images.
+        """
+        head, offset = self.head, self.offset
+        check_untouched(head, "the head")
+        check_untouched(offset, "the offset")
+        is_matrix = type(head) is nn.Conv2d and (
+            (head.kernel_size, head.stride, head.dilation, head.groups) == ((1, 1), (1, 1), (1, 1), 1)
+            and head.padding == (0, 0)
+            and head.weight.shape == (num_classes, output[0], 1, 1)
+            and (head.bias is None or head.bias.shape == (num_classes,))
+        )
+        if not is_matrix:
+            raise ModelError(
+                "The head of a Lipschitz network must be a matrix",
+                expected=f"a 1x1 Conv2d of {output[0]} features to {num_classes} classes, stride 1 and no padding",
+                received=head,
+            )
+        is_map = type(offset) is PositionBias and offset.map.ndim == 4 and offset.map.shape[:2] == (1, num_classes)
+        if not (is_map or type(offset) is nn.Identity):
+            raise ModelError(
+                "Behind the head of a Lipschitz network only a translation may follow",
+                expected=f"PositionBias of {num_classes} classes or Identity",
+                received=offset,
+            )
+        if output[1:] != size:
+            raise ModelError(
+                "The features of a Lipschitz network must have the size of the image",
+                expected=f"{size[0]}x{size[1]}",
+                received=f"{output[1]}x{output[2]}",
+            )
+
+    def rounding(self, certificate: ConstantCertificate) -> float:
+        """Bound of the rounding error of one logit in float64: that of the features, carried through the head, and that
+        of the head's own sum, with the audit's margin."""
+        rows = self.head.weight[:, :, 0, 0].double()
+        longest = float(rows.norm(dim=1).max())
+        offsets = 0.0 if self.head.bias is None else float(self.head.bias.abs().max())
+        if isinstance(self.offset, PositionBias):
+            offsets += float(self.offset.map.abs().max())
+        rounding = _MARGIN * (rows.shape[1] + 8) * 2.0**-53
+        features = certificate.magnitude + certificate.error
+        return (longest * certificate.error + rounding * (longest * features + offsets)) * (1.0 + 1e-6)
+
+    def measured_rounding(self, size: tuple[int, int]) -> float:
+        """A hundred times the largest difference to float64 on images of noise, of black and white noise and of one
+        colour."""
+        device = self.head.weight.device
+        noise = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
+        probes = torch.cat([noise, (noise > 0.5).float(), torch.full_like(noise, 0.7)])
+        exact = copy.deepcopy((self.body, self.head, self.offset))
+        with torch.no_grad():
+            wanted = probes.double()
+            for part in exact:
+                wanted = part.double()(wanted)
+            return _CALIBRATION * float((self.logits(probes).double() - wanted).abs().max())
+
+
+class Holder:
+    """Keeps the baked network out of torch's sight, and out of copies, which make their own."""
+
+    def __init__(self) -> None:
+        self.frozen: Frozen | None = None
+
+    def __deepcopy__(self, memo: dict) -> Holder:
+        return Holder()
+
+    def __reduce__(self) -> tuple:
+        return Holder, ()

@@ -1,0 +1,1 @@
+"""Certificates against patches: masks, masked copies, inpainting, votes."""

@@ -1,0 +1,60 @@
+"""Classical inpainting by OpenCV, on the CPU: Telea's fast marching and Navier-Stokes."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from certseg.compute.threads import for_each
+from certseg.errors import ConfigError
+from certseg.patches.inpainting.base import Inpainting
+
+
+class _OpenCV(Inpainting):
+    """Fills 8-bit images, one by one, on as many threads as torch uses.
+
+    Args:
+        radius: pixels around a hidden one that decide its colour, 1 to 100.
+
+    Raises:
+        ConfigError: the radius is outside its domain.
+    """
+
+    _method: int
+
+    def __init__(self, radius: int = 3) -> None:
+        if not isinstance(radius, int) or isinstance(radius, bool) or not 1 <= radius <= 100:
+            raise ConfigError("The radius of an inpainter must be an integer from 1 to 100", received=repr(radius))
+        self.radius = radius
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """The radius."""
+        return {"radius": self.radius}
+
+    def _fill(self, erased: Tensor, hidden: Tensor) -> Tensor:
+        images = (erased.detach().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        masks = hidden.to(torch.uint8).contiguous().cpu().numpy()
+        filled = np.empty_like(images)
+
+        def fill(index: int) -> None:
+            filled[index] = cv2.inpaint(images[index], masks[index], self.radius, self._method)
+
+        for_each(len(images), fill)
+        return torch.from_numpy(filled).to(erased.device).permute(0, 3, 1, 2).to(erased.dtype) / 255
+
+
+class Telea(_OpenCV):
+    """Fills from the border inwards with weighted means of known pixels (Telea 2004)."""
+
+    name = "telea"
+    _method = cv2.INPAINT_TELEA
+
+
+class NavierStokes(_OpenCV):
+    """Continues lines of equal brightness into the hidden region (Bertalmio, Bertozzi and Sapiro 2001)."""
+
+    name = "navier_stokes"
+    _method = cv2.INPAINT_NS

@@ -1,0 +1,1 @@
+"""Randomized smoothing: distributions, sampling, when to stop, and the statistics of what was drawn."""

@@ -1,0 +1,24 @@
+"""Exact statistics of counts: binomial tails and multiple testing on histograms."""
+
+from certseg.smoothing.statistics.anytime import Bets, e_bonferroni_threshold, e_holm_threshold
+from certseg.smoothing.statistics.binomial import minimum_samples, upper_tail
+from certseg.smoothing.statistics.confidence import clopper_pearson_lower
+from certseg.smoothing.statistics.multiple_testing import (
+    CORRECTIONS,
+    check_correction,
+    largest_level,
+    rejection_threshold,
+)
+
+__all__ = [
+    "CORRECTIONS",
+    "Bets",
+    "check_correction",
+    "clopper_pearson_lower",
+    "e_bonferroni_threshold",
+    "e_holm_threshold",
+    "largest_level",
+    "minimum_samples",
+    "rejection_threshold",
+    "upper_tail",
+]

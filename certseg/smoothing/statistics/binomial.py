@@ -1,0 +1,47 @@
+"""Binomial tails, tabulated once for every possible count."""
+
+import math
+
+import numpy as np
+from scipy.stats import binom
+
+from certseg.errors import ConfigError
+
+
+def upper_tail(num_samples: int, probability: float) -> np.ndarray:
+    """Return ``P[Bin(num_samples, probability) >= k]`` for ``k = 0 .. num_samples``.
+
+    This is the p-value of the one-sided test of ``H0: p <= probability`` after ``k`` successes (seed 001, BinPValue).
+    Counts take ``num_samples + 1`` values only, so a map of millions of pixels needs one short table.
+
+    Returns:
+        float64 array of shape ``(num_samples + 1,)``, decreasing from 1.
+
+    Raises:
+        ConfigError: ``num_samples`` is not positive or ``probability`` lies outside (0, 1).
+    """
+    if num_samples < 1:
+        raise ConfigError("A binomial test needs at least one sample", received=num_samples)
+    if not 0.0 < probability < 1.0:
+        raise ConfigError("A binomial test needs a probability inside (0, 1)", received=probability)
+    tail = binom.sf(np.arange(num_samples + 1) - 1, num_samples, probability)
+    tail[0] = 1.0
+    return tail
+
+
+def minimum_samples(tau: float, level: float) -> int:
+    """Smallest n for which a test can be rejected at ``level``: ``tau ** n <= level``.
+
+    With fewer samples even a pixel that never changed its class has too large a p-value, and everything abstains.
+
+    Args:
+        tau: probability under the null hypothesis, in (0, 1).
+        level: the largest p-value that is rejected, in (0, 1); :func:`certseg.smoothing.statistics.largest_level`.
+    """
+    samples = max(1, math.ceil(math.log(level) / math.log(tau)))
+    # the rounding of the logarithms may be off by one in either direction; the table decides
+    while upper_tail(samples, tau)[-1] > level:
+        samples += 1
+    while samples > 1 and upper_tail(samples - 1, tau)[-1] <= level:
+        samples -= 1
+    return samples

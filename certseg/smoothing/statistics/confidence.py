@@ -1,0 +1,42 @@
+"""Exact confidence bounds on a probability from a count of successes."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import beta
+
+from certseg.errors import ConfigError
+
+
+def clopper_pearson_lower(counts: ArrayLike, num_samples: int, level: float) -> np.ndarray:
+    """Lower bound that is at most the true probability p in at least a share ``1 - level`` of all experiments.
+
+    Clopper and Pearson (1934), one-sided: the p at which ``P[Bin(num_samples, p) >= count] = level``, which is the
+    ``level`` quantile of Beta(count, num_samples - count + 1); 0 for no success. The bound exceeds tau exactly where
+    the binomial test of :func:`certseg.smoothing.statistics.upper_tail` rejects ``p <= tau`` at ``level`` (up to
+    equality).
+
+    Args:
+        counts: any shape, successes in ``0 .. num_samples``.
+        num_samples: trials behind every count, positive.
+        level: probability of an error, in (0, 1).
+
+    Returns:
+        float64, shape of ``counts``.
+
+    Raises:
+        ConfigError: an argument is outside its domain.
+    """
+    if num_samples < 1:
+        raise ConfigError("A confidence bound needs at least one sample", received=num_samples)
+    if not 0.0 < level < 1.0:
+        raise ConfigError("The level of a confidence bound must lie inside (0, 1)", received=level)
+    counts = np.asarray(counts)
+    if counts.size and not (counts.min() >= 0 and counts.max() <= num_samples):
+        raise ConfigError(
+            "A count of successes is impossible",
+            expected=f"0 .. {num_samples}",
+            received=f"{counts.min()} .. {counts.max()}",
+        )
+    return np.where(counts == 0, 0.0, beta.ppf(level, np.maximum(counts, 1), num_samples - counts + 1))

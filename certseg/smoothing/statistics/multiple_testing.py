@@ -1,0 +1,104 @@
+"""Multiple testing on a histogram of counts.
+
+All tests share one null hypothesis family (``p_i <= tau`` with the same number of samples), so a p-value is a
+decreasing function of the count and the set of rejections is "every count from a threshold upwards". Each procedure
+therefore maps a histogram to that threshold in O(n) after one pass over the pixels: no sorting, no per-pixel p-value.
+All of them hold whatever the dependence between pixels.
+"""
+
+import numpy as np
+
+from certseg.errors import ConfigError
+
+CORRECTIONS = ("holm", "bonferroni", "kfwer", "benjamini_yekutieli")
+
+
+def rejection_threshold(
+    histogram: np.ndarray, p_values: np.ndarray, alpha: float, correction: str = "holm", k: int = 1
+) -> int:
+    """Smallest count whose null hypothesis is rejected; every larger count is rejected too.
+
+    - ``holm`` (Holm 1979) and ``bonferroni``: the probability of rejecting any true null hypothesis is at most alpha.
+    - ``kfwer`` (Lehmann and Romano 2005, Theorem 2.2): the probability of rejecting ``k`` or more true null hypotheses
+      is at most alpha; up to ``k - 1`` wrong rejections are accepted.
+    - ``benjamini_yekutieli`` (2001): the *expected share* of true null hypotheses among the rejected is at most alpha.
+      That is the false discovery rate, no statement about any single map.
+
+    Args:
+        histogram: ``(n + 1,)`` integers, number of pixels with each count ``0 .. n``.
+        p_values: ``(n + 1,)`` p-value of each count, decreasing (:func:`certseg.smoothing.statistics.upper_tail`).
+        alpha: error rate, in (0, 1).
+        correction: one of :data:`CORRECTIONS`.
+        k: of ``kfwer``.
+
+    Returns:
+        A count in ``0 .. n``, or ``n + 1`` where nothing is rejected.
+
+    Raises:
+        ConfigError: unknown correction, alpha outside (0, 1), k not a positive integer, or arrays that do not fit each
+            other.
+    """
+    check_correction(correction, alpha, k)
+    if histogram.shape != p_values.shape or histogram.ndim != 1:
+        raise ConfigError(
+            "histogram and p_values must be one-dimensional and of equal length",
+            received=f"shapes {histogram.shape} and {p_values.shape}",
+        )
+    if histogram.sum() == 0:
+        return len(histogram)
+    if correction == "bonferroni":
+        return _single_step(histogram, p_values, alpha)
+    if correction == "benjamini_yekutieli":
+        return _step_up(histogram, p_values, alpha)
+    return _step_down(histogram, p_values, alpha, k if correction == "kfwer" else 1)
+
+
+def check_correction(correction: str, alpha: float, k: int) -> None:
+    """Raise :class:`ConfigError` unless the three are in their domains."""
+    if correction not in CORRECTIONS:
+        raise ConfigError("Unknown multiple testing correction", expected=", ".join(CORRECTIONS), received=correction)
+    if not (isinstance(alpha, (int, float)) and 0.0 < alpha < 1.0):
+        raise ConfigError("alpha must lie inside (0, 1)", received=alpha)
+    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+        raise ConfigError("k must be a positive integer", received=k)
+
+
+def largest_level(num_tests: int, alpha: float, correction: str, k: int = 1) -> float:
+    """The largest p-value that the procedure can ever reject when all ``num_tests`` p-values are equal: with fewer
+    samples than needed to reach it, everything abstains."""
+    if correction == "benjamini_yekutieli":
+        return alpha / _harmonic(num_tests)
+    return min(1.0, (k if correction == "kfwer" else 1) * alpha / num_tests)
+
+
+def _single_step(histogram: np.ndarray, p_values: np.ndarray, alpha: float) -> int:
+    passing = np.flatnonzero((p_values <= alpha / int(histogram.sum())) & (histogram > 0))
+    return int(passing[0]) if len(passing) else len(histogram)
+
+
+def _step_down(histogram: np.ndarray, p_values: np.ndarray, alpha: float, k: int) -> int:
+    """With r tests rejected so far, the group of tied p-values at the next count is compared with the level of the
+    test number r + 1, k alpha / (N + k - max(k, r + 1)): its first member needs that, and inside the group the levels
+    only grow. k = 1 is Holm's procedure."""
+    num_tests = int(histogram.sum())
+    rejected, threshold = 0, len(histogram)
+    for count in range(len(histogram) - 1, -1, -1):
+        if histogram[count] == 0:
+            continue
+        if p_values[count] > k * alpha / (num_tests + k - max(k, rejected + 1)):
+            break
+        rejected += int(histogram[count])
+        threshold = count
+    return threshold
+
+
+def _step_up(histogram: np.ndarray, p_values: np.ndarray, alpha: float) -> int:
+    """The largest r with p_(r) <= r alpha / (N (1 + 1/2 + ... + 1/N)); r is largest at the end of a tied group."""
+    num_tests = int(histogram.sum())
+    at_least = np.cumsum(histogram[::-1])[::-1]  # number of tests with this count or more
+    passing = np.flatnonzero((p_values <= at_least * alpha / (num_tests * _harmonic(num_tests))) & (histogram > 0))
+    return int(passing[0]) if len(passing) else len(histogram)
+
+
+def _harmonic(number: int) -> float:
+    return float((1.0 / np.arange(1, number + 1)).sum())

@@ -1,0 +1,225 @@
+"""How many samples test the guessed classes, and which pixels they certify.
+
+A rule draws from a :class:`certseg.smoothing.sampling.NoisySampler` and returns the certified pixels and the samples it
+used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.stats import norm
+from torch import Tensor
+
+from certseg.compute.hardware import Stopwatch
+from certseg.errors import ConfigError
+from certseg.smoothing.sampling import NoisySampler
+from certseg.smoothing.statistics import (
+    Bets,
+    e_bonferroni_threshold,
+    e_holm_threshold,
+    largest_level,
+    minimum_samples,
+    rejection_threshold,
+    upper_tail,
+)
+
+
+@dataclass(frozen=True)
+class FixedTest:
+    """The binomial test after ``n`` samples, corrected for the number of pixels (Algorithm 2 of seed 001).
+
+    Args:
+        tau: probability a certified class must exceed.
+        alpha: error rate of the correction.
+        n: number of samples.
+        correction: one of :data:`certseg.smoothing.statistics.CORRECTIONS`.
+        k: of the correction ``kfwer``.
+        look_every: None draws all samples; a number looks after every so many and stops as soon as no outcome of the
+            rest could change any decision (curtailment: the same decisions from fewer samples).
+    """
+
+    tau: float
+    alpha: float
+    n: int
+    correction: str
+    k: int = 1
+    look_every: int | None = None
+
+    def samples_needed(self, num_pixels: int) -> int:
+        """Smallest n with which a pixel of an image of ``num_pixels`` can be certified at all."""
+        return minimum_samples(self.tau, largest_level(num_pixels, self.alpha, self.correction, self.k))
+
+    def certify(
+        self,
+        sampler: NoisySampler,
+        choice: Tensor,
+        first: int,
+        groups: Tensor | None = None,
+        watch: Stopwatch | None = None,
+    ) -> tuple[Tensor, int]:
+        """Test ``choice`` with samples from index ``first`` on.
+
+        Args:
+            sampler: of the image.
+            choice: ``H x W`` int64, as in :meth:`NoisySampler.agreement`.
+            first: index of the first sample.
+            groups: as in :meth:`NoisySampler.agreement`.
+            watch: adds up the seconds of ``sampling`` and ``statistics``.
+
+        Returns:
+            The certified pixels (``H x W`` bool) and the number of samples drawn.
+        """
+        watch = watch or Stopwatch(choice.device)
+        counts, drawn, settled = torch.zeros_like(choice, dtype=torch.int32), 0, False
+        while drawn < self.n and not settled:
+            step = min(self.look_every or self.n, self.n - drawn)
+            with watch("sampling"):
+                counts += sampler.agreement(choice, first + drawn, step, groups)
+            drawn += step
+            with watch("statistics"):
+                settled = self._is_settled(histogram_of(counts, drawn), drawn)
+        with watch("statistics"):
+            return self.decide(counts), drawn
+
+    def decide(self, counts: Tensor) -> Tensor:
+        """The pixels whose hypothesis ``p <= tau`` is rejected by ``counts`` (``H x W``) out of ``n``."""
+        return counts >= self._threshold(histogram_of(counts, self.n))
+
+    def _threshold(self, histogram: np.ndarray) -> int:
+        return rejection_threshold(histogram, upper_tail(self.n, self.tau), self.alpha, self.correction, self.k)
+
+    def _is_settled(self, histogram: np.ndarray, drawn: int) -> bool:
+        """Whether the remaining samples change nothing. Every correction rejects more when counts grow, so the final
+        rejections lie between those with no further agreement and those with nothing else; equal numbers of pixels
+        in both mean equal pixels."""
+        left = self.n - drawn
+        if left == 0:
+            return True
+        worst = np.concatenate([histogram, np.zeros(left, dtype=histogram.dtype)])
+        best = np.concatenate([np.zeros(left, dtype=histogram.dtype), histogram])
+        return worst[self._threshold(worst) :].sum() == best[self._threshold(best) :].sum()
+
+
+@dataclass(frozen=True)
+class AnytimeTest:
+    """An e-process per pixel, looked at after every batch; valid at every moment
+    (:mod:`certseg.smoothing.statistics.anytime`).
+
+    It stops when every pixel is certified, when ``n`` samples are drawn, or when no number of further batches is
+    expected to certify at least ``gain`` of the image per batch. However bad that forecast is, it costs
+    certified pixels only, never validity.
+
+    Args:
+        tau: probability a certified class must exceed.
+        alpha: family-wise error rate over all looks.
+        n: largest number of samples.
+        correction: ``holm`` (the closed test of the mean wealth) or ``bonferroni``.
+        look_every: samples between two looks.
+        gain: share of the image's pixels that a further batch must be expected to certify.
+    """
+
+    tau: float
+    alpha: float
+    n: int
+    correction: str
+    look_every: int = 16
+    gain: float = 0.001
+
+    def __post_init__(self) -> None:
+        if self.correction not in ("holm", "bonferroni"):
+            raise ConfigError(
+                "certifier.stopping=anytime has no such correction",
+                expected="certifier.correction=holm or bonferroni",
+                received=self.correction,
+            )
+
+    def samples_needed(self, num_pixels: int) -> int:
+        """Smallest n with which a pixel can be certified: if all agree, the mean wealth need only reach 1 / alpha."""
+        goal = np.log((num_pixels if self.correction == "bonferroni" else 1) / self.alpha)
+        bets, needed = self._bets(num_pixels), 1
+        while bets.log_wealth(needed, np.array(needed)) < goal:
+            needed += 1
+        return needed
+
+    def certify(
+        self,
+        sampler: NoisySampler,
+        choice: Tensor,
+        first: int,
+        groups: Tensor | None = None,
+        watch: Stopwatch | None = None,
+    ) -> tuple[Tensor, int]:
+        """As :meth:`FixedTest.certify`."""
+        watch = watch or Stopwatch(choice.device)
+        counts, drawn, pays = torch.zeros_like(choice, dtype=torch.int32), 0, True
+        certified = torch.zeros_like(choice, dtype=torch.bool)
+        while drawn < self.n and pays:
+            step = min(self.look_every, self.n - drawn)
+            with watch("sampling"):
+                counts += sampler.agreement(choice, first + drawn, step, groups)
+            drawn += step
+            with watch("statistics"):
+                certified |= self.decide(counts, drawn)
+                pays = drawn < self.n and self._pays(histogram_of(counts[~certified], drawn), drawn, counts.numel())
+        return certified, drawn
+
+    def decide(self, counts: Tensor, drawn: int) -> Tensor:
+        """The pixels rejected by ``counts`` (``H x W``) out of ``drawn`` at this look alone."""
+        histogram = histogram_of(counts, drawn)
+        rule = e_holm_threshold if self.correction == "holm" else e_bonferroni_threshold
+        return counts >= rule(histogram, self._bets(counts.numel()).log_wealth(drawn, np.arange(drawn + 1)), self.alpha)
+
+    def _bets(self, num_pixels: int) -> Bets:
+        return Bets.planned(self.tau, self.n, num_pixels, self.alpha)
+
+    def _pays(self, undecided: np.ndarray, drawn: int, num_pixels: int) -> bool:
+        """Whether some number of further batches is expected to certify ``gain`` of the image per batch. A pixel's
+        number of further agreements is forecast as beta-binomial with Jeffreys' prior, here by its normal limit."""
+        number = undecided.sum()
+        if not number:
+            return False
+        later = np.minimum(drawn + self.look_every * np.arange(1, -(-(self.n - drawn) // self.look_every) + 1), self.n)
+        needed = self._needed(later, num_pixels if self.correction == "bonferroni" else number, num_pixels)
+        seen = np.flatnonzero(undecided)[:, None]
+        share, left = (seen + 0.5) / (drawn + 1.0), later - drawn
+        spread = np.sqrt(left * share * (1.0 - share) * (1.0 + left / (drawn + 1.0)))
+        reached = norm.cdf((seen + left * share - needed + 0.5) / spread) * (needed <= later)
+        certified = (undecided[seen[:, 0]][:, None] * reached).sum(axis=0)
+        return bool((certified / np.arange(1, len(later) + 1)).max() >= self.gain * num_pixels)
+
+    def _needed(self, samples: np.ndarray, number: int, num_pixels: int) -> np.ndarray:
+        """The smallest count whose wealth reaches ``number / alpha`` after each of ``samples``, one more than
+        ``samples`` where none does."""
+        bets, goal = self._bets(num_pixels), np.log(number / self.alpha)
+        low, high = np.zeros_like(samples), samples + 1
+        while (low < high).any():
+            middle = (low + high) // 2
+            enough = bets.log_wealth(samples, np.minimum(middle, samples)) >= goal
+            low, high = np.where(enough, low, np.minimum(middle + 1, high)), np.where(enough, middle, high)
+        return low
+
+
+def check_power(n: int, needed: int, num_pixels: int, *, tau: float, alpha: float) -> None:
+    """Raise :class:`ConfigError` if ``n`` samples, fewer than ``needed``, cannot certify a pixel of an image, or if the
+    radius is 0."""
+    if tau == 0.5:
+        raise ConfigError(
+            "certifier.tau=0.5 certifies the radius 0, which is no certificate",
+            remedy="Choose tau above 0.5, for example 0.75",
+        )
+    if n < needed:
+        raise ConfigError(
+            f"certifier.n={n} cannot certify a single pixel of an image of {num_pixels} pixels at "
+            f"tau={tau:g}, alpha={alpha:g}",
+            expected=f"n >= {needed}",
+            received=n,
+            remedy=f"Set certifier.n={needed} or more, or lower certifier.tau",
+        )
+
+
+def histogram_of(counts: Tensor, n: int) -> np.ndarray:
+    """How many pixels have each count ``0 .. n``: ``(n + 1,)`` int64."""
+    return torch.bincount(counts.flatten(), minlength=n + 1).cpu().numpy().astype(np.int64)

@@ -1,0 +1,108 @@
+"""Images and labels: what they must be, wherever they enter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from certseg.errors import DataError, ModelError
+
+IGNORE_INDEX = 255
+"""Stands in a map where there is no label."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a data set.
+
+    Args:
+        name: unique within its split, stable over machines, usable as a file name after ``/`` is replaced.
+        image: ``3 x H x W`` float32 RGB in [0, 1].
+        target: ``H x W`` int64 class ids, :data:`IGNORE_INDEX` where unlabelled.
+
+    Raises:
+        DataError: shapes, types or values are not as stated.
+    """
+
+    name: str
+    image: Tensor
+    target: Tensor
+
+    def __post_init__(self) -> None:
+        check_image(self.image, self.name)
+        if self.target.dtype != torch.int64 or self.target.shape != self.image.shape[-2:]:
+            raise DataError(
+                f"The target of image {self.name!r} does not fit its image",
+                expected=f"int64 labels of shape {tuple(self.image.shape[-2:])}",
+                received=f"{self.target.dtype} of shape {tuple(self.target.shape)}",
+                remedy="Check that image and label files belong together (scripts/check_dataset.py names them)",
+            )
+
+
+def check_image(image: Tensor, name: str = "input") -> None:
+    """Raise :class:`DataError` unless ``image`` is ``3 x H x W`` floating point with finite values in [0, 1]."""
+    if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
+        raise DataError(
+            f"Image {name!r} has the wrong form",
+            expected="a floating point tensor of shape (3, H, W)",
+            received=f"{image.dtype} of shape {tuple(image.shape)}",
+            remedy="Convert it to RGB and divide 8-bit values by 255",
+        )
+    low, high = (float(v) for v in image.aminmax())
+    if not (low >= 0.0 and high <= 1.0):  # false for NaN too
+        raise DataError(
+            f"Image {name!r} has values outside [0, 1]",
+            received=f"values from {low:g} to {high:g}",
+            remedy="Divide 8-bit values by 255 and leave normalisation to the model",
+        )
+
+
+def check_target(target: Tensor, size: tuple[int, int], num_classes: int) -> None:
+    """Raise :class:`DataError` unless ``target`` is int64 of shape ``size`` (height, width) with every value below
+    ``num_classes`` or :data:`IGNORE_INDEX`."""
+    if target.dtype != torch.int64 or tuple(target.shape) != tuple(size):
+        raise DataError(
+            "The target does not fit its image",
+            expected=f"int64 labels of shape {tuple(size)}",
+            received=f"{target.dtype} of shape {tuple(target.shape)}",
+        )
+    bad = (target != IGNORE_INDEX) & ((target < 0) | (target >= num_classes))
+    if bad.any():
+        raise DataError(
+            "The target holds labels the model does not know",
+            expected=f"0 .. {num_classes - 1} or {IGNORE_INDEX}",
+            received=target[bad].unique().tolist()[:8],
+            remedy="Check the data set's label mapping and the model's number of classes",
+        )
+
+
+def check_images(images: Tensor) -> None:
+    """Raise :class:`ModelError` unless ``images`` are ``B x 3 x H x W`` floating point."""
+    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        raise ModelError(
+            "The model's input has the wrong form",
+            expected="floating point images of shape (B, 3, H, W) in [0, 1]",
+            received=f"{images.dtype} of shape {tuple(images.shape)}",
+        )
+
+
+def check_labels(labels: Tensor, images: Tensor, num_classes: int) -> None:
+    """Raise :class:`ModelError` unless ``labels`` are int64 ``B x H x W`` for ``images`` ``B x C x H x W``, with every
+    value below ``num_classes`` or 255."""
+    expected = (images.shape[0], *images.shape[-2:])
+    if labels.dtype != torch.int64 or tuple(labels.shape) != expected:
+        raise ModelError(
+            "Labels do not fit the images",
+            expected=f"int64 labels of shape {expected}",
+            received=f"{labels.dtype} of shape {tuple(labels.shape)}",
+        )
+    valid = (labels == IGNORE_INDEX) | ((labels >= 0) & (labels < num_classes))
+    if not bool(valid.all()):
+        raise ModelError(
+            "Labels outside the model's classes",
+            expected=f"0..{num_classes - 1} or {IGNORE_INDEX}",
+            received=labels[~valid].unique().tolist()[:5],
+            remedy="Check num_classes and the label map of the data set",
+        )

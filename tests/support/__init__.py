@@ -1,0 +1,1 @@
+"""Networks, data and runs that several tests share."""

@@ -1,0 +1,76 @@
+"""Small runs of the whole pipeline, in this process or as the command a user types."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+
+ROOT = Path(__file__).parents[2]
+SMALL = (
+    "dataset.size=[48,64]",
+    "dataset.count=6",
+    "dataset.limit=3",
+    "training.iterations=4",
+    "training.batch_size=2",
+    "training.crop=null",
+    "training.validations=1",
+    "training.val_images=2",
+    "training.checkpoint_interval=2",
+    "model.scales=[1.0]",
+    "certifier.n=60",
+    "pictures=1",
+    "hardware=cpu",
+    "hardware.threads=1",
+)
+
+
+def configuration(output, *overrides, base=SMALL):
+    """The composed configuration of a small run with results below ``output``."""
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        return compose("config", overrides=[*base, f"output={output}", *overrides])
+
+
+def command(output, *overrides, base=SMALL, flags=(), launcher=(sys.executable,)):
+    """The command line of a small run."""
+    return [*launcher, str(ROOT / "run.py"), *flags, *base, f"output={output}", *overrides]
+
+
+def start(*arguments, cwd, **options):
+    """Start :func:`command` in ``cwd``; the caller waits."""
+    return subprocess.Popen(
+        command(*arguments, **options),
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "COLUMNS": "160"},
+    )
+
+
+def finish(process, timeout=300):
+    """Wait for :func:`start` and return exit status, standard output and standard error."""
+    out, err = process.communicate(timeout=timeout)
+    return process.returncode, out, err
+
+
+def summaries(output):
+    """Figures of all summaries below ``output`` by stage name and key."""
+    found = {}
+    for path in sorted(Path(output).rglob("summary.json")):
+        content = json.loads(path.read_text())
+        found[path.parent.name] = {k: content[k] for k in ("figures", "class_iou", "images", "passes", "flags")}
+    return found
+
+
+def readme_blocks():
+    """The text of the README's shell blocks."""
+    return "\n".join(re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S))
+
+
+def readme_commands():
+    """The README's ``python run.py`` lines without their comments."""
+    return [line.split("#")[0].strip() for line in readme_blocks().splitlines() if line.startswith("python run.py")]
