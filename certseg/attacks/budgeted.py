@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -10,10 +10,10 @@ from torch import Tensor
 from certseg.attacks.objective import Smoothing
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
-from certseg.types import AttackResult, Segmenter, Threat
+from certseg.types import Attack, AttackResult, Segmenter, Threat
 
 
-class BudgetedAttack(ABC):
+class BudgetedAttack(Attack):
     """An attack within a threat, on a network or on its smoothed version.
 
     Args:
@@ -21,6 +21,7 @@ class BudgetedAttack(ABC):
     """
 
     smoothing: Smoothing | None
+    side_by_side = True
 
     @property
     def predictor(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,17 +17,26 @@ from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError
 from certseg.patches.canvas import Canvas
 from certseg.patches.masks import MaskSet, erase
-from certseg.types import IGNORE_INDEX, Certificate, Inpainter, Passes, Patch, Segmenter
+from certseg.types import (
+    IGNORE_INDEX,
+    Certificate,
+    CoarseLogits,
+    Guarantee,
+    Inpainter,
+    Passes,
+    Segmenter,
+    coarse_logits_of,
+)
 
 
+@runtime_checkable
 class MaskedDefence(Protocol):
-    """What is needed of a certifier against patches (:class:`certseg.certifiers.DemaskedRecovery` and its siblings).
-    Where it has a ``claim`` of its own, certified pixels may change if an alert is raised (detection)."""
+    """What is needed of a certifier against patches (:class:`certseg.certifiers.DemaskedRecovery` and its siblings):
+    that it answers for an image by what a network says of masked, inpainted copies."""
 
     name: str
-    threat: Patch
     predictor: str
-    claim: str | None
+    guarantee: Guarantee
     inpainter: Inpainter | None
     asks_image: bool
     asks_pairs: bool
@@ -67,11 +76,11 @@ class Defence:
     judge_every: int = 20
 
     def __post_init__(self) -> None:
-        if not isinstance(getattr(self.certifier, "threat", None), Patch) or not hasattr(self.certifier, "masks"):
+        if not isinstance(self.certifier, MaskedDefence):
             raise ConfigError(
                 "An attack on a defence needs a certifier against patches",
                 expected="for example demasked_recovery",
-                received=getattr(self.certifier, "name", None),
+                received=type(self.certifier).__name__,
                 remedy="Or attack the network: attack=patch",
             )
         for option, value in (("copies", self.copies), ("judge_every", self.judge_every)):
@@ -94,7 +103,7 @@ class Defence:
     @property
     def raises_alerts(self) -> bool:
         """Whether it detects: certified pixels may then change where there is an alert."""
-        return self.certifier.claim is not None
+        return self.certifier.guarantee.excuses_alerts
 
 
 class Judgement(NamedTuple):
@@ -250,13 +259,8 @@ class _Counted:
         self.forward += len(images)
         return self._segmenter(images)
 
-    @property
-    def coarse_logits(self) -> Any:
-        """That of the segmenter, counted where it gives some; None where there is no such method."""
-        inner = getattr(self._segmenter, "coarse_logits", None)
-        return None if inner is None else lambda images: self._coarse(inner, images)
-
-    def _coarse(self, inner: Any, images: Tensor) -> Any:
-        logits = inner(images)
+    def coarse_logits(self, images: Tensor) -> CoarseLogits | None:
+        """Those of the segmenter, counted where it gives some."""
+        logits = coarse_logits_of(self._segmenter, images)
         self.forward += 0 if logits is None else len(images)
         return logits

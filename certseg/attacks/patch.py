@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import NamedTuple
 
@@ -20,7 +20,16 @@ from certseg.compute.hardware import Hardware, Stopwatch
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError, DataError
 from certseg.patches.canvas import Canvas, Corners, grid_corners, is_inside, random_corners
-from certseg.types import AttackResult, Patch, Segmenter, Threat, check_image, check_target
+from certseg.types import (
+    IGNORE_INDEX,
+    AttackResult,
+    Maps,
+    Patch,
+    Segmenter,
+    Threat,
+    check_image,
+    check_target,
+)
 
 POSITIONS = ("random", "searched")
 STARTS = ("random", "image")
@@ -40,6 +49,25 @@ class PatchResult(AttackResult):
     alerts: Tensor | None = None
     patch: tuple[int, int] = (0, 0)
     corners: Corners = ()
+
+    def own_figures(self, target: Tensor) -> dict[str, float]:
+        """Height and width of a rectangle in pixels; where there are alerts also the shares of the labelled pixels that
+        raise one and that are wrong without one, NaN where no pixel is labelled."""
+        figures: dict[str, float] = dict(zip(("patch_height", "patch_width"), self.patch, strict=True))
+        if self.alerts is None:
+            return figures
+        labelled = target != IGNORE_INDEX
+        silent = (self.prediction != target) & ~self.alerts
+        shares = {"alert_share": self.alerts, "silent_error_share": silent}
+        return figures | {name: float(part[labelled].double().mean()) for name, part in shares.items()}
+
+    def own_facts(self) -> dict[str, object]:
+        """Row and column of the upper left pixel of each rectangle, as ``corners``."""
+        return {"corners": [list(corner) for corner in self.corners]}
+
+    def own_maps(self) -> Maps:
+        """The alerts, where there are some."""
+        return {} if self.alerts is None else {"alerts": self.alerts.numpy()}
 
 
 class Asked(NamedTuple):
@@ -108,7 +136,6 @@ class PatchPGD(BudgetedAttack):
     defence: Defence | None = None
     norms = ("patch",)
     smoothing = None
-    goal = None
 
     def __post_init__(self) -> None:
         for option in ("steps", "restarts", "grid", "probe_steps"):
@@ -124,6 +151,10 @@ class PatchPGD(BudgetedAttack):
         if self.defence is not None and not isinstance(self.defence, Defence):
             raise ConfigError("attack.defence must be null or a Defence", received=type(self.defence).__name__)
         self._fixed  # noqa: B018 - it checks the position
+
+    def against(self, defence: Defence) -> PatchPGD:
+        """The same attack on the answer of a certifier against patches."""
+        return replace(self, defence=defence)
 
     @property
     def predictor(self) -> str:

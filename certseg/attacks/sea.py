@@ -63,7 +63,6 @@ class SEA(BudgetedAttack):
     surrogate: Segmenter | None = None
     logit_scale: float = 1.0
     norms = GradientAttack.norms
-    goal = None
 
     def __post_init__(self) -> None:
         if isinstance(self.losses, str) or not self.losses or len(set(self.losses)) < len(self.losses):
@@ -78,6 +77,10 @@ class SEA(BudgetedAttack):
         if not isinstance(steps, int) or isinstance(steps, bool) or steps < 0:
             raise ConfigError("attack.reference_steps must be a non-negative integer", received=steps)
         self.members()  # they check the rest
+
+    def with_surrogate(self, surrogate: Segmenter) -> SEA:
+        """The same ensemble with the member ``transfer``."""
+        return replace(self, surrogate=surrogate)
 
     def members(self) -> dict[str, BudgetedAttack]:
         """The attacks by name: a member for each loss, then the reference and the transfer."""

@@ -4,7 +4,18 @@ Certified from below, attacked from above: no attack within a threat may undercu
 """
 
 from certseg.bracket.bounds import check_bounds
-from certseg.bracket.norms import NormBracket, check_norms
-from certseg.bracket.pixels import Bracket, check_bracket
+from certseg.bracket.check import Finished, check
+from certseg.bracket.comparison import Comparison
+from certseg.bracket.norms import NormFindings, check_norms
+from certseg.bracket.pixels import PixelFindings, check_pixels
 
-__all__ = ["Bracket", "NormBracket", "check_bounds", "check_bracket", "check_norms"]
+__all__ = [
+    "Comparison",
+    "Finished",
+    "NormFindings",
+    "PixelFindings",
+    "check",
+    "check_bounds",
+    "check_norms",
+    "check_pixels",
+]

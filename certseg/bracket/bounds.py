@@ -14,12 +14,12 @@ from functools import reduce
 from operator import add
 from typing import Any
 
-from certseg.bracket.pixels import comparable, threat_words
+from certseg.bracket.comparison import Comparison
 from certseg.errors import BracketError
 from certseg.lipschitz.worst_case import ClassCurves, FalseNegativeCounts, RadiusFigures, pooled_class_iou
 from certseg.lipschitz.worst_case.by_radius import ROW
 from certseg.metrics import CertifiedCounts, ClassCounts, worst_case_miou
-from certseg.types.threats import Patch, is_within
+from certseg.types import Level, Row, Store
 
 _ROUNDING = 1e-9
 
@@ -28,40 +28,46 @@ Bound = tuple[str, float, float]
 
 
 @dataclass(frozen=True)
-class _Level:
-    """One radius of an attack: its place among the smaller ones (None for the largest), its size, the place of the one
-    that includes it among the certificate's radii, and the attack's own figures."""
+class _Side:
+    """A finished certifier or attack: its summary and its rows by image."""
 
-    place: int | None
-    radius: float
+    summary: Mapping[str, Any]
+    rows: Mapping[str, Row]
+
+
+@dataclass(frozen=True)
+class _Budget:
+    """One budget of an attack: the place of the smallest certified radius that includes it, and the attack's own
+    figures there."""
+
+    level: Level
     index: int
     figures: Mapping[str, Any]
 
-    def part(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What a row says of this radius."""
-        return row if self.place is None else row["radii"][self.place]
-
 
 def check_bounds(
+    comparison: Comparison,
     certifier: Mapping[str, Any],
-    certified: Mapping[str, Mapping],
+    certificates: Store,
     attack: Mapping[str, Any],
-    attacked: Mapping[str, Mapping],
+    attacked: Store,
     names: Sequence[str],
 ) -> int | None:
     """Compare a certificate's bounds on whole images and on the data set with what an attack left there.
 
-    Compared are, at every radius of the attack with the smallest radius of the certificate that includes it: correct
-    pixels of all and of each class, IoU of each class and mean IoU, for every image; IoU of each class and mean IoU
-    pooled over all images. Of an ensemble every member is compared. Of a certificate against patches, on images on
-    which the attack's patches are no larger: certified and attacked correct pixels of all and of each class, worst-case
-    and attacked mean IoU, and accuracy and mean IoU pooled over these images.
+    A Lipschitz certificate is compared at every radius of the attack, with the smallest radius of the certificate that
+    includes it: correct pixels of all and of each class, IoU of each class and mean IoU, for every image; IoU of each
+    class and mean IoU pooled over all images. Of an ensemble every member is compared. Of any other certificate that
+    bounds counts (:attr:`certseg.types.Guarantee.bounds_counts`), on images on which the attack's budget lies within
+    the certified threat: certified and attacked correct pixels of all and of each class, worst-case and attacked mean
+    IoU, and accuracy and mean IoU pooled over these images.
 
     Args:
+        comparison: of the certifier's guarantee and the attack's attempt.
         certifier: the certifier's summary, over the images ``names``.
-        certified: its rows by image.
+        certificates: its rows, and for patches that only an image makes comparable its maps.
         attack: the attack's summary.
-        attacked: its rows by image.
+        attacked: its rows.
         names: the images both have finished.
 
     Returns:
@@ -71,66 +77,71 @@ def check_bounds(
     Raises:
         BracketError: a bound is undercut; names the image. One of the two computations has a defect.
     """
-    if certifier["threat"].get("norm") == Patch.norm:
-        return _check_patches(certifier, certified, attack, attacked, names)
-    levels = _levels(certifier, attack)
-    if not levels or any(ROW not in certified[name]["counts"] for name in names):
+    if not comparison.is_about_images or not comparison.guarantee.is_deterministic:
+        return None
+    below, above = _Side(certifier, certificates.read()), _Side(attack, attacked.read())
+    if names and all(ROW in below.rows[name]["counts"] for name in names):
+        return _check_radii(comparison, below, above, names)
+    return _check_counts(comparison, below, above, certificates, names)
+
+
+def _check_radii(comparison: Comparison, below: _Side, above: _Side, names: Sequence[str]) -> int | None:
+    """As :func:`check_bounds`, of a Lipschitz certificate at each of its radii."""
+    budgets = _budgets(comparison, below, above)
+    if not budgets:
         return None
     compared = 0
-    bounds = {name: RadiusFigures.from_json(certified[name]["counts"][ROW]) for name in names}
-    for level in levels:
-        within = f"{attack['threat']['norm']} radius {level.radius:.6g}"
-        results = {name: _results(level.part(attacked[name])) for name in names}
+    bounds = {name: RadiusFigures.from_json(below.rows[name]["counts"][ROW]) for name in names}
+    for budget in budgets:
+        within = str(budget.level.threat)
+        results = {name: _results(_part(budget.level, above.rows[name])) for name in names}
         for name in names:
             for left in results[name]:
-                found = _image_bounds(bounds[name], level.index, left)
-                compared += _check(found, f"image {name!r}", certifier, attack, within)
+                found = _image_bounds(bounds[name], budget.index, left)
+                compared += _check(found, f"image {name!r}", comparison, within)
         for pooled in zip(*(results[name] for name in names), strict=True):
-            found = _pooled_bounds(certifier["by_radius"][level.index], reduce(add, pooled), level.figures)
-            compared += _check(found, f"the {len(names)} images together", certifier, attack, within)
+            found = _pooled_bounds(below.summary["by_radius"][budget.index], reduce(add, pooled), budget.figures)
+            compared += _check(found, f"the {len(names)} images together", comparison, within)
     return compared
 
 
-def _check_patches(
-    certifier: Mapping[str, Any],
-    certified: Mapping[str, Mapping],
-    attack: Mapping[str, Any],
-    attacked: Mapping[str, Mapping],
-    names: Sequence[str],
+def _check_counts(
+    comparison: Comparison, below: _Side, above: _Side, certificates: Store, names: Sequence[str]
 ) -> int | None:
-    """As :func:`check_bounds`, where certified pixels keep their class whatever patches do."""
-    if certifier.get("claim") is not None or certifier.get("tolerated", 0) != 0 or certifier["confidence"] != 1:
+    """As :func:`check_bounds`, where certified pixels keep their class whatever the attack does."""
+    if not comparison.guarantee.bounds_counts or not comparison.attempt.has_budget or not comparison.is_possible:
         return None
-    if attack["threat"].get("norm") != Patch.norm or certifier["predictor"] != attack["predictor"]:
-        return None
-    sides = {name: tuple(_sides(rows[name]) for rows in (attacked, certified)) for name in names}
-    inside = [name for name in names if comparable(certifier, attack, sides[name])]
+    inside = [name for name in names if _is_inside(comparison, certificates, name)]
     if not inside:
         return None
-    kept = {name: CertifiedCounts.from_json(certified[name]["counts"]["certified"]) for name in inside}
-    left = {name: ClassCounts.from_json(attacked[name]["counts"]) for name in inside}
-    parts = [(f"image {name!r}", _patch_bounds(kept[name], left[name])) for name in inside]
+    kept = {name: CertifiedCounts.from_json(below.rows[name]["counts"]["certified"]) for name in inside}
+    left = {name: ClassCounts.from_json(above.rows[name]["counts"]) for name in inside}
+    parts = [(f"image {name!r}", _count_bounds(kept[name], left[name])) for name in inside]
     together = f"the {len(inside)} images together"
-    parts.append((together, _patch_bounds(reduce(add, kept.values()), reduce(add, left.values()))))
+    parts.append((together, _count_bounds(reduce(add, kept.values()), reduce(add, left.values()))))
     if len(inside) == len(names):
-        parts.append((together, _patch_figures(certifier["figures"], attack["figures"])))
-    within = threat_words(certifier["threat"])
-    return sum(_check(found, where, certifier, attack, within) for where, found in parts)
+        parts.append((together, _count_figures(below.summary["figures"], above.summary["figures"])))
+    within = str(comparison.guarantee.threat)
+    return sum(_check(found, where, comparison, within) for where, found in parts)
 
 
-def _sides(row: Mapping[str, Any]) -> tuple[int, int]:
-    """Height and width in pixels of a patch of a row."""
-    return row["figures"]["patch_height"], row["figures"]["patch_width"]
+def _is_inside(comparison: Comparison, certificates: Store, name: str) -> bool:
+    """Whether the attack's largest budget lies within the certified threat, on this image."""
+    image = None
+    if comparison.by_image:
+        height, width = certificates.load_map(name)["classes"].shape
+        image = height, width
+    return any(level.place is None for level in comparison.levels(image))
 
 
-def _patch_bounds(kept: CertifiedCounts, left: ClassCounts) -> Iterator[Bound]:
+def _count_bounds(kept: CertifiedCounts, left: ClassCounts) -> Iterator[Bound]:
     yield "correct pixels", int(kept.correct.sum()), int(left.true_positive.sum())
     for k, (bound, hits) in enumerate(zip(kept.correct, left.true_positive, strict=True)):
         yield f"correct pixels of class {k}", int(bound), int(hits)
     yield "mean IoU", worst_case_miou(kept), left.miou()
 
 
-def _patch_figures(bounds: Mapping[str, Any], figures: Mapping[str, Any]) -> Iterator[Bound]:
+def _count_figures(bounds: Mapping[str, Any], figures: Mapping[str, Any]) -> Iterator[Bound]:
     """What the summaries say."""
     for average in ("image_mean", "pooled"):
         bound = bounds[f"certified_accuracy/{average}"]
@@ -138,21 +149,22 @@ def _patch_figures(bounds: Mapping[str, Any], figures: Mapping[str, Any]) -> Ite
     yield "mean IoU", bounds["worst_case_miou/pooled"], figures["attacked_miou/pooled"]
 
 
-def _levels(certifier: Mapping[str, Any], attack: Mapping[str, Any]) -> list[_Level]:
-    if certifier["predictor"] != attack["predictor"] or certifier["confidence"] != 1:
-        return []
-    known = [entry["radius"] for entry in certifier.get("by_radius", ())]
-    smaller = attack.get("by_radius", ())[:-1]
-    parts = [(place, entry["radius"], entry) for place, entry in enumerate(smaller)]
-    levels = []
-    for place, radius, figures in (*parts, (None, attack["threat"].get("radius"), attack["figures"])):
-        if not radius:  # rounding alone may move a pixel between two classes with equal logits
-            continue
-        inner = attack["threat"] | {"radius": radius}
-        fitting = [i for i, outer in enumerate(known) if is_within(inner, certifier["threat"] | {"radius": outer})]
-        if fitting:
-            levels.append(_Level(place, radius, min(fitting, key=known.__getitem__), figures))
-    return levels
+def _budgets(comparison: Comparison, below: _Side, above: _Side) -> list[_Budget]:
+    """The budgets of the attack that some radius of the certificate includes, with the attack's figures at each."""
+    radii = tuple(entry["radius"] for entry in below.summary.get("by_radius", ()))
+    by_radius = above.summary.get("by_radius", ())
+    found = []
+    for level in comparison.attempt.levels if comparison.attempt.has_budget else ():
+        index = comparison.smallest_cover(level, radii)
+        if index is not None:
+            figures = above.summary["figures"] if level.place is None else by_radius[level.place]
+            found.append(_Budget(level, index, figures))
+    return found
+
+
+def _part(level: Level, row: Row) -> Mapping[str, Any]:
+    """What a row of an attack says of one of its budgets."""
+    return row if level.place is None else row["radii"][level.place]
 
 
 def _results(part: Mapping[str, Any]) -> list[ClassCounts]:
@@ -182,9 +194,7 @@ def _pooled_bounds(bounds: Mapping[str, Any], left: ClassCounts, figures: Mappin
     yield "mean IoU", mean, figures.get("attacked_miou/pooled")  # of a mixture of members
 
 
-def _check(
-    bounds: Iterator[Bound], where: str, certifier: Mapping[str, Any], attack: Mapping[str, Any], within: str
-) -> int:
+def _check(bounds: Iterator[Bound], where: str, comparison: Comparison, within: str) -> int:
     """The number of positive bounds, none of them undercut."""
     compared = 0
     for what, bound, left in bounds:
@@ -193,8 +203,8 @@ def _check(
         compared += 1
         if left < bound - _ROUNDING:
             raise BracketError(
-                f"The attack {attack['name']} left {what} {left:.9g} of {where}, less than {certifier['name']} bounds "
-                f"it by within {within}",
+                f"The attack {comparison.attack} left {what} {left:.9g} of {where}, less than {comparison.certifier} "
+                f"bounds it by within {within}",
                 expected=f"at least {bound:.9g}",
                 remedy="Please report this with the run's folder: the certificate or the attack has a defect",
             )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from certseg.bracket.comparison import Comparison
 from certseg.bracket.pixels import broken_pixels
 from certseg.errors import BracketError
 from certseg.types import Maps, Store
@@ -14,7 +15,7 @@ _ROBUSTNESS = "robustness@"  # of a certifier's figures: the radius below which 
 
 
 @dataclass(frozen=True)
-class NormBracket:
+class NormFindings:
     """What was compared: images, perturbations that reach a share of changed pixels (one for each image and share), and
     certified pixels of images whose perturbation lies within the certificate's radius."""
 
@@ -24,8 +25,8 @@ class NormBracket:
 
 
 def check_norms(
-    certifier: Mapping, certificates: Store, attack: Mapping, attacked: Store, names: Sequence[str]
-) -> NormBracket | None:
+    comparison: Comparison, certificates: Store, attacked: Store, names: Sequence[str]
+) -> NormFindings | None:
     """Compare the perturbations a minimum-norm attack found with certificates, image by image.
 
     Whatever the attack's own goal was: where a share of the labelled pixels changed class, the perturbation's norm is
@@ -33,10 +34,9 @@ def check_norms(
     changed.
 
     Args:
-        certifier: the certifier's summary.
-        certificates: its rows and maps.
-        attack: the attack's summary.
-        attacked: its rows and maps.
+        comparison: of the certifier's guarantee and the attack's attempt.
+        certificates: rows and maps of the certifier.
+        attacked: rows and maps of the attack.
         names: the images both have finished.
 
     Returns:
@@ -46,24 +46,22 @@ def check_norms(
     Raises:
         BracketError: a certificate is broken; names the image. One of the two computations has a defect.
     """
-    if certifier["predictor"] != attack["predictor"] or certifier["threat"]["norm"] != attack["threat"]["norm"]:
-        return None
-    if certifier.get("tolerated", 0) is None or "hierarchy" in certifier:
+    if not comparison.is_of_norms or comparison.guarantee.hierarchy:
         return None
     certified, found = certificates.read(), attacked.read()
     compared = pixels = norms = 0
     for name in names:
         smallest = found[name]["smallest"]
-        shares = _check_shares(certified[name]["figures"], smallest, name, certifier, attack)
-        within = smallest["distance"] <= certifier["threat"]["radius"]
+        shares = _check_shares(certified[name]["figures"], smallest, name, comparison)
+        within = comparison.covers(smallest["distance"])
         if within:
-            pixels += _check_pixels(certificates.load_map(name), attacked.load_map(name), name, certifier, attack)
+            pixels += _check_pixels(certificates.load_map(name), attacked.load_map(name), name, comparison)
         compared += within or shares > 0
         norms += shares
-    return NormBracket(compared, norms, pixels) if compared else None
+    return NormFindings(compared, norms, pixels) if compared else None
 
 
-def _check_shares(figures: Mapping, smallest: Mapping, name: str, certifier: Mapping, attack: Mapping) -> int:
+def _check_shares(figures: Mapping, smallest: Mapping, name: str, comparison: Comparison) -> int:
     """How many shares of an image the perturbation reaches, all of them at no less than their certified radius."""
     reached = 0
     for figure, radius in figures.items():
@@ -75,8 +73,7 @@ def _check_shares(figures: Mapping, smallest: Mapping, name: str, certifier: Map
         radius = math.inf if radius is None else radius  # rows have none for infinite
         if smallest["distance"] < radius:
             raise _broken(
-                attack,
-                certifier,
+                comparison,
                 f"changed {smallest['changed']} of {smallest['labelled']} pixels of image {name!r} "
                 f"with a perturbation of norm {smallest['distance']:.6g}",
                 f"at least {figure} = {radius:.6g}",
@@ -85,18 +82,16 @@ def _check_shares(figures: Mapping, smallest: Mapping, name: str, certifier: Map
     return reached
 
 
-def _check_pixels(certificate: Maps, attacked: Maps, name: str, certifier: Mapping, attack: Mapping) -> int:
-    broken, _ = broken_pixels(certificate, attacked, certifier.get("tolerated", 0))
+def _check_pixels(certificate: Maps, attacked: Maps, name: str, comparison: Comparison) -> int:
+    broken, _ = broken_pixels(certificate, attacked, comparison.guarantee.tolerated)
     if broken:
-        raise _broken(
-            attack, certifier, f"changed {broken} certified pixels of image {name!r}", "no certified pixel changes"
-        )
+        raise _broken(comparison, f"changed {broken} certified pixels of image {name!r}", "no certified pixel changes")
     return int(certificate["certified"].sum())
 
 
-def _broken(attack: Mapping, certifier: Mapping, what: str, expected: str) -> BracketError:
+def _broken(comparison: Comparison, what: str, expected: str) -> BracketError:
     return BracketError(
-        f"The attack {attack['name']} contradicts {certifier['name']}: it {what}",
+        f"The attack {comparison.attack} contradicts {comparison.certifier}: it {what}",
         expected=expected,
         remedy="Please report this with the run's folder: the certificate or the attack has a defect",
     )

@@ -1,4 +1,4 @@
-"""The bracket: what is certified may never be broken by an attack on the same predictor within the same threat.
+"""The bracket of single pixels: no attack on the same predictor within the certified threat may change one.
 
 A certificate of detection allows a certified pixel to change where the attacked image raises an alert.
 """
@@ -12,10 +12,10 @@ from typing import Protocol
 import numpy as np
 from scipy.stats import binom
 
+from certseg.bracket.comparison import Comparison
 from certseg.errors import BracketError
 from certseg.types import IGNORE_INDEX
 from certseg.types.hierarchy import Hierarchy
-from certseg.types.threats import Patch, Sides, is_within, needs_image
 
 LEVEL = 1e-6
 """Probability with which a correct certificate is accused, per image, through the votes' own chance alone."""
@@ -29,45 +29,24 @@ class MapSource(Protocol):
 
 
 @dataclass(frozen=True)
-class Bracket:
-    """What was compared: images, certified pixels, and how many of them a majority vote put into another class
-    without that being significant (near probability 1/2 votes fall either way). Of a detection also the number of
-    certified pixels that changed with an alert, else None. ``skipped_images`` is the number of images on which the
-    attack's patches were larger than the certificate's, None where there are none."""
+class PixelFindings:
+    """What was compared pixel by pixel.
+
+    Args:
+        images: number of images.
+        certified_pixels: number of certified pixels on them.
+        undecided_pixels: certified pixels that a majority vote put into another class without that being significant
+            (near probability 1/2 votes fall either way).
+        alerted_pixels: certified pixels that changed with an alert, where alerts excuse a change; else None.
+        skipped_images: images on which the attack's patches were larger than the certificate's; None where there are
+            none.
+    """
 
     images: int
     certified_pixels: int
     undecided_pixels: int
     alerted_pixels: int | None = None
     skipped_images: int | None = None
-
-
-def comparable(certifier: Mapping, attack: Mapping, sides: tuple[Sides, Sides] | None = None) -> list[str]:
-    """What of an attack a certificate says something about: the suffixes of the maps (:func:`level_suffix`) of those of
-    its radii that are inside the certified threat. None of them if the attacked predictor is another one, or if the
-    certificate promises nothing about single images. ``sides`` are those of the attack's and the certificate's patches
-    in one image, see :func:`certseg.types.threats.is_within`."""
-    if not _same_subject(certifier, attack):
-        return []
-    smaller = [part["radius"] for part in attack.get("by_radius", ())[:-1]]
-    threats = {level_suffix(level): attack["threat"] | {"radius": radius} for level, radius in enumerate(smaller)}
-    threats = {suffix: threat for suffix, threat in threats.items() if threat["radius"] > 0} | {"": attack["threat"]}
-    return [suffix for suffix, threat in threats.items() if is_within(threat, certifier["threat"], sides)]
-
-
-def _same_subject(certifier: Mapping, attack: Mapping) -> bool:
-    return certifier.get("tolerated", 0) is not None and certifier["predictor"] == attack["predictor"]
-
-
-def _comparable_on(certifier: Mapping, attack: Mapping, size: Sides) -> list[str]:
-    """As :func:`comparable`, of patches on an image of this height and width."""
-    fields = ({key: value for key, value in part["threat"].items() if key != "norm"} for part in (attack, certifier))
-    return comparable(certifier, attack, tuple(Patch(**given).size(*size) for given in fields))
-
-
-def level_suffix(level: int) -> str:
-    """What the names of an attack's maps end with at its smaller radii, the first of which is level 0."""
-    return f"_{level}"
 
 
 def broken_pixels(
@@ -153,12 +132,6 @@ def _alerted(certificate: Mapping[str, np.ndarray], attacked: Mapping[str, np.nd
     return int((changed & certificate["certified"].astype(bool) & attacked["alerts"].astype(bool)).sum())
 
 
-def threat_words(threat: Mapping) -> str:
-    """A threat of a summary in words, for messages."""
-    sizes = (f"{key} {value:.6g}" for key, value in threat.items() if key != "norm")
-    return f"{threat['norm']} {', '.join(sizes)}"
-
-
 def _at_level(maps: Mapping[str, np.ndarray], suffix: str, levels: int) -> dict[str, np.ndarray]:
     """The maps of one of the radii that are compared; the more there are, the more candidates a vote has."""
     names = ("prediction", "alerts", "votes", "num_votes", "candidates")
@@ -166,62 +139,59 @@ def _at_level(maps: Mapping[str, np.ndarray], suffix: str, levels: int) -> dict[
     return part | {"candidates": levels * part["candidates"]} if "candidates" in part else part
 
 
-def check_bracket(
-    certifier: Mapping, certificates: MapSource, attack: Mapping, attacked: MapSource, names: Sequence[str]
-) -> Bracket | None:
-    """Compare a certifier's and an attack's maps, image by image and pixel by pixel. Patches of which only an
-    image says which are larger (:func:`certseg.types.threats.needs_image`) are compared where the attack's are no
-    larger.
+def check_pixels(
+    comparison: Comparison, certificates: MapSource, attacked: MapSource, names: Sequence[str]
+) -> PixelFindings | None:
+    """Compare certified and attacked maps, image by image and pixel by pixel, at every budget of the attack that the
+    guarantee covers. Patches of which only an image says which are larger are compared where those of the
+    attack are no larger.
 
     Args:
-        certifier: the certifier's summary.
-        certificates: its maps.
-        attack: the attack's summary.
-        attacked: its maps.
+        comparison: of the certifier's guarantee and the attack's attempt.
+        certificates: maps ``classes`` and ``certified``, with a hierarchy also ``levels``.
+        attacked: maps as :func:`broken_pixels` takes them; those of smaller radii have a suffix
+            (:attr:`certseg.types.Level.suffix`).
         names: the images both have finished.
 
     Returns:
-        None where the two may not be compared (another predictor, norm or larger threat).
+        None where the two may not be compared.
 
     Raises:
         BracketError: a certified pixel is broken; names the image. One of the two computations has a defect.
     """
-    suffixes = comparable(certifier, attack)
-    by_image = _same_subject(certifier, attack) and needs_image(attack["threat"], certifier["threat"])
-    if not suffixes and not by_image:
+    if not comparison.is_possible or not comparison.guarantee.covers_pixels:
         return None
+    guarantee = comparison.guarantee
+    hierarchy = Hierarchy(guarantee.hierarchy) if guarantee.hierarchy else None
     certified_pixels = undecided = alerted = skipped = 0
-    may_alert = certifier.get("claim") is not None  # the usual claim excuses nothing
     has_alerts = False
-    tolerated = certifier.get("tolerated", 0)
-    hierarchy = Hierarchy(certifier["hierarchy"]) if "hierarchy" in certifier else None
     for name in names:
         certificate = certificates.load_map(name)
-        if by_image:
-            suffixes = _comparable_on(certifier, attack, certificate["classes"].shape)
-            if not suffixes:
-                skipped += 1
-                continue
+        height, width = certificate["classes"].shape
+        budgets = comparison.levels((height, width))
+        if not budgets:
+            skipped += 1
+            continue
         maps = attacked.load_map(name)
-        levels = [_at_level(maps, suffix, len(suffixes)) for suffix in suffixes]
+        levels = [_at_level(maps, budget.suffix, len(budgets)) for budget in budgets]
         for level in levels:
-            if may_alert and "alerts" in level:
+            if guarantee.excuses_alerts and "alerts" in level:
                 has_alerts, alerted = True, alerted + _alerted(certificate, level)
             else:
                 level.pop("alerts", None)
-        found = [broken_pixels(certificate, level, tolerated, hierarchy) for level in levels]
-        broken, outvoted = (max(numbers) for numbers in zip(*found))
+        found = [broken_pixels(certificate, level, guarantee.tolerated, hierarchy) for level in levels]
+        broken, outvoted = (max(numbers) for numbers in zip(*found, strict=True))
         if broken:
             raise BracketError(
-                f"The attack {attack['name']} contradicts {certifier['name']} at {broken} pixels of image {name!r} "
-                f"that are certified within {threat_words(certifier['threat'])}",
+                f"The attack {comparison.attack} contradicts {comparison.certifier} at {broken} pixels of image "
+                f"{name!r} that are certified within {guarantee.threat}",
                 expected=f"no certified pixel changes within the threat{' without an alert' if has_alerts else ''}",
                 remedy="Please report this with the run's folder: unless the certificate itself failed, which its "
                 "confidence allows for, it or the attack has a defect",
             )
         certified_pixels += int(certificate["certified"].sum())
         undecided += outvoted
-    if by_image and skipped == len(names):
+    if skipped and skipped == len(names):
         return None
     alerts = alerted if has_alerts else None
-    return Bracket(len(names) - skipped, certified_pixels, undecided, alerts, skipped or None)
+    return PixelFindings(len(names) - skipped, certified_pixels, undecided, alerts, skipped or None)

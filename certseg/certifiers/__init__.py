@@ -7,7 +7,8 @@ from certseg.certifiers.derandomized import DerandomizedSmoothing
 from certseg.certifiers.double_masking import PatchDoubleMasking
 from certseg.certifiers.lipschitz import Lipschitz, LipschitzCertificate
 from certseg.certifiers.patch_certifier import PatchCertificate
-from certseg.certifiers.segcertify import Samples, SegCertify
+from certseg.certifiers.segcertify import SegCertify
+from certseg.types import Samples
 
 __all__ = [
     "AdaptiveCertify",

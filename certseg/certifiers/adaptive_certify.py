@@ -4,6 +4,7 @@ Smoothing"): where a pixel fluctuates between car and truck, certify "vehicle"."
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from certseg.certifiers.segcertify import SegCertify
 from certseg.errors import ConfigError
-from certseg.types import Certificate
+from certseg.types import Guarantee
 from certseg.types.hierarchy import Hierarchy
 
 
@@ -68,16 +69,9 @@ class AdaptiveCertify(SegCertify):
         self.lead = _leads(lead, self.hierarchy.num_levels - 1)
 
     @property
-    def claim(self) -> str | None:
-        """What is guaranteed, in words."""
-        if self.tolerated is None:
-            return super().claim
-        pixels = "every certified pixel" if self.k == 1 else f"all certified pixels but at most {self.k - 1}"
-        return (
-            f"for {pixels} and every {self.threat.norm} perturbation of norm ≤ R the most likely group of "
-            f"`{self.predictor}` on the pixel's level does not change (level 0 are the classes; within a larger group "
-            "nothing is said about the class)"
-        )
+    def guarantee(self) -> Guarantee:
+        """That of :class:`SegCertify`, about groups of classes."""
+        return replace(super().guarantee, hierarchy=self.hierarchy.names)
 
     @property
     def settings(self) -> dict[str, object]:
@@ -109,9 +103,6 @@ class AdaptiveCertify(SegCertify):
 
     def _tested(self, classes: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
         return self.hierarchy.ids(classes, levels), self.hierarchy.members
-
-    def _certificate(self, classes: Tensor, levels: Tensor, certified: Tensor, **facts: Any) -> Certificate:
-        return super()._certificate(classes, levels, certified, hierarchy=self.hierarchy.names, **facts)
 
 
 def _first_of_groups(counts: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:

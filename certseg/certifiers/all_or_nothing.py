@@ -8,22 +8,22 @@ radius without a tau, as in the paper, is :meth:`AllOrNothing.untied_radius`.
 from __future__ import annotations
 
 import hashlib
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import Counter
 
 import torch
 from torch import Tensor
 
-from certseg.certifiers.segcertify import Samples, SegCertify
+from certseg.certifiers.segcertify import SegCertify
 from certseg.compute.hardware import Hardware, Stopwatch
 from certseg.compute.streams import NoiseStream
 from certseg.smoothing.sampling import NoisySampler
 from certseg.smoothing.statistics import clopper_pearson_lower, minimum_samples
 from certseg.smoothing.stopping import check_power
-from certseg.types import Certificate, Segmenter, Threat, check_image
+from certseg.types import Certificate, Certifier, Guarantee, Samples, Sampling, Segmenter, Sides, check_image
 
 
-class AllOrNothing(ABC):
+class AllOrNothing(Certifier):
     """Certify every pixel if every test has a Clopper-Pearson lower bound above ``tau``, no pixel otherwise.
 
     Claim. With probability at least ``1 - alpha`` over the sampling: if the map is certified, the smoothed model
@@ -44,8 +44,6 @@ class AllOrNothing(ABC):
     """
 
     name = ""
-    claim = None
-    tolerated = 0
 
     def __init__(
         self,
@@ -63,13 +61,13 @@ class AllOrNothing(ABC):
         self.tau, self.n0, self.n, self.alpha = tau, n0, n, alpha
 
     @property
-    def threat(self) -> Threat:
-        """The perturbations the certificate holds for: a ball of radius R in the noise's norm."""
-        return self._model.threat
+    def guarantee(self) -> Guarantee:
+        """All pixels of a certified map, for the smoothed model and a ball of radius R in the noise's norm."""
+        return self._model.guarantee
 
     @property
     def predictor(self) -> str:
-        """The model the certificate is about."""
+        """The smoothed model, also where its radius is 0."""
         return self._model.predictor
 
     @property
@@ -89,6 +87,14 @@ class AllOrNothing(ABC):
     @abstractmethod
     def _guess_and_count(self, sampler: NoisySampler) -> tuple[Tensor, Tensor]:
         """Classes (``H x W`` int64) and the counts of the tests."""
+
+    def sampling(self) -> Sampling:
+        """This certifier itself: its samples depend on no decision."""
+        return self
+
+    def check_size(self, size: Sides) -> None:
+        """Raise :class:`ConfigError` if no image of this height and width could ever be certified."""
+        self.check(size[0] * size[1])
 
     def check(self, num_pixels: int) -> None:
         """Raise :class:`ConfigError` if no image of ``num_pixels`` could ever be certified."""
@@ -140,9 +146,7 @@ class AllOrNothing(ABC):
         return Certificate(
             classes=samples.classes.cpu(),
             certified=certified,
-            threat=self.threat,
-            predictor=self.predictor,
-            confidence=1.0 - self.alpha,
+            guarantee=self.guarantee,
             passes=samples.passes,
             seconds=samples.seconds | watch.seconds,
             flags=samples.flags,

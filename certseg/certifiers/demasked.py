@@ -14,7 +14,7 @@ from certseg.errors import ConfigError
 from certseg.patches.copies import MaskedPredictions
 from certseg.patches.masks import MaskSet, check_covering, check_recovery, covering_masks, recovery_masks
 from certseg.patches.voting import is_won, majority, patterns, unanimous
-from certseg.types import Inpainter, Patch
+from certseg.types import Inpainter, Patch, Promise
 
 RULES = ("tight", "unanimity")
 
@@ -141,6 +141,7 @@ class DemaskedDetection(PatchCertifier):
 
     name = "demasked_detection"
     asks_image = True
+    promise = Promise.UNTIL_ALERT
 
     def __init__(
         self,
@@ -157,9 +158,7 @@ class DemaskedDetection(PatchCertifier):
         check_covering(masks, width, stride, num_masks)
         self.kind, self.num_masks, self.width, self.stride = masks, num_masks, width, stride
 
-    @property
-    def claim(self) -> str:
-        """What is guaranteed, in words."""
+    def _wording(self) -> str:
         return (
             f"for every certified pixel and every attack within the threat {self.threat} the network's class does not "
             "change unless the verification map raises an alert at this pixel"

@@ -29,7 +29,21 @@ from certseg.lipschitz.worst_case import (
     flip_costs,
 )
 from certseg.metrics import CertifiedCounts, worst_case_miou
-from certseg.types import L2, Certificate, LipschitzBound, Passes, Segmenter, Threat, check_image
+from certseg.types import (
+    L2,
+    Certificate,
+    Certifier,
+    Guarantee,
+    LipschitzBound,
+    Maps,
+    Passes,
+    Promise,
+    Score,
+    Segmenter,
+    Sides,
+    check_image,
+    lipschitz_bound_of,
+)
 
 _LARGEST_CONSTANT = 1e100
 
@@ -54,15 +68,14 @@ class LipschitzCertificate(Certificate):
         scale and over the whole image, rounded down; all hold at once, each for its own perturbation."""
         return self.costs.cpu().sqrt() / self.bound.constant * (1.0 - 2.0**-50)
 
-    @property
-    def pictured_maps(self) -> dict[str, np.ndarray]:
+    def pictured_maps(self) -> Maps:
         """What is kept of pictured images only: ``radii`` in float32, not above the others."""
         radii = self.radii.numpy()
         small = radii.astype(np.float32)
         return {"radii": np.where(small > radii, np.nextafter(small, np.float32(0)), small)}
 
 
-class Lipschitz:
+class Lipschitz(Certifier):
     """Certify every pixel whose class no perturbation within the radius can change, by the Lipschitz constant.
 
     Claim. Let the network's features be L-Lipschitz in the l2 norm over all pixels and channels together
@@ -88,10 +101,6 @@ class Lipschitz:
     """
 
     name = "lipschitz"
-    predictor = "base"
-    confidence = 1.0
-    claim = None
-    tolerated = 0
     is_sampled = False
 
     def __init__(
@@ -102,7 +111,7 @@ class Lipschitz:
         worst_case_iou: bool = True,
         false_negative_rate: float = 0.5,
     ) -> None:
-        self.threat: Threat = L2(radius)
+        self._guarantee = Guarantee(Promise.EVERY_PIXEL, "base", L2(radius), confidence=1.0)
         if isinstance(radii, str) or not all(_is_number(value) and 0 <= value < math.inf for value in radii):
             raise ConfigError("certifier.radii must be a list of finite numbers, none negative", received=radii)
         if not isinstance(worst_case_iou, bool):
@@ -122,6 +131,15 @@ class Lipschitz:
             "worst_case_iou": self.worst_case_iou,
             "false_negative_rate": self.false_negative_rate,
         }
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """Every certified pixel of the network itself, in an l2 ball, without any error probability."""
+        return self._guarantee
+
+    def check_size(self, size: Sides) -> None:
+        """Raise ConfigError if a radius is above the norm of every perturbation of an image of this size."""
+        self.check(size[0] * size[1])
 
     def check(self, num_pixels: int) -> None:
         """Raise ConfigError if a radius is above the norm of every perturbation of an image of so many pixels."""
@@ -160,7 +178,7 @@ class Lipschitz:
         images = image[None].to(device)
         watch = Stopwatch(device)
         with watch("audit"), full_precision(device), torch.no_grad():
-            bound = _bound_of(segmenter, tuple(image.shape[-2:]))
+            bound = lipschitz_bound_of(segmenter, tuple(image.shape[-2:]))
             if not bound.constant < _LARGEST_CONSTANT:
                 raise ModelError("The Lipschitz constant is too large to compute with", received=bound.constant)
         with watch("forward"), full_precision(device), torch.no_grad():
@@ -176,9 +194,7 @@ class Lipschitz:
         return LipschitzCertificate(
             classes=classes.cpu(),
             certified=certified.cpu(),
-            threat=self.threat,
-            predictor=self.predictor,
-            confidence=self.confidence,
+            guarantee=self.guarantee,
             passes=Passes(forward=1),
             seconds=watch.seconds,
             flags=bound.flags,
@@ -187,9 +203,7 @@ class Lipschitz:
             bound=bound,
         )
 
-    def score(
-        self, certificate: LipschitzCertificate, target: Tensor
-    ) -> tuple[dict[str, float | None], dict[str, Any], dict[str, float]]:
+    def score(self, certificate: LipschitzCertificate, target: Tensor) -> Score:
         """What the labels ``H x W`` add to a row: figures at ``radius``, counts at all radii, and the seconds spent."""
         watch = Stopwatch(certificate.costs.device)
         with watch("bounds"):
@@ -211,7 +225,7 @@ class Lipschitz:
             "certified_radius": float(radii.mean()) if len(radii) else math.nan,
             "lipschitz_constant": certificate.bound.constant,
         }
-        return {**own, **shares, **others}, {ROW: counts.to_json()}, watch.seconds
+        return Score({**own, **shares, **others}, {ROW: counts.to_json()}, watch.seconds)
 
     def summarise(self, rows: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> dict[str, Any]:
         """What the rows add to a summary: ``figures`` at ``radius``, ``class_iou``, and all radii in ``by_radius``."""
@@ -238,17 +252,6 @@ class Lipschitz:
                 "image_mean": {name: defined_mean(radii) for name, radii in hidden},
             },
         }
-
-
-def _bound_of(segmenter: Segmenter, size: tuple[int, int]) -> LipschitzBound:
-    ask = getattr(segmenter, "certified_bound", None)
-    if ask is None:
-        raise ModelError(
-            "certifier=lipschitz needs a network with an audited Lipschitz constant",
-            received=f"{type(segmenter).__name__} without one",
-            remedy="Choose a Lipschitz network, or another certifier such as certifier=segcertify",
-        )
-    return ask(size)
 
 
 def _is_number(value: object) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -19,7 +19,18 @@ from certseg.metrics import CertifiedCounts, ClassCounts
 from certseg.metrics.recall import BIG_CLASSES, big_classes, mean_recall
 from certseg.patches.copies import MaskedPredictions, MaskedViews
 from certseg.patches.masks import MaskSet
-from certseg.types import IGNORE_INDEX, Certificate, Inpainter, Patch, Segmenter
+from certseg.types import (
+    IGNORE_INDEX,
+    Certificate,
+    Certifier,
+    Guarantee,
+    Inpainter,
+    Maps,
+    Patch,
+    Promise,
+    Score,
+    Segmenter,
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +48,7 @@ class PatchCertificate(Certificate):
     num_masks: int = 0
 
 
-class PatchCertifier(ABC):
+class PatchCertifier(Certifier):
     """Deterministic certificates from masked predictions; see the subclasses for what each claims.
 
     They hold for any network and any inpainter that are functions of each image on its own, with finite results: on a
@@ -54,10 +65,9 @@ class PatchCertifier(ABC):
         ConfigError: an argument is outside its domain.
     """
 
-    name: str
-    confidence = 1.0
-    tolerated: int | None = 0
     is_sampled = False
+    promise = Promise.EVERY_PIXEL
+    """What certificates of this kind promise."""
     asks_image = False
     """Whether the answer depends on what the network says of the image without masks."""
     asks_pairs = False
@@ -75,18 +85,27 @@ class PatchCertifier(ABC):
                 "certifier.inpainter must fill in images: inpainter(images, hidden), with name and settings",
                 received=type(inpainter).__name__,
             )
-        self.threat, self.inpainter, self._big = patch, inpainter, _checked_list(big_classes)
+        self._patch, self.inpainter, self._big = patch, inpainter, _checked_list(big_classes)
         self._masks: dict[tuple[int, int], MaskSet] = {}
 
     @property
-    def claim(self) -> str | None:
-        """What is guaranteed, in words, where it is not that a certified pixel of the predictor keeps its class."""
-        return None
+    def threat(self) -> Patch:
+        """The patches that certificates hold for."""
+        return self._patch
 
     @property
     @abstractmethod
     def predictor(self) -> str:
         """The model the certificate is about: what an attack must attack."""
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """:attr:`promise` of the predictor against the patches, without any error probability."""
+        return Guarantee(self.promise, self.predictor, self.threat, confidence=1.0, wording=self._wording())
+
+    def _wording(self) -> str:
+        """What is guaranteed, in words, where it is not the standard wording of the promise."""
+        return ""
 
     @property
     def settings(self) -> dict[str, object]:
@@ -109,9 +128,6 @@ class PatchCertifier(ABC):
         if size not in self._masks:
             self._masks[size] = self._checked(self._make_masks(size))
         return self._masks[size]
-
-    def check(self, num_pixels: int) -> None:  # noqa: B027 - every certifier has it
-        """Nothing: what can be certified depends on height and width, :meth:`check_size`."""
 
     def check_size(self, size: tuple[int, int]) -> None:
         """Raise :class:`ConfigError` if no pixel of an image of this height and width could ever be certified."""
@@ -144,9 +160,7 @@ class PatchCertifier(ABC):
         return PatchCertificate(
             classes=classes.long().cpu(),
             certified=certified,
-            threat=self.threat,
-            predictor=self.predictor,
-            confidence=self.confidence,
+            guarantee=self.guarantee,
             passes=predictions.passes,
             seconds=dict(predictions.watch.seconds),
             flags=predictions.flags,
@@ -161,7 +175,12 @@ class PatchCertifier(ABC):
         predictions = MaskedPredictions(segmenter, self.inpainter, image, name, hardware)
         return self._predict(predictions, self.masks(predictions.size)).long().cpu()
 
-    def views(
+    def views(self, segmenter: Segmenter, image: Tensor, *, hardware: Hardware, name: str = "image") -> Maps:
+        """Some masked copies of an image as they are stored (:attr:`certseg.patches.copies.MaskedViews.maps`). Errors
+        are those of :meth:`certify`."""
+        return self.masked_views(segmenter, image, hardware=hardware, name=name).maps
+
+    def masked_views(
         self, segmenter: Segmenter, image: Tensor, *, hardware: Hardware, number: int = 3, name: str = "image"
     ) -> MaskedViews:
         """Masked copies of an image, inpainted, and what the network says of them, as certification sees them: of
@@ -174,14 +193,12 @@ class PatchCertifier(ABC):
         chosen = np.unique(np.linspace(0, masks.num_masks - 1, number).round().astype(int)).tolist()
         return predictions.views(masks.hidden(predictions.device)[chosen], self.min_probability)
 
-    def score(
-        self, certificate: PatchCertificate, target: Tensor
-    ) -> tuple[dict[str, float], dict[str, Any], dict[str, float]]:
-        """What the labels ``H x W`` add to a row: figures, counts, and no seconds worth telling."""
+    def score(self, certificate: PatchCertificate, target: Tensor) -> Score:
+        """What the labels ``H x W`` add to a row: figures and counts, in no time worth telling."""
         height, width = certificate.patch
         figures = {"patch_height": height, "patch_width": width, "masks": certificate.num_masks}
         figures |= self._own_figures(certificate, target != IGNORE_INDEX, certificate.classes == target)
-        return figures, {"pixels": target.numel()}, {}
+        return Score(figures, {"pixels": target.numel()})
 
     def summarise(self, rows: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> dict[str, Any]:
         """What the rows add to a summary: mean recall of the prediction and of what is certified, over all classes in

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from certseg.compute.hardware import Hardware, Stopwatch
@@ -17,48 +13,22 @@ from certseg.smoothing.noise import NOISES
 from certseg.smoothing.sampling import NoisySampler
 from certseg.smoothing.statistics import check_correction
 from certseg.smoothing.stopping import AnytimeTest, FixedTest, check_power
-from certseg.types import Certificate, Passes, Segmenter, Threat, check_image
+from certseg.types import (
+    Certificate,
+    Certifier,
+    Guarantee,
+    Promise,
+    Samples,
+    Sampling,
+    Segmenter,
+    Sides,
+    check_image,
+)
 
 STOPPING = ("fixed", "curtailed", "anytime")
 
 
-@dataclass(frozen=True)
-class Samples:
-    """What the noisy copies of one image said; every tau, alpha and correction can be evaluated from it. Its tensors
-    lie on the device that drew them.
-
-    Args:
-        classes: ``H x W`` int64, the guess from the first ``n0`` samples.
-        counts: ``H x W`` int16 or int32, how often it was drawn in ``n`` fresh ones.
-        passes: network evaluations spent.
-        seconds: wall-clock parts by name.
-        flags: of the sampling.
-        levels: ``H x W`` uint8, the level of each pixel's group in a hierarchy; None where classes were counted.
-    """
-
-    classes: Tensor
-    counts: Tensor
-    passes: Passes
-    seconds: dict[str, float]
-    flags: tuple[str, ...] = ()
-    levels: Tensor | None = None
-
-    def maps(self) -> dict[str, np.ndarray]:
-        """The tensors as arrays, to be kept on disk."""
-        tensors = {"classes": self.classes, "counts": self.counts, "levels": self.levels}
-        return {name: tensor.cpu().numpy() for name, tensor in tensors.items() if tensor is not None}
-
-    @classmethod
-    def of_maps(
-        cls, maps: Mapping[str, np.ndarray], passes: Passes, seconds: dict[str, float], flags: tuple[str, ...]
-    ) -> Samples:
-        """Inverse of :meth:`maps`."""
-        levels = torch.from_numpy(maps["levels"]) if "levels" in maps else None
-        classes = torch.from_numpy(maps["classes"].astype(np.int64))
-        return cls(classes, torch.from_numpy(maps["counts"].astype(np.int32)), passes, seconds, flags, levels)
-
-
-class SegCertify:
+class SegCertify(Certifier):
     """Certify every pixel whose smoothed class has a probability above ``tau``; abstain on the others.
 
     Claim. Let f be the base model and g_i(x) = argmax_c P[f_i(x + e) = c], e ~ N(0, sigma^2 I), the smoothed model.
@@ -140,39 +110,22 @@ class SegCertify:
             self.test = FixedTest(tau, alpha, n, correction, k, look_every if stopping == "curtailed" else None)
 
     @property
-    def threat(self) -> Threat:
-        """The perturbations the certificate holds for: a ball of radius R in the noise's norm."""
-        return self.noise.threat(self.radius)
+    def guarantee(self) -> Guarantee:
+        """What the correction leaves of the claim, for the smoothed model and a ball of radius R in the noise's norm.
+
+        Raises:
+            ConfigError: tau is 0.5, at which the radius is 0 and no perturbation is covered.
+        """
+        model = {"predictor": f"smoothed({self.noise})", "threat": self.noise.threat(self.radius)}
+        if self.correction == "benjamini_yekutieli":
+            return Guarantee(Promise.ERROR_SHARE, **model, confidence=0.0, error_share=self.alpha)
+        promise = Promise.EVERY_PIXEL if self.k == 1 else Promise.ALL_BUT
+        return Guarantee(promise, **model, confidence=1.0 - self.alpha, tolerated=self.k - 1)
 
     @property
     def predictor(self) -> str:
-        """The model the certificate is about."""
+        """The smoothed model, also where its radius is 0."""
         return f"smoothed({self.noise})"
-
-    @property
-    def confidence(self) -> float:
-        """Probability with which the claim about one image holds; 0 where none is made about single images."""
-        return 0.0 if self.correction == "benjamini_yekutieli" else 1.0 - self.alpha
-
-    @property
-    def tolerated(self) -> int | None:
-        """Certified pixels of an image that may be wrong within the claim; None without a claim about an image."""
-        return None if self.correction == "benjamini_yekutieli" else self.k - 1
-
-    @property
-    def claim(self) -> str | None:
-        """What is guaranteed, in words, where it is not the usual statement about every certified pixel."""
-        if self.correction == "benjamini_yekutieli":
-            return (
-                "No statement about a single image: the expected share of wrong pixels among the certified ones is at "
-                f"most {self.alpha:g} (false discovery rate)"
-            )
-        if self.k > 1:
-            return (
-                f"for all certified pixels but at most {self.k - 1} and every {self.threat.norm} perturbation of norm "
-                f"≤ R the class of `{self.predictor}` does not change"
-            )
-        return None
 
     @property
     def settings(self) -> dict[str, object]:
@@ -193,6 +146,14 @@ class SegCertify:
         if self.stopping != "fixed":
             return None
         return {"noise": str(self.noise), "n0": self.n0, "n": self.n}
+
+    def sampling(self) -> Sampling | None:
+        """This certifier itself, unless the samples drawn depend on the decisions."""
+        return None if self.samples_identity is None else self
+
+    def check_size(self, size: Sides) -> None:
+        """Raise :class:`ConfigError` if no pixel of an image of this height and width could ever be certified."""
+        self.check(size[0] * size[1])
 
     def check(self, num_pixels: int) -> None:
         """Raise :class:`ConfigError` if no pixel of an image of ``num_pixels`` could ever be certified."""
@@ -293,9 +254,7 @@ class SegCertify:
         return Certificate(
             classes=classes.cpu(),
             certified=certified.cpu(),
-            threat=self.threat,
-            predictor=self.predictor,
-            confidence=self.confidence,
+            guarantee=self.guarantee,
             levels=None if levels is None else levels.cpu(),
             **facts,
         )

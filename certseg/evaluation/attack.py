@@ -11,47 +11,31 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import reduce
 from operator import add
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from certseg.attacks import PatchResult
-from certseg.bracket.pixels import level_suffix
 from certseg.compute.forward import check_logits
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
 from certseg.evaluation.loop import by_class, image_mean
 from certseg.metrics import ClassCounts, worst_pooled_miou
-from certseg.types import IGNORE_INDEX, AttackResult, Maps, Passes, Row, Sample, Segmenter, Threat
-
-
-class Attack(Protocol):
-    """From a model, an image, its labels and a threat to the worst image it found.
-
-    ``predictor`` is the model attacked, in the words of the certificates it is to be compared with; ``norms`` are the
-    threats it knows; ``goal`` is None, or what every pixel is to become: a class, or a map. One that is run at several
-    radii begins at ``start``, a point within the threat, and never ends above it.
-    """
-
-    predictor: str
-    norms: tuple[str, ...]
-    goal: int | Tensor | None
-
-    def __call__(
-        self,
-        segmenter: Segmenter,
-        image: Tensor,
-        target: Tensor,
-        threat: Threat,
-        *,
-        stream: NoiseStream,
-        hardware: Hardware,
-        start: Tensor | None = None,
-    ) -> AttackResult:
-        """Attack one image."""
-
+from certseg.types import (
+    IGNORE_INDEX,
+    Attack,
+    AttackResult,
+    Attempt,
+    Maps,
+    Passes,
+    Row,
+    Sample,
+    Segmenter,
+    Stage,
+    Threat,
+)
+from certseg.types.attempts import level_suffix
 
 _ALERT_FIGURES = ("alert_share", "silent_error_share")
 """Of the labelled pixels those that raise an alert, and those that are wrong and raise none."""
@@ -60,7 +44,7 @@ SMALLER_RADIUS = "smaller_radius"
 """The winner on an image where no member is lower than the result at a smaller radius."""
 
 
-class AttackStage:
+class AttackStage(Stage):
     """Attack every image.
 
     Args:
@@ -104,7 +88,12 @@ class AttackStage:
     @property
     def at_once(self) -> int:
         """How many images of one shape are attacked side by side."""
-        return self._hardware.attack_batch if hasattr(self._attack, "together") else 1
+        return self._hardware.attack_batch if self._attack.side_by_side else 1
+
+    @property
+    def attempt(self) -> Attempt:
+        """All budgets, on the attacked model."""
+        return Attempt(self._predictor, self._threat, self._radii)
 
     def run(self, sample: Sample) -> tuple[Row, Maps]:
         """The attack on one image, counted against its labels."""
@@ -113,8 +102,7 @@ class AttackStage:
     def run_together(self, samples: Sequence[Sample]) -> list[tuple[Row, Maps]]:
         """The attack on images of one shape side by side."""
         levels: list[list[AttackResult]] = []
-        smaller = [replace(self._threat, radius=radius) for radius in self._radii[self._begins_at_0 :]]
-        for threat in (*smaller, self._threat):
+        for threat in (level.threat for level in self.attempt.levels):
             levels.append(self._at(samples, threat, levels[-1] if levels else None))
         return [self._row(sample, results) for sample, results in zip(samples, zip(*levels))]
 
@@ -149,9 +137,7 @@ class AttackStage:
                 "num_votes": np.asarray(result.num_votes),
                 "candidates": np.asarray(candidates),
             }
-        if isinstance(result, PatchResult) and result.alerts is not None:
-            maps["alerts"] = result.alerts.numpy()
-        return maps
+        return maps | result.own_maps()
 
     def _at(
         self, samples: Sequence[Sample], threat: Threat, smaller: Sequence[AttackResult] | None
@@ -237,9 +223,8 @@ class AttackStage:
             | self._goal_share(result.prediction),
             "counts": counts.to_json(),
         }
-        if isinstance(result, PatchResult):
-            part["figures"] |= _patch_figures(result, sample.target)
-            part["corners"] = [list(corner) for corner in result.corners]
+        part["figures"] |= result.own_figures(sample.target)
+        part |= result.own_facts()
         if result.members:
             part["winner"] = result.winner
             part["members"] = {
@@ -284,17 +269,6 @@ class AttackStage:
         if "members" in rows[0]:
             summary["members"] = {name: _member(name, rows) for name in rows[0]["members"]}
         return summary
-
-
-def _patch_figures(result: PatchResult, target: Tensor) -> dict[str, float]:
-    """The size of a patch in pixels, and where there are alerts the shares of :data:`_ALERT_FIGURES`."""
-    figures = dict(zip(("patch_height", "patch_width"), result.patch))
-    if result.alerts is None:
-        return figures
-    labelled = target != IGNORE_INDEX
-    silent = (result.prediction != target) & ~result.alerts
-    shares = (float(part[labelled].double().mean()) for part in (result.alerts, silent))  # NaN without a label
-    return figures | dict(zip(_ALERT_FIGURES, shares))
 
 
 def _candidates(parts: Sequence[Row]) -> list[list[ClassCounts]]:

@@ -6,44 +6,32 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from functools import reduce
 from operator import add
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from certseg.certifiers import Samples
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
+from certseg.errors import ConfigError
 from certseg.evaluation.loop import by_class, image_mean
 from certseg.metrics import CertifiedCounts, ClassCounts, GroupCounts, worst_case_miou
-from certseg.types import Certificate, Maps, Passes, Row, Sample, Segmenter, Store, Threat
+from certseg.types import (
+    Certificate,
+    Certifier,
+    Guarantee,
+    Maps,
+    Passes,
+    Row,
+    Sample,
+    Samples,
+    Segmenter,
+    Stage,
+    Store,
+)
 from certseg.types.hierarchy import Hierarchy
 
 
-class Certifier(Protocol):
-    """What this stage needs of a certifier.
-
-    ``claim`` words the guarantee where it is not the usual one; ``tolerated`` is the number of certified pixels of an
-    image that may be wrong within it, None where nothing is claimed about single images. A certifier whose samples can
-    be kept also has ``samples_identity``, ``sample`` and ``from_samples``
-    (:class:`certseg.certifiers.SegCertify`); one that certifies groups of classes has their ``hierarchy``
-    (:class:`certseg.certifiers.AdaptiveCertify`); one with figures of its own has ``score`` and ``summarise``
-    (:class:`certseg.certifiers.Lipschitz`, :class:`certseg.certifiers.DemaskedRecovery`); one that needs images of a
-    certain height and width has ``check_size``; one that looks at masked copies can show some, ``views``.
-    """
-
-    name: str
-    threat: Threat
-    predictor: str
-    settings: dict[str, object]
-    claim: str | None
-    tolerated: int | None
-
-    def certify(self, segmenter: Segmenter, image: Tensor, *, stream: NoiseStream, hardware: Hardware) -> Certificate:
-        """Certify one image."""
-
-
-class CertificationStage:
+class CertificationStage(Stage):
     """Certify every image.
 
     Args:
@@ -76,21 +64,39 @@ class CertificationStage:
         self.name = certifier.name
         self._certifier, self._segmenter, self._class_names = certifier, segmenter, class_names
         self._seed, self._hardware = seed, hardware
-        self._hierarchy: Hierarchy | None = getattr(certifier, "hierarchy", None)
+        names = certifier.guarantee.hierarchy
+        self._hierarchy = Hierarchy(names) if names else None
         self._samples = samples
         self._known = samples.read() if samples is not None else {}
 
+    @property
+    def guarantee(self) -> Guarantee:
+        """What the certifier promises."""
+        return self._certifier.guarantee
+
     def _certify(self, sample: Sample) -> Certificate:
-        options = {"stream": NoiseStream(self._seed, sample.name), "hardware": self._hardware}
-        if self._samples is None:
-            return self._certifier.certify(self._segmenter, sample.image, **options)
+        certificate = self._certificate(sample)
+        if certificate.guarantee != self.guarantee:
+            raise ConfigError(
+                f"{self.name} gave image {sample.name!r} another guarantee than it announces",
+                expected=self.guarantee,
+                received=certificate.guarantee,
+                remedy="Let certify() return the certifier's own guarantee",
+            )
+        return certificate
+
+    def _certificate(self, sample: Sample) -> Certificate:
+        stream = NoiseStream(self._seed, sample.name)
+        sampling = None if self._samples is None else self._certifier.sampling()
+        if self._samples is None or sampling is None:
+            return self._certifier.certify(self._segmenter, sample.image, stream=stream, hardware=self._hardware)
         row = self._known.get(sample.name)
         if row is not None:
             kept = Samples.of_maps(
                 self._samples.load_map(sample.name), Passes(**row["passes"]), row["seconds"], tuple(row["flags"])
             )
-            return self._certifier.from_samples(kept)
-        drawn = self._certifier.sample(self._segmenter, sample.image, **options)
+            return sampling.from_samples(kept)
+        drawn = sampling.sample(self._segmenter, sample.image, stream=stream, hardware=self._hardware)
         self._samples.save_map(sample.name, **drawn.maps())
         self._samples.append(
             {
@@ -102,7 +108,7 @@ class CertificationStage:
                 "flags": list(drawn.flags),
             }
         )
-        return self._certifier.from_samples(drawn)
+        return sampling.from_samples(drawn)
 
     def run(self, sample: Sample) -> tuple[Row, Maps]:
         """The certificate of one image, counted against its labels. What is certified on a coarser level than that of
@@ -140,20 +146,13 @@ class CertificationStage:
             row["counts"]["groups"] = groups.to_json()
             maps["levels"] = certificate.levels.numpy()
         if self._pictured is None or sample.name in self._pictured:
-            maps |= self._pictured_maps(sample, certificate)
-        if hasattr(self._certifier, "score"):
-            figures, counts, seconds = self._certifier.score(certificate, sample.target)
-            row = {**row, "figures": row["figures"] | figures, "counts": row["counts"] | counts}
-            row["seconds"] = row["seconds"] | seconds
+            maps |= certificate.pictured_maps()
+            maps |= self._certifier.views(self._segmenter, sample.image, hardware=self._hardware, name=sample.name)
+        score = self._certifier.score(certificate, sample.target)
+        row["figures"] |= score.figures
+        row["counts"] |= score.counts
+        row["seconds"] = row["seconds"] | score.seconds
         return row, maps
-
-    def _pictured_maps(self, sample: Sample, certificate: Certificate) -> Maps:
-        """What is kept of pictured images only."""
-        maps: Maps = dict(getattr(certificate, "pictured_maps", {}))
-        if hasattr(self._certifier, "views"):
-            options = {"hardware": self._hardware, "name": sample.name}
-            maps |= self._certifier.views(self._segmenter, sample.image, **options).maps
-        return maps
 
     def summarise(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Certified figures over the data set; the mean IoUs are pooled over it."""
@@ -161,11 +160,10 @@ class CertificationStage:
         prediction = reduce(add, (ClassCounts.from_json(row["counts"]["prediction"]) for row in rows))
         as_map = certified.as_class_counts()
         summary = {
-            "predictor": self._certifier.predictor,
-            "threat": self._certifier.threat.to_json(),
+            "predictor": self.guarantee.predictor,
+            "threat": self.guarantee.threat.to_json(),
             "confidence": min(row["figures"]["confidence"] for row in rows),
-            "claim": self._certifier.claim,
-            "tolerated": self._certifier.tolerated,
+            "guarantee": self.guarantee.to_json(),
             "figures": {
                 "certified_accuracy/image_mean": image_mean(rows, "certified_accuracy"),
                 "certified_accuracy/pooled": certified.accuracy(),
@@ -180,7 +178,7 @@ class CertificationStage:
                 "certified": by_class(self._class_names, as_map.iou()),
                 "prediction": by_class(self._class_names, prediction.iou()),
             },
-            "settings": self._certifier.settings,
+            "settings": dict(self._certifier.settings),
         }
         if self._hierarchy is not None:
             groups = reduce(add, (GroupCounts.from_json(row["counts"]["groups"]) for row in rows))
@@ -188,10 +186,9 @@ class CertificationStage:
             summary["figures"]["certified_group_accuracy/pooled"] = groups.accuracy()
             summary["figures"]["certified_information_gain/pooled"] = groups.information_gain()
             summary["hierarchy"] = self._hierarchy.names
-        if hasattr(self._certifier, "score"):
-            more = self._certifier.summarise(rows, self._class_names)
-            summary = {**summary, **more, **{name: summary[name] | more[name] for name in ("figures", "class_iou")}}
-        return summary
+        more = self._certifier.summarise(rows, self._class_names)
+        joined = {name: summary[name] | more.get(name, {}) for name in ("figures", "class_iou")}
+        return {**summary, **more, **joined}
 
 
 def _group_figures(groups: GroupCounts) -> dict[str, float]:

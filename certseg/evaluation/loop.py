@@ -7,32 +7,13 @@ add up over images, wall-clock parts, network evaluations, self-checks that fire
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from certseg.compute.hardware import barrier, rank, world_size
 from certseg.errors import DataError, ResultError
-from certseg.types import Maps, Row, Sample, SegmentationDataset, Store
-
-
-class Stage(Protocol):
-    """Work done on every image.
-
-    ``kind`` is ``prediction``, ``certifier`` or ``attack``; ``run`` computes one image's row (without its name) and
-    the maps to store beside it; ``summarise`` turns the rows of a data set into the summary's own part. A stage that
-    works on several images of one shape side by side says how many ``at_once`` and has ``run_together``, a list in and
-    a list out.
-    """
-
-    kind: str
-    name: str
-
-    def run(self, sample: Sample) -> tuple[Row, Maps]:
-        """Work on one image."""
-
-    def summarise(self, rows: Sequence[Row]) -> dict[str, Any]:
-        """Figures over a data set: at least ``figures``, ``class_iou`` and ``settings``."""
+from certseg.types import Row, Sample, SegmentationDataset, Stage, Store
 
 
 def evaluate(
@@ -58,7 +39,7 @@ def evaluate(
     finished = store.read()
     barrier()  # every rank has seen the same rows before one adds to them
     waiting = [index for index, name in enumerate(names) if name not in finished]
-    for samples in _groups(dataset, waiting[rank() :: world_size()], getattr(stage, "at_once", 1)):
+    for samples in _groups(dataset, waiting[rank() :: world_size()], stage.at_once):
         found = [stage.run(samples[0])] if len(samples) == 1 else stage.run_together(samples)
         for sample, (row, maps) in zip(samples, found, strict=True):
             store.save_map(sample.name, **maps)

@@ -12,35 +12,21 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from functools import reduce
 from operator import add
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from certseg.attacks import MinimumNormResult
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
 from certseg.evaluation.loop import by_class, image_mean
 from certseg.metrics import ClassCounts
-from certseg.types import Maps, Row, Sample, Segmenter
+from certseg.types import Attempt, Maps, Row, Sample, Segmenter, SmallestAttack, Stage, Unbounded
 
 _PERCENTILES = (25, 75)
 _STEPS = (1.0, 2.0, 5.0)  # of the curve's radii, times powers of 10
 
 
-class MinimumNormAttack(Protocol):
-    """From a model, an image and its labels to the smallest perturbation it found."""
-
-    predictor: str
-    norms: tuple[str, ...]
-
-    def __call__(
-        self, segmenter: Segmenter, image: Tensor, target: Tensor, *, stream: NoiseStream, hardware: Hardware
-    ) -> MinimumNormResult:
-        """Attack one image."""
-
-
-class MinimumNormStage:
+class MinimumNormStage(Stage):
     """Look for the smallest perturbation of every image.
 
     Args:
@@ -59,7 +45,7 @@ class MinimumNormStage:
     def __init__(
         self,
         name: str,
-        attack: MinimumNormAttack,
+        attack: SmallestAttack,
         segmenter: Segmenter,
         class_names: Sequence[str],
         *,
@@ -72,6 +58,11 @@ class MinimumNormStage:
         self._attack, self._segmenter, self._class_names = attack, segmenter, class_names
         self._settings, self._seed, self._hardware = dict(settings), seed, hardware
         self._pictured = pictured
+
+    @property
+    def attempt(self) -> Attempt:
+        """Any l2 norm, on the attacked model."""
+        return Attempt(self._attack.predictor, Unbounded("l2"))
 
     def run(self, sample: Sample) -> tuple[Row, Maps]:
         """The attack on one image, and what is left of the prediction there."""
@@ -112,9 +103,9 @@ class MinimumNormStage:
         counts = reduce(add, (ClassCounts.from_json(row["counts"]) for row in rows))
         norms = np.sort(_norms(rows))
         return {
-            "predictor": self._attack.predictor,
-            "threat": {"norm": "l2"},
-            "has_budget": False,
+            "predictor": self.attempt.predictor,
+            "threat": self.attempt.threat.to_json(),
+            "has_budget": self.attempt.has_budget,
             "confidence": None,
             "figures": {
                 "norm/median": _percentile(norms, 50),

@@ -16,10 +16,10 @@ from certseg.compute.hardware import Hardware, Stopwatch
 from certseg.errors import ModelError
 from certseg.evaluation.loop import by_class, image_mean
 from certseg.metrics import ClassCounts
-from certseg.types import Maps, Passes, Row, Sample, Segmenter
+from certseg.types import Maps, Passes, Row, Sample, Segmenter, Stage
 
 
-class PredictionStage:
+class PredictionStage(Stage):
     """Predict every image once, without noise and without an attacker."""
 
     kind = "prediction"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from certseg.errors import ConfigError, ModelError
 from certseg.models.checkpoint import Weights, fill, read_weights
-from certseg.types import CoarseLogits, TrainingOutput
+from certseg.types import CoarseLogits, TrainingOutput, coarse_logits_of
 
 _PARTS = ("denoiser.", "segmenter.")
 
@@ -121,10 +121,10 @@ class Denoised(nn.Module):
 
     def coarse_logits(self, images: Tensor) -> CoarseLogits | None:
         """The segmenter's logits at its own resolution if it gives them, else None (see :class:`CoarseLogits`)."""
-        coarse, size = getattr(self.segmenter, "coarse_logits", None), tuple(images.shape[-2:])
-        if coarse is None or size in self._without_coarse:
+        size = tuple(images.shape[-2:])
+        if size in self._without_coarse:
             return None
-        logits = coarse(self.denoise(images))
+        logits = coarse_logits_of(self.segmenter, self.denoise(images))
         if logits is None:
             self._without_coarse.add(size)  # the next time the denoiser is not run in vain
         return logits

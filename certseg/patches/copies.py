@@ -14,7 +14,7 @@ from certseg.compute.forward import WorkingBatch, check_frozen, check_logits
 from certseg.compute.hardware import Hardware, Stopwatch
 from certseg.errors import ModelError
 from certseg.patches.masks import erase
-from certseg.types import IGNORE_INDEX, Inpainter, Passes, Segmenter, check_image
+from certseg.types import IGNORE_INDEX, Inpainter, Passes, Segmenter, check_image, coarse_logits_of
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,7 @@ class MaskedPredictions:
         check_image(image, name)
         check_frozen(segmenter)
         self._segmenter, self._inpainter, self._name = segmenter, inpainter, name
-        on_cpu = hardware.torch_device.type == "cpu"
-        self._coarse = getattr(segmenter, "coarse_logits", None) if on_cpu and not hardware.compile else None
+        self._may_be_coarse = hardware.torch_device.type == "cpu" and not hardware.compile
         self._order = torch.channels_last if hardware.channels_last else torch.contiguous_format
         self._image = image.to(hardware.torch_device, torch.float32)
         self._batch = WorkingBatch(segmenter, tuple(image.shape), hardware, "masked")
@@ -165,7 +164,8 @@ class MaskedPredictions:
             with self._watch("inpainting"):
                 images = self._copies(hidden)
             with self._watch("network"):
-                coarse = None if self._coarse is None or min_probability > 0 else self._coarse(images)
+                may_be_coarse = self._may_be_coarse and min_probability <= 0
+                coarse = coarse_logits_of(self._segmenter, images) if may_be_coarse else None
                 if coarse is None:
                     logits = self._segmenter(images)
                     check_logits(logits, images, self._segmenter.num_classes)

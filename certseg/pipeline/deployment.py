@@ -15,12 +15,11 @@ from certseg.compute.hardware import Hardware, rank, world_size
 from certseg.compute.streams import NoiseStream
 from certseg.datasets import IMAGE_SUFFIXES, Legend, image_size, read_image
 from certseg.errors import ConfigError, DataError
-from certseg.evaluation import Certifier
 from certseg.pipeline.console import progress, say
 from certseg.pipeline.provenance import provenance
 from certseg.pipeline.weights import Network, check_classes, legend_of, obtain
 from certseg.reporting import Entry, Panel, claim, group_palette, picture, safe_name, write_json_atomic
-from certseg.types import IGNORE_INDEX, Certificate
+from certseg.types import IGNORE_INDEX, Certificate, Certifier
 from certseg.types.hierarchy import Hierarchy
 
 
@@ -74,10 +73,7 @@ def pictures_of(path: str | Path, certifier: Certifier | None) -> list[Path]:
     if twice:
         raise DataError("Pictures of one folder need different names", received=", ".join(twice[:5]))
     for file in found:
-        height, width = image_size(file)
-        certifier.check(height * width)
-        if hasattr(certifier, "check_size"):
-            _check_size(certifier, file, (height, width))
+        _check_size(certifier, file, image_size(file))
     return found
 
 
@@ -181,7 +177,7 @@ def _facts(file: Path, certificate: Certificate, certifier: Certifier, class_nam
         "predictor": certificate.predictor,
         "threat": certificate.threat.to_json(),
         "confidence": certificate.confidence,
-        "claim": certifier.claim,
+        "guarantee": certificate.guarantee.to_json(),
     }
     return {
         "image": file.name,

@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from torch import nn
 
-from certseg.bracket import check_bounds, check_bracket, check_norms
+from certseg.bracket import Finished, check
 from certseg.compute.hardware import Hardware, rank, world_size
 from certseg.datasets import evenly_spaced
 from certseg.errors import CertsegError, ConfigError
@@ -43,7 +43,7 @@ from certseg.reporting import (
     write_json_atomic,
     write_report,
 )
-from certseg.types import SegmentationDataset
+from certseg.types import Guarantee, SegmentationDataset, Stage
 from certseg.types.hierarchy import Hierarchy
 
 RESULT_FILE = "result.json"
@@ -56,6 +56,12 @@ class Result:
 
     entry: Entry
     store: RowStore
+    stage: Stage
+
+    @property
+    def finished(self) -> Finished:
+        """The stage as the bracket sees it."""
+        return Finished(self.entry.summary, self.store, self.stage.guarantee, self.stage.attempt)
 
 
 def run_job(cfg: DictConfig) -> None:
@@ -179,7 +185,7 @@ def _evaluate(
             write_json_atomic(directory / "summary.json", result)
             if len(store.read()) > before:
                 _remember_computation(directory, settings, hardware, time.perf_counter() - started)
-            results.append(Result(Entry(result, directory=directory), store))
+            results.append(Result(Entry(result, directory=directory), store, job.stage))
     return results
 
 
@@ -211,26 +217,12 @@ def _with_brackets(results: Sequence[Result], names: Sequence[str]) -> list[Entr
     entries = []
     for result in results:
         summary = result.entry.summary
-        figures = dict(summary["figures"])
+        found = {}
         for other in results:
-            if (result.entry.kind, other.entry.kind) == ("attack", "certifier"):
-                figures |= _bracket_figures(other, result, names)
+            found |= check(other.finished, result.finished, names)
+        figures = summary["figures"] | {f"bracket/{name}": number for name, number in found.items()}
         entries.append(Entry({**summary, "figures": figures}, directory=result.entry.directory))
     return entries
-
-
-def _bracket_figures(certifier: Result, attack: Result, names: Sequence[str]) -> dict[str, int]:
-    """What was compared, nothing where the two may not be. A minimum-norm attack has norms to compare."""
-    summaries = certifier.entry.summary, attack.entry.summary
-    has_budget = attack.entry.has_budget
-    check = check_bracket if has_budget else check_norms
-    bracket = check(summaries[0], certifier.store, summaries[1], attack.store, names)
-    found = vars(bracket) if bracket else {}
-    compared = {name: value for name, value in found.items() if name != "images" and value is not None}
-    if has_budget:
-        bounds = check_bounds(summaries[0], certifier.store.read(), summaries[1], attack.store.read(), names)
-        compared |= {} if bounds is None else {"bounds": bounds}
-    return {f"bracket/{name}": value for name, value in {"violations": 0, **compared}.items()} if compared else {}
 
 
 def _draw(number: int, directory: Path, results: Sequence[Result], dataset: SegmentationDataset) -> list[Path]:
@@ -239,8 +231,8 @@ def _draw(number: int, directory: Path, results: Sequence[Result], dataset: Segm
     if number == 0:
         return paths
     names, palette = dataset.class_names, dataset.palette
-    found = [result.entry.summary["hierarchy"] for result in results if "hierarchy" in result.entry.summary]
-    hierarchy = Hierarchy(found[0]) if found else None
+    found = [result.stage.guarantee.hierarchy for result in results if result.stage.guarantee is not None]
+    hierarchy = Hierarchy(found[0]) if found and found[0] else None
     if hierarchy is not None:
         names, palette = hierarchy.groups, group_palette(hierarchy, palette)
     chosen_images = evenly_spaced(dataset, number)
@@ -280,7 +272,7 @@ def _draw(number: int, directory: Path, results: Sequence[Result], dataset: Segm
 def _uncertified(results: Sequence[Result]) -> str:
     """What a pixel is that is not certified: an alert, if the certificate has a claim of its own, up to alerts."""
     summary = next(result.entry.summary for result in results if result.entry.kind == "certifier")
-    return "not certified" if summary.get("claim") is None else "alert"
+    return "alert" if Guarantee.from_json(summary["guarantee"]).excuses_alerts else "not certified"
 
 
 def _remember(directory: Path, label: str, entries: Sequence[Entry], overrides: Sequence[str]) -> None:

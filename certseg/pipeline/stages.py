@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from certseg.attacks import MinimumNormAttack, PatchPGD
 from certseg.compute.hardware import Hardware
 from certseg.errors import ConfigError
-from certseg.evaluation import AttackStage, CertificationStage, MinimumNormStage, PredictionStage, Stage
+from certseg.evaluation import AttackStage, CertificationStage, MinimumNormStage, PredictionStage
 from certseg.pipeline.keys import pruned
 from certseg.pipeline.settings import build, chosen
 from certseg.pipeline.weights import legend_of, load_surrogate, surrogate_digest
-from certseg.types import THREATS, Patch, Store, Threat
+from certseg.types import THREATS, Attack, Certifier, Patch, SmallestAttack, Stage, Store, Threat
 
 _NO_ARGUMENTS = ("name", "norm", "radius", "surrogate", "patch", "defence")  # what is no argument of an attack as it is
 _TOLD = ("patch", "against")  # nested settings that threat and predictor tell of
@@ -44,8 +42,8 @@ class Plan:
         radii: smaller radii to attack at as well.
     """
 
-    certifier: Any
-    attack: Any
+    certifier: Certifier | None
+    attack: Attack | SmallestAttack | None
     threat: Threat | None
     settings: Mapping[str, Any]
     radii: tuple[float, ...] = ()
@@ -60,42 +58,41 @@ class Plan:
         certifier = None
         if chosen(settings, "certifier"):
             extra = {"class_names": legend_of(settings).class_names} if "hierarchy" in settings["certifier"] else {}
-            certifier = build("certifier", settings["certifier"], **extra)
+            certifier = checked_kind("certifier", build("certifier", settings["certifier"], **extra), Certifier)
         if not chosen(settings, "attack"):
             return cls(certifier, None, None, settings)
         options = {k: v for k, v in settings["attack"].items() if k not in _NO_ARGUMENTS}
         if isinstance(options.get("goal"), str):
             options["goal"] = _class_number(options["goal"], legend_of(settings).class_names)
-        attack = build("attack", options)
+        attack: Attack | SmallestAttack = checked_kind("attack", build("attack", options), Attack, SmallestAttack)
+        norm = settings["attack"].get("norm") or next(iter(attack.norms), "")
         if settings["attack"].get("surrogate"):
             surrogate_digest(settings)  # a file that cannot be read is found before anything is trained
-        if isinstance(attack, MinimumNormAttack):
-            _check_unbounded(settings["attack"], attack)
+        if not attack.has_budget:
+            _check_unbounded(settings["attack"], attack, norm)
             return cls(certifier, attack, None, settings)
-        if isinstance(attack, PatchPGD):
-            _check_norm(settings["attack"]["norm"], attack.norms)
-            if settings["attack"].get("defence"):
-                defence = build("attack.defence", settings["attack"]["defence"], certifier=certifier)
-                attack = replace(attack, defence=defence)
+        if settings["attack"].get("defence"):
+            attack = attack.against(build("attack.defence", settings["attack"]["defence"], certifier=certifier))
+        _check_norm(norm, attack.norms)
+        if norm == Patch.norm:
             return cls(certifier, attack, _patch(settings["attack"], certifier), settings)
-        radii, radius = _radii(settings["attack"]["radius"], attack.predictor)
-        threat = _threat(settings["attack"]["norm"], radius, certifier, attack.norms)
+        radii, radius = _radii(settings["attack"].get("radius"), attack.predictor)
+        threat = _threat(norm, radius, certifier)
         return cls(certifier, attack, threat, settings, radii)
 
     def check(self, size: tuple[int, int]) -> None:
         """Raise ConfigError if the certifier could never certify a pixel of an image of this height and width, or the
         attack's patches do not lie in it."""
         if self.certifier is not None:
-            self.certifier.check(math.prod(size))
-        if hasattr(self.certifier, "check_size"):
             self.certifier.check_size(size)
-        if isinstance(self.attack, PatchPGD):
+        if isinstance(self.attack, Attack) and self.threat is not None:
             self.attack.check_size(size, self.threat)
 
     @property
-    def samples_identity(self) -> dict[str, Any] | None:
+    def samples_identity(self) -> Mapping[str, Any] | None:
         """What decides the samples of the certifier, None where there are none to keep."""
-        return getattr(self.certifier, "samples_identity", None)
+        sampling = None if self.certifier is None else self.certifier.sampling()
+        return None if sampling is None else sampling.samples_identity
 
     def jobs(
         self,
@@ -120,7 +117,7 @@ class Plan:
                 samples=samples,
                 pictured=pictured,
             )
-            jobs.append(Job(stage, self._certifier_identity(), getattr(self.certifier, "is_sampled", True)))
+            jobs.append(Job(stage, self._certifier_identity(), self.certifier.is_sampled))
         if self.attack is not None:
             jobs.append(self._attack_job(segmenter, class_names, hardware, pictured))
         return jobs
@@ -128,8 +125,8 @@ class Plan:
     def _certifier_identity(self) -> dict[str, Any]:
         """What decides a certifier's rows: not the settings that its other settings switch off."""
         identity = {"certifier": self.certifier.name, "predictor": self.certifier.predictor, **self.certifier.settings}
-        if "hierarchy" in identity:
-            identity["hierarchy"] = self.certifier.hierarchy.names  # its text leaves out the order of the classes
+        if self.certifier.guarantee.hierarchy:
+            identity["hierarchy"] = self.certifier.guarantee.hierarchy  # its text leaves out the order
         return identity
 
     def _attack_job(
@@ -142,16 +139,16 @@ class Plan:
         identity = pruned(self.settings, "attack")
         if isinstance(self.threat, Patch):
             identity |= {"patch": self.threat.to_json(), "radius": None}
-            if self.attack.defence is not None:
+            if self.settings["attack"].get("defence"):
                 identity["against"] = self._certifier_identity()
         elif self.threat is not None:
-            radius = [*self.radii, self.threat.radius] if self.radii else self.threat.radius
-            identity |= {"norm": self.threat.norm, "radius": radius}
+            told = self.threat.to_json()
+            identity |= told | ({"radius": [*self.radii, told["radius"]]} if self.radii else {})
         attack = self.attack
         if identity.get("surrogate"):
             identity["surrogate"] = surrogate_digest(self.settings)
             if segmenter is not None:
-                attack = replace(attack, surrogate=load_surrogate(self.settings, len(class_names), hardware))
+                attack = attack.with_surrogate(load_surrogate(self.settings, len(class_names), hardware))
         groups = {name: part for name, part in identity.items() if isinstance(part, dict)}
         nested = {f"{group}.{k}": v for group, part in groups.items() if group not in _TOLD for k, v in part.items()}
         shown = {
@@ -170,7 +167,24 @@ class Plan:
         return Job(stage, identity, True)
 
 
-def _check_unbounded(settings: Mapping[str, Any], attack: MinimumNormAttack) -> None:
+def checked_kind(group: str, made: Any, *contracts: type) -> Any:
+    """``made`` if it derives from one of the contracts that choices of a config group must fulfil.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if isinstance(made, contracts):
+        return made
+    names = " or ".join(f"certseg.types.{contract.__name__}" for contract in contracts)
+    raise ConfigError(
+        f"What {group}._target_ names is no {group}",
+        expected=f"a class that derives from {names}",
+        received=f"{type(made).__module__}.{type(made).__qualname__}",
+        remedy="The docstring of that class says what it must have; docs/own_parts.md shows one in full",
+    )
+
+
+def _check_unbounded(settings: Mapping[str, Any], attack: SmallestAttack, norm: str) -> None:
     """Raise ConfigError if a radius or another norm is asked of an attack that looks for the smallest perturbation."""
     if settings.get("radius") is not None:
         raise ConfigError(
@@ -178,7 +192,7 @@ def _check_unbounded(settings: Mapping[str, Any], attack: MinimumNormAttack) -> 
             received=settings["radius"],
             remedy="Leave it out, or choose attack=pgd or attack=sea",
         )
-    _check_norm(settings["norm"], attack.norms)
+    _check_norm(norm, attack.norms)
 
 
 def _check_norm(norm: str, norms: Sequence[str]) -> None:
@@ -186,7 +200,7 @@ def _check_norm(norm: str, norms: Sequence[str]) -> None:
         raise ConfigError("attack.norm is not one this attack knows", expected=", ".join(norms), received=norm)
 
 
-def _patch(settings: Mapping[str, Any], certifier: Any) -> Patch:
+def _patch(settings: Mapping[str, Any], certifier: Certifier | None) -> Patch:
     """The patches of ``attack.patch``, or where it says nothing those of the certifier."""
     if settings.get("radius") is not None:
         raise ConfigError(
@@ -194,7 +208,7 @@ def _patch(settings: Mapping[str, Any], certifier: Any) -> Patch:
             received=settings["radius"],
             remedy="Set attack.patch.share, or attack.patch.height and attack.patch.width",
         )
-    given = {name: value for name, value in settings["patch"].items() if value is not None}
+    given = {name: value for name, value in (settings.get("patch") or {}).items() if value is not None}
     if given:
         return Patch(**given)
     if certifier is None or not isinstance(certifier.threat, Patch):
@@ -229,13 +243,23 @@ def _radii(radius: Any, predictor: str) -> tuple[tuple[float, ...], Any]:
     return tuple(sorted(radius)[:-1]), max(radius)
 
 
-def _threat(norm: str, radius: Any, certifier: Any, norms: Sequence[str]) -> Threat:
-    _check_norm(norm, norms)
+def _threat(norm: str, radius: Any, certifier: Certifier | None) -> Threat:
     if radius is not None:
-        return THREATS[norm](radius)
+        return _ball(norm, radius)
     if certifier is None or certifier.threat.norm != norm:
         raise ConfigError(
             f"attack.radius is not set and there is no {norm} certificate to take it from",
             remedy="Set attack.radius, for example attack.radius=4/255",
         )
     return certifier.threat
+
+
+def _ball(norm: str, radius: Any) -> Threat:
+    """The ball of a radius, in a norm that certseg knows."""
+    if norm not in THREATS:
+        raise ConfigError(
+            f"attack.radius cannot be given for threats of kind {norm}",
+            expected=", ".join(THREATS),
+            remedy="Leave it out: the threat of the certificate is attacked",
+        )
+    return THREATS[norm](radius)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from certseg.reporting.entries import Entry, plural, threat_text
+from certseg.bracket import Comparison
+from certseg.reporting.entries import Entry, plural
+from certseg.types import threat_of
 
 LOWER = "certified_accuracy/image_mean"
 COLLECTIVE = "certified_collective_accuracy/image_mean"
@@ -21,12 +22,12 @@ NORMS = "bracket/norms"
 
 
 @dataclass(frozen=True)
-class Bracket:
-    """A certifier and an attack on the same model, predictor and threat, over equally many images.
+class Pair:
+    """A certifier and an attack whose accuracies bound the same worst case from below and from above.
 
     Args:
         certifier: the entry with the lower bound, at this threat.
-        attack: the entry with the upper bound, likewise.
+        attack: the entry with the upper bound, at the same threat.
         violations: what the comparison of single images found, at all radii of the attack together; None if there was
             none.
     """
@@ -60,17 +61,42 @@ class Bracket:
         return self.certifier.figure(COLLECTIVE) is not None
 
 
-def brackets(entries: Sequence[Entry]) -> list[Bracket]:
-    """All pairs of a certifier and an attack that may be compared, at every radius both have figures for."""
+def pairs(entries: Sequence[Entry]) -> list[Pair]:
+    """All pairs of a certifier and an attack whose accuracies bound one worst case, at every radius both have figures
+    for."""
     return [
-        Bracket(lower, upper, attack.figure(VIOLATIONS))
+        Pair(lower, upper, attack.figure(VIOLATIONS))
         for certifier in entries
         for attack in entries
-        if _subject(certifier) == _subject(attack)
+        if may_be_compared(certifier, attack)
         for lower in _points(certifier, LOWER)
         for upper in _points(attack, UPPER)
-        if _same_threat(lower, upper)
+        if _is_level(comparison(certifier, attack), lower, upper)
     ]
+
+
+def may_be_compared(certifier: Entry, attack: Entry) -> bool:
+    """Whether the first entry is of a certifier and the second of an attack on the same model, and single images are
+    certified."""
+    return (certifier.kind, attack.kind) == ("certifier", "attack") and comparison(certifier, attack).is_about_images
+
+
+def comparison(certifier: Entry, attack: Entry) -> Comparison:
+    """The comparison of a certifier's and an attack's entry."""
+    return Comparison.of(
+        certifier.guarantee,
+        attack.attempt,
+        names=(certifier.name, attack.name),
+        subjects=((certifier.subject, certifier.images), (attack.subject, attack.images)),
+    )
+
+
+def _is_level(compared: Comparison, lower: Entry, upper: Entry) -> bool:
+    """Whether figures of a certifier and of an attack are about one threat and bound the same accuracy."""
+    if 0 in (lower.threat.get("radius"), upper.threat.get("radius")):  # which is no threat: what there is without one
+        return compared.guarantee.bounds_accuracy and dict(lower.threat) == dict(upper.threat)
+    guarantee = compared.guarantee.within(threat_of(lower.threat))
+    return replace(compared, guarantee=guarantee, attempt=upper.attempt).bounds_accuracy
 
 
 def _points(entry: Entry, figure: str) -> list[Entry]:
@@ -82,9 +108,9 @@ def _points(entry: Entry, figure: str) -> list[Entry]:
 def bracket_status(entries: Sequence[Entry]) -> str:
     """One line on ``certified <= truth <= attacked``: holds, not significantly violated, violated, not checked, or
     nothing was there to compare."""
-    pairs = brackets(entries)
+    found = pairs(entries)
     violations = sum(entry.figure(VIOLATIONS) or 0 for entry in entries)
-    broken = sum(not pair.holds for pair in pairs)
+    broken = sum(not pair.holds for pair in found)
     if violations or broken:
         what = plural(int(violations), "violation") if violations else f"{plural(broken, 'pair')} out of order"
         return f"VIOLATED: {what}; a certificate or an attack has a defect"
@@ -98,7 +124,7 @@ def bracket_status(entries: Sequence[Entry]) -> str:
         )
     if checked:
         return _checked_status(checked)
-    if pairs:
+    if found:
         return "holds for the averages (certified ≤ attacked); single images were not compared"
     return "not checked: no attack shares model, predictor and threat with a certificate"
 
@@ -125,19 +151,22 @@ def _checked_status(checked: Sequence[Entry]) -> str:
 def claim(entry: Entry) -> str:
     """What the certificates of ``entry`` guarantee, with which probability, and jointly over its images.
 
-    The wording comes from kind of threat, predictor and confidence; a ``claim`` in the summary replaces the part that
-    says what holds for a certified pixel. The radius is called R, so that a sweep has one wording.
+    The words are those of the guarantee (:meth:`certseg.types.Guarantee.statement`). The radius is called R, so that a
+    sweep has one wording.
+
+    Raises:
+        ResultError: the summary holds no guarantee.
     """
-    if entry.confidence is None:
-        return "The summary states no confidence, so nothing is claimed."
-    if entry.confidence == 0:
-        return f"{entry.summary.get('claim') or 'No statement about single images'}."
-    guarantee = entry.summary.get("claim") or _does_not_change(entry)
+    guarantee = entry.guarantee
+    statement = guarantee.statement()
+    if not guarantee.covers_images:
+        return f"{statement}."
     scale = "R counts the whole image, on the [0, 1] scale." if entry.threat.get("radius") is not None else ""
-    if entry.confidence >= 1:
-        return f"Deterministic, without any error probability: {guarantee}. {scale}".strip()
-    text = f"With probability ≥ {_probability(entry.confidence)} per image, {guarantee}. {scale}".strip()
-    error = 1.0 - entry.confidence
+    confidence = guarantee.confidence if entry.confidence is None else entry.confidence
+    if guarantee.is_deterministic:
+        return f"Deterministic, without any error probability: {statement}. {scale}".strip()
+    text = f"With probability ≥ {_probability(confidence)} per image, {statement}. {scale}".strip()
+    error = 1.0 - confidence
     joint = 1.0 - entry.images * error
     bound = f"union bound, 1 - {entry.images} · {_probability(error)}"
     if joint <= 0:
@@ -145,30 +174,6 @@ def claim(entry: Entry) -> str:
     return (
         f"{text} Jointly for all {plural(entry.images, 'image')}: with probability ≥ {_probability(joint)} ({bound})."
     )
-
-
-def _does_not_change(entry: Entry) -> str:
-    attacks = f"every {entry.norm} perturbation of norm ≤ R"
-    if entry.threat.get("radius") is None:
-        attacks = f"every attack within the threat {threat_text(entry.threat)}"
-    predictor = f"`{entry.predictor}`" if entry.predictor else "the model"
-    text = f"for every certified pixel and {attacks} the class of {predictor} does not change"
-    if entry.confidence < 1:
-        text += " (where it abstains by a threshold of its own it may come to abstain, but shows no other class)"
-    return text
-
-
-def _subject(entry: Entry) -> tuple:
-    return entry.subject, entry.predictor, entry.images
-
-
-def _same_threat(one: Entry, other: Entry) -> bool:
-    def fixed(entry: Entry) -> dict:
-        return {key: value for key, value in entry.threat.items() if key != "radius"}
-
-    a, b = one.threat.get("radius"), other.threat.get("radius")
-    same_radius = a == b if a is None or b is None else math.isclose(a, b, rel_tol=1e-6)
-    return bool(one.threat) and fixed(one) == fixed(other) and same_radius
 
 
 def _probability(value: float) -> str:

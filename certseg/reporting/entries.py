@@ -13,6 +13,7 @@ from typing import Any
 
 from certseg.errors import ResultError
 from certseg.reporting.storage import read_json
+from certseg.types import Attempt, Guarantee, threat_of
 
 KINDS = ("prediction", "certifier", "attack")
 SUMMARY_FILE = "summary.json"
@@ -116,6 +117,20 @@ class Entry:
         """Probability with which the certificates of one image hold; None where nothing is certified."""
         value = self.summary.get("confidence")
         return None if value is None else float(value)
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """What the certificates of a certifier's entry promise.
+
+        Raises:
+            ResultError: the summary holds no guarantee.
+        """
+        return Guarantee.from_json(self.summary.get("guarantee") or {})
+
+    @property
+    def attempt(self) -> Attempt:
+        """What the attack of an attack's entry was allowed to do, at its largest budget alone."""
+        return Attempt(self.predictor, threat_of(self.threat))
 
     @property
     def seconds(self) -> float:

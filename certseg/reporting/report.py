@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from certseg.errors import ResultError
-from certseg.reporting.claims import bracket_status, brackets, claim
+from certseg.reporting.claims import bracket_status, claim, pairs
 from certseg.reporting.entries import Entry, duration, labels, threat_text, words
 from certseg.reporting.plots import radius_figures, save_figure
 from certseg.reporting.storage import write_text_atomic
@@ -129,7 +129,7 @@ def _meaning(entries: Sequence[Entry]) -> Iterator[str]:
     for statement, names in subjects.items():
         yield f"- {', '.join(dict.fromkeys(names))}: {statement}"
     yield f"- **Bracket**, certified ≤ worst case ≤ attacked: {bracket_status(entries)}."
-    single = (pair for pair in brackets(entries) if not pair.is_collective)  # the others have a table of their own
+    single = (pair for pair in pairs(entries) if not pair.is_collective)  # the others have a table of their own
     for pair in (pair for pair in single if pair.holds and pair.lower <= pair.upper):
         yield (
             f"  - `{pair.certifier.predictor}`, {threat_text(pair.certifier.threat)}: the worst case of the accuracy "

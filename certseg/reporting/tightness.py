@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from certseg.reporting.claims import Bracket, bracket_status, brackets
+from certseg.reporting.claims import Pair, bracket_status, comparison, pairs
 from certseg.reporting.entries import Entry, labels, number
 from certseg.reporting.tables import markdown_table
 
@@ -32,9 +32,9 @@ _LEGEND = (
 )
 
 
-def gaps(entries: Sequence[Entry]) -> list[Bracket]:
+def gaps(entries: Sequence[Entry]) -> list[Pair]:
     """The pairs of an attack and a certificate of all pixels together, at each radius both have."""
-    return [pair for pair in brackets(entries) if pair.is_collective]
+    return [pair for pair in pairs(entries) if pair.is_collective]
 
 
 def tightness(entries: Sequence[Entry]) -> Iterator[str]:
@@ -44,12 +44,12 @@ def tightness(entries: Sequence[Entry]) -> Iterator[str]:
     perturbation that changes a share of the pixels, the radius certified for this share and the norm it found; and the
     state of the bracket.
     """
-    pairs, norms = gaps(entries), list(_norms(entries))
-    if not pairs and not norms:
+    found, norms = gaps(entries), list(_norms(entries))
+    if not found and not norms:
         return
     parts = []
-    if pairs:
-        parts.append(markdown_table(_HEADER, [_row(*row) for row in zip(pairs, *_names(pairs), strict=True)]))
+    if found:
+        parts.append(markdown_table(_HEADER, [_row(*row) for row in zip(found, *_names(found), strict=True)]))
         parts.append(_LEGEND + "\n")
     parts.append("\n".join([*norms, f"- Bracket: {bracket_status(entries)}."]) + "\n")
     yield "## Tightness\n\n" + "\n".join(parts)
@@ -57,22 +57,22 @@ def tightness(entries: Sequence[Entry]) -> Iterator[str]:
 
 def gap_line(entries: Sequence[Entry]) -> str:
     """The gaps in accuracy in one line, by attack; empty where there is nothing to compare."""
-    pairs = gaps(entries)
-    names = [f"{attack} above {certifier}" for certifier, attack in zip(*_names(pairs), strict=True)]
+    found = gaps(entries)
+    names = [f"{attack} above {certifier}" for certifier, attack in zip(*_names(found), strict=True)]
     texts = []
     for name in dict.fromkeys(names):
-        mine = [pair for pair, other in zip(pairs, names, strict=True) if other == name]
+        mine = [pair for pair, other in zip(found, names, strict=True) if other == name]
         values = ", ".join(f"{_points(p.upper - p.lower)} at {number(p.attack.size)}" for p in mine)
         texts.append(f"{name}, points of accuracy: {values}")
     return "; ".join(texts)
 
 
-def _names(pairs: Sequence[Bracket]) -> tuple[list[str], list[str]]:
+def _names(found: Sequence[Pair]) -> tuple[list[str], list[str]]:
     """What tells the certifiers and the attacks of the pairs apart."""
-    return labels([pair.certifier for pair in pairs]), labels([pair.attack for pair in pairs])
+    return labels([pair.certifier for pair in found]), labels([pair.attack for pair in found])
 
 
-def _row(pair: Bracket, certifier: str, attack: str) -> list[str]:
+def _row(pair: Pair, certifier: str, attack: str) -> list[str]:
     grey = pair.certifier.figure(GREY_LEVELS)
     worst, attacked = pair.certifier.figure(WORST_MIOU), pair.attack.figure(ATTACKED_MIOU)
     gap = None if worst is None or attacked is None else attacked - worst
@@ -97,10 +97,9 @@ def _norms(entries: Sequence[Entry]) -> Iterator[str]:
         if attack.has_budget or share is None or attack.settings.get("away_from") != "prediction":
             continue
         found = attack.figure("norm/image_mean")
-        for certifier in entries:
-            same = [getattr(certifier, name) == getattr(attack, name) for name in ("subject", "predictor", "images")]
+        for certifier in (entry for entry in entries if entry.kind == "certifier"):
             radius = certifier.figure(f"robustness@{100 * share:.0f}/image_mean")
-            if not all(same) or certifier.norm != attack.norm or radius is None:
+            if radius is None or not comparison(certifier, attack).is_of_norms:
                 continue
             text = (
                 f"found {number(found)} ({attack.name})"

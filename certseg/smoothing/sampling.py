@@ -17,7 +17,7 @@ from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ModelError
 from certseg.smoothing.noise import Noise
-from certseg.types import Passes, Segmenter
+from certseg.types import Passes, Segmenter, coarse_logits_of
 
 
 class NoisySampler:
@@ -38,8 +38,7 @@ class NoisySampler:
     ) -> None:
         check_frozen(segmenter)
         self._segmenter = segmenter
-        on_cpu = hardware.torch_device.type == "cpu"
-        self._coarse = getattr(segmenter, "coarse_logits", None) if on_cpu and not hardware.compile else None
+        self._may_be_coarse = hardware.torch_device.type == "cpu" and not hardware.compile
         self._order = torch.channels_last if hardware.channels_last else torch.contiguous_format
         self._image = image.to(hardware.torch_device, torch.float32)[None].contiguous(memory_format=self._order)
         self._noise = noise
@@ -124,7 +123,7 @@ class NoisySampler:
         """Predictions on a batch, and a number that is finite only if the logits are."""
         with torch.inference_mode(), self._hardware.autocast():
             images = self._noisy(first, size)
-            coarse = None if self._coarse is None else self._coarse(images)
+            coarse = coarse_logits_of(self._segmenter, images) if self._may_be_coarse else None
             if coarse is not None:  # the enlargement, a good part of a small network's time, is spared
                 _check_coarse(coarse.logits, size, self._segmenter)
                 return enlarged_winner(coarse.logits, self.shape, coarse.align_corners)

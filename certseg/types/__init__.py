@@ -5,36 +5,83 @@ whole image (an l2 norm sums over all channels and pixels). Targets are int64 ``
 there is no label. Abstention is a boolean mask, never a class id.
 """
 
+from certseg.types.attempts import Attempt, Level
 from certseg.types.bounds import CoarseLogits, LipschitzBound
-from certseg.types.contracts import Inpainter, LipschitzSegmenter, SegmentationDataset, Segmenter, Store
+from certseg.types.contracts import (
+    AnyAttack,
+    Attack,
+    Certifier,
+    Distribution,
+    Inpainter,
+    LipschitzSegmenter,
+    Samples,
+    Sampling,
+    Score,
+    SegmentationDataset,
+    Segmenter,
+    SmallestAttack,
+    Stage,
+    Store,
+    coarse_logits_of,
+    lipschitz_bound_of,
+)
+from certseg.types.guarantees import Guarantee, Promise
 from certseg.types.images import IGNORE_INDEX, Sample, check_image, check_target
-from certseg.types.results import AttackResult, Certificate, Maps, MemberResult, Passes, Row, TrainingOutput
-from certseg.types.threats import L1, L2, THREATS, Linf, NormBall, Patch, Threat
+from certseg.types.results import (
+    AttackResult,
+    Certificate,
+    Maps,
+    MemberResult,
+    MinimumNormResult,
+    Passes,
+    Row,
+    TrainingOutput,
+)
+from certseg.types.threats import L1, L2, THREATS, Linf, NormBall, Patch, Sides, Threat, Unbounded, threat_of
 
 __all__ = [
     "IGNORE_INDEX",
     "L1",
     "L2",
     "THREATS",
+    "AnyAttack",
+    "Attack",
     "AttackResult",
+    "Attempt",
     "Certificate",
+    "Certifier",
     "CoarseLogits",
+    "Distribution",
+    "Guarantee",
     "Inpainter",
+    "Level",
     "Linf",
     "LipschitzBound",
     "LipschitzSegmenter",
     "Maps",
     "MemberResult",
+    "MinimumNormResult",
     "NormBall",
     "Passes",
     "Patch",
+    "Promise",
     "Row",
     "Sample",
+    "Samples",
+    "Sampling",
+    "Score",
     "SegmentationDataset",
     "Segmenter",
+    "Sides",
+    "SmallestAttack",
+    "Stage",
     "Store",
     "Threat",
     "TrainingOutput",
+    "Unbounded",
     "check_image",
     "check_target",
+    "coarse_logits_of",
+    "lipschitz_bound_of",
+    "threat_of",
 ]

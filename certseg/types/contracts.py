@@ -1,15 +1,30 @@
-"""What a model, a data set and an inpainter must offer."""
+"""What a model, a data set, a certifier, an attack and their company must offer, and what they may.
+
+Certifiers, attacks and stages derive from the classes below. What is optional has a default here, so that a class of
+one's own states what it has and nothing else, and nobody looks for attributes. Models, data sets, inpainters and stores
+need only have the members their protocol names.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from certseg.types.bounds import LipschitzBound
+from certseg.compute.hardware import Hardware
+from certseg.compute.streams import NoiseStream
+from certseg.errors import ConfigError, ModelError
+from certseg.types.attempts import Attempt
+from certseg.types.bounds import CoarseLogits, LipschitzBound
+from certseg.types.guarantees import Guarantee
 from certseg.types.images import Sample
-from certseg.types.results import Maps, Row
+from certseg.types.results import AttackResult, Certificate, Maps, MinimumNormResult, Passes, Row
+from certseg.types.threats import Sides, Threat
 
 
 @runtime_checkable
@@ -17,13 +32,57 @@ class Segmenter(Protocol):
     """A segmentation model as attacks and certifiers see it: images in [0, 1] in, one logits tensor out.
 
     ``segmenter(images)`` maps ``B x 3 x H x W`` to ``B x num_classes x H x W`` at the same resolution and is
-    differentiable with respect to its input; normalisation and rescaling happen inside.
+    differentiable with respect to its input; normalisation and rescaling happen inside. Any torch module with
+    ``num_classes`` that does so is one. What a segmenter may offer besides is asked for by :func:`coarse_logits_of` and
+    :func:`lipschitz_bound_of`, and nowhere else.
     """
 
     num_classes: int
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits ``B x num_classes x H x W`` of images ``B x 3 x H x W`` in [0, 1]."""
+
+
+@runtime_checkable
+class CoarseSegmenter(Segmenter, Protocol):
+    """A segmenter whose logits are the bilinear enlargement of smaller ones, so that sampling may skip it."""
+
+    def coarse_logits(self, images: Tensor) -> CoarseLogits | None:
+        """The logits of ``B x 3 x H x W`` images at the network's own resolution; None where the logits at image
+        resolution are not just their enlargement."""
+
+
+@runtime_checkable
+class LipschitzSegmenter(Segmenter, Protocol):
+    """A segmenter whose Lipschitz constant was audited."""
+
+    def certified_bound(self, size: tuple[int, int]) -> LipschitzBound:
+        """What holds for images of this height and width, from the weights as they are now. It is asked once an image:
+        a network keeps the answer for as long as its weights do not change.
+
+        Raises:
+            ModelError: nothing can be proven, for example in train mode or for this size.
+        """
+
+
+def coarse_logits_of(segmenter: Segmenter, images: Tensor) -> CoarseLogits | None:
+    """The logits of ``B x 3 x H x W`` images at the network's own resolution, None where it offers none."""
+    return segmenter.coarse_logits(images) if isinstance(segmenter, CoarseSegmenter) else None
+
+
+def lipschitz_bound_of(segmenter: Segmenter, size: tuple[int, int]) -> LipschitzBound:
+    """The audited Lipschitz bound of a segmenter for images of this height and width.
+
+    Raises:
+        ModelError: the segmenter has no audited constant, or none for this size.
+    """
+    if isinstance(segmenter, LipschitzSegmenter):
+        return segmenter.certified_bound(size)
+    raise ModelError(
+        "certifier=lipschitz needs a network with an audited Lipschitz constant",
+        received=f"{type(segmenter).__name__} without one",
+        remedy="Choose a Lipschitz network, or another certifier such as certifier=segcertify",
+    )
 
 
 @runtime_checkable
@@ -40,17 +99,28 @@ class Inpainter(Protocol):
         """Images ``B x 3 x H x W`` in [0, 1], equal to ``images`` wherever ``hidden`` (``B x H x W`` bool) is False."""
 
 
-@runtime_checkable
-class LipschitzSegmenter(Segmenter, Protocol):
-    """A segmenter whose Lipschitz constant was audited."""
+class Distribution(ABC):
+    """What a network is smoothed over: noise on its input.
 
-    def certified_bound(self, size: tuple[int, int]) -> LipschitzBound:
-        """What holds for images of this height and width, from the weights as they are now. Asked once an image: a
-        network keeps the answer for as long as its weights do not change.
+    ``str(distribution)`` names it with everything that decides it, for it becomes part of the smoothed model's name.
+    """
+
+    @abstractmethod
+    def fill(self, out: Tensor, generator: torch.Generator) -> None:
+        """Fill ``out`` (any shape, contiguous float32) with one draw from the distribution."""
+
+    @abstractmethod
+    def radius(self, tau: float) -> float:
+        """The radius, in the norm of :meth:`threat`, within which a class of probability above ``tau`` keeps a
+        probability above 1/2.
 
         Raises:
-            ModelError: nothing can be proven, for example in train mode or for this size.
+            ConfigError: ``tau`` lies outside [0.5, 1).
         """
+
+    @abstractmethod
+    def threat(self, radius: float) -> Threat:
+        """The threat that a radius of this distribution is about."""
 
 
 class SegmentationDataset(Protocol):
@@ -72,6 +142,293 @@ class SegmentationDataset(Protocol):
 
     def fingerprint(self) -> str:
         """Hex digest that changes when the split's content changes and stays when its folder moves."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What the noisy copies of one image said; every tau, alpha and correction can be evaluated from it. Its tensors
+    lie on the device that drew them.
+
+    Args:
+        classes: ``H x W`` int64, the guess from the first samples.
+        counts: ``H x W`` int16 or int32 (or a single number), how often the guess was drawn in fresh samples.
+        passes: network evaluations spent.
+        seconds: wall-clock parts by name.
+        flags: anything a reader of the row should know about the sampling.
+        levels: ``H x W`` uint8, the level of each pixel's group in a hierarchy; None where classes were counted.
+    """
+
+    classes: Tensor
+    counts: Tensor
+    passes: Passes
+    seconds: dict[str, float]
+    flags: tuple[str, ...] = ()
+    levels: Tensor | None = None
+
+    def maps(self) -> dict[str, np.ndarray]:
+        """The tensors as arrays, to be kept on disk."""
+        tensors = {"classes": self.classes, "counts": self.counts, "levels": self.levels}
+        return {name: tensor.cpu().numpy() for name, tensor in tensors.items() if tensor is not None}
+
+    @classmethod
+    def of_maps(
+        cls, maps: Mapping[str, np.ndarray], passes: Passes, seconds: dict[str, float], flags: tuple[str, ...]
+    ) -> Samples:
+        """Inverse of :meth:`maps`."""
+        levels = torch.from_numpy(maps["levels"]) if "levels" in maps else None
+        classes = torch.from_numpy(maps["classes"].astype(np.int64))
+        return cls(classes, torch.from_numpy(maps["counts"].astype(np.int32)), passes, seconds, flags, levels)
+
+
+class Sampling(Protocol):
+    """The part of a certifier that draws, apart from the part that decides: what it drew can be kept and decided again
+    for another tau, alpha or correction."""
+
+    @property
+    def samples_identity(self) -> Mapping[str, object]:
+        """What decides :meth:`sample`, in plain values."""
+
+    def sample(self, segmenter: Segmenter, image: Tensor, *, stream: NoiseStream, hardware: Hardware) -> Samples:
+        """Draw the samples of one image; arguments as of :meth:`Certifier.certify`."""
+
+    def from_samples(self, samples: Samples) -> Certificate:
+        """The certificate that :meth:`Certifier.certify` gives for an image with these samples."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the labels of an image add to the row of its certificate.
+
+    Args:
+        figures: by name.
+        counts: what adds up over images, by name, in plain values.
+        seconds: wall-clock parts spent on it.
+    """
+
+    figures: dict[str, float | None] = field(default_factory=dict)
+    counts: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class Certifier(ABC):
+    """Proves for single images which pixels no attacker within a threat can change.
+
+    A certifier of one's own has :attr:`name`, :attr:`guarantee`, :attr:`settings` and :meth:`certify`; everything else
+    has a default.
+    """
+
+    name: str
+    """A word for tables and folders."""
+
+    @property
+    @abstractmethod
+    def guarantee(self) -> Guarantee:
+        """What every certificate of this certifier promises."""
+
+    @property
+    @abstractmethod
+    def settings(self) -> Mapping[str, Any]:
+        """Everything that decides the rows, in plain values: numbers, texts, lists of them. Results with other settings
+        are other results."""
+
+    @abstractmethod
+    def certify(self, segmenter: Segmenter, image: Tensor, *, stream: NoiseStream, hardware: Hardware) -> Certificate:
+        """Certify one image.
+
+        Args:
+            segmenter: the network, in eval mode on the hardware's device.
+            image: ``3 x H x W`` in [0, 1].
+            stream: the random numbers of this image; they depend on the run's seed and the image's name alone.
+            hardware: device, precision, and the number of copies of an image per forward pass.
+
+        Returns:
+            The certificate, its tensors on the CPU.
+        """
+
+    @property
+    def threat(self) -> Threat:
+        """The attacks that the certificates hold for."""
+        return self.guarantee.threat
+
+    @property
+    def predictor(self) -> str:
+        """The model that the certificates are about."""
+        return self.guarantee.predictor
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether certificates depend on random numbers. Where they do, the seed, the kind of device and the precision
+        are part of what a result is."""
+        return True
+
+    def check_size(self, size: Sides) -> None:  # noqa: B027 - most certifiers take every size
+        """Raise :class:`certseg.errors.ConfigError` if no pixel of an image of this height and width could ever be
+        certified. By default every size is accepted."""
+
+    def sampling(self) -> Sampling | None:
+        """The part that draws samples, where these can be kept for other decisions; None, the default, where not."""
+        return None
+
+    def score(self, certificate: Any, target: Tensor) -> Score:
+        """What the labels ``H x W`` (int64, 255 for none) add to the row of one of this certifier's certificates."""
+        return Score()
+
+    def summarise(self, rows: Sequence[Row], class_names: Sequence[str]) -> dict[str, Any]:
+        """What the rows add to a summary: ``figures`` and ``class_iou`` join those of every certifier, anything else
+        stands beside them. Nothing by default."""
+        return {}
+
+    def views(self, segmenter: Segmenter, image: Tensor, *, hardware: Hardware, name: str) -> Maps:
+        """Further maps of an image that is to be looked at, such as masked copies; none by default."""
+        return {}
+
+
+class AnyAttack:
+    """What every attack says of itself. Attacks within a budget derive from :class:`Attack`, those that look for the
+    smallest perturbation from :class:`SmallestAttack`."""
+
+    norms: tuple[str, ...] = ()
+    """The kinds of threat (:attr:`certseg.types.threats.Threat.norm`) it knows."""
+
+    has_budget: bool = True
+    """Whether it stays within a threat that it is given."""
+
+    @property
+    def predictor(self) -> str:
+        """The attacked model, in the words of certificates; ``base``, the default, is the network itself."""
+        return "base"
+
+    @property
+    def goal(self) -> int | Tensor | None:
+        """None for an untargeted attack, else the class that every pixel is to become, or a map ``H x W`` of them, 255
+        where anything will do."""
+        return None
+
+    def with_surrogate(self, surrogate: Segmenter) -> Self:
+        """The same attack that also knows another network for the same classes.
+
+        Raises:
+            ConfigError: an attack of this kind has no use for one.
+        """
+        raise ConfigError(f"{type(self).__name__} takes no attack.surrogate", remedy="Leave it out, or use attack=sea")
+
+    def against(self, defence: Any) -> Self:
+        """The same attack on the answer of a certifier in the place of the network's.
+
+        Raises:
+            ConfigError: an attack of this kind cannot.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} takes no attack.defence", remedy="Leave it out, or use attack=patch_defended"
+        )
+
+
+class Attack(AnyAttack, ABC):
+    """Looks within a threat for the image on which a model does worst.
+
+    An attack of one's own has :attr:`norms` and :meth:`__call__`.
+    """
+
+    side_by_side: bool = False
+    """Whether :meth:`together` is quicker than one image after the other."""
+
+    @abstractmethod
+    def __call__(
+        self,
+        segmenter: Segmenter,
+        image: Tensor,
+        target: Tensor,
+        threat: Threat,
+        *,
+        stream: NoiseStream,
+        hardware: Hardware,
+        start: Tensor | None = None,
+    ) -> AttackResult:
+        """Attack one image.
+
+        Args:
+            segmenter: the network, differentiable with respect to its input, on the hardware's device.
+            image: ``3 x H x W`` in [0, 1].
+            target: ``H x W`` int64 labels, 255 ignored.
+            threat: of a kind among :attr:`norms`.
+            stream: the random numbers of this image; they depend on the run's seed and the image's name alone.
+            hardware: device, and the number of copies of an image per forward pass.
+            start: a point within the threat to begin at, the result at a smaller radius; None begins as the attack
+                likes.
+        """
+
+    def together(
+        self,
+        segmenter: Segmenter,
+        images: Sequence[Tensor],
+        targets: Sequence[Tensor],
+        threat: Threat,
+        *,
+        streams: Sequence[NoiseStream],
+        hardware: Hardware,
+        starts: Sequence[Tensor] | None = None,
+    ) -> list[AttackResult]:
+        """Attack images of one shape side by side; by default one after the other. Each gets what it would get alone,
+        up to the rounding of a batch. Arguments as of :meth:`__call__`, one of each for each image."""
+        begins: Sequence[Tensor | None] = [None] * len(images) if starts is None else starts
+        return [
+            self(segmenter, image, target, threat, stream=stream, hardware=hardware, start=begin)
+            for image, target, stream, begin in zip(images, targets, streams, begins, strict=True)
+        ]
+
+    def check_size(self, size: Sides, threat: Threat) -> None:
+        """Raise :class:`certseg.errors.ConfigError` if images of this height and width cannot be attacked within the
+        threat. By default every size is accepted."""
+
+
+class SmallestAttack(AnyAttack, ABC):
+    """Looks for the smallest perturbation with which a model no longer does what it should."""
+
+    has_budget = False
+
+    @abstractmethod
+    def __call__(
+        self, segmenter: Segmenter, image: Tensor, target: Tensor, *, stream: NoiseStream, hardware: Hardware
+    ) -> MinimumNormResult:
+        """Attack one image; arguments as of :meth:`Attack.__call__`."""
+
+
+class Stage(ABC):
+    """Work done on every image: the clean prediction, a certifier or an attack."""
+
+    kind: str
+    """``prediction``, ``certifier`` or ``attack``."""
+
+    name: str
+    """A word for tables and folders."""
+
+    @abstractmethod
+    def run(self, sample: Sample) -> tuple[Row, Maps]:
+        """Work on one image: its row, without the image's name, and the maps to store beside it."""
+
+    @abstractmethod
+    def summarise(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """Figures over a data set, as a function of the rows alone: at least ``figures``, ``class_iou`` and
+        ``settings``."""
+
+    @property
+    def at_once(self) -> int:
+        """How many images of one shape are worked on side by side."""
+        return 1
+
+    def run_together(self, samples: Sequence[Sample]) -> list[tuple[Row, Maps]]:
+        """Work on images of one shape side by side; by default one after the other."""
+        return [self.run(sample) for sample in samples]
+
+    @property
+    def guarantee(self) -> Guarantee | None:
+        """What the certificates of this stage promise; None where it certifies nothing."""
+        return None
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """What the attack of this stage is allowed to do; None where there is none."""
+        return None
 
 
 class Store(Protocol):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from certseg.types.guarantees import Guarantee
 from certseg.types.threats import Threat
 
 Row = dict[str, Any]
@@ -35,31 +36,48 @@ class Certificate:
     Args:
         classes: ``H x W`` int64, the class predicted at each pixel, also where it is not certified.
         certified: ``H x W`` bool, the pixels whose class is guaranteed; the rest abstain.
-        threat: the perturbations the guarantee holds for.
-        predictor: the model the guarantee is about, for example ``smoothed(gaussian, sigma=0.25)``: only an
-            attack on the same predictor may be compared with it.
-        confidence: probability with which the whole map of this image holds; 1 for a deterministic certificate.
+        guarantee: what holds for the certified pixels, of which model, within which threat, how surely.
         passes: network evaluations spent.
         seconds: wall-clock parts by name (``sampling``, ``statistics``), synchronised with the device.
         flags: anything a reader of the row should know.
         samples: noisy copies drawn, 0 for a deterministic certificate.
         levels: ``H x W`` uint8, the level of the group of classes that is guaranteed in the place of the class, 0 for
-            the class itself; None where only classes are certified.
-        hierarchy: what ``levels`` refers to: ``hierarchy[l][c]`` names the group of class c on level l
-            (:class:`certseg.types.hierarchy.Hierarchy`).
+            the class itself; None where only classes are certified. The guarantee's hierarchy names the groups.
     """
 
     classes: Tensor
     certified: Tensor
-    threat: Threat
-    predictor: str
-    confidence: float
+    guarantee: Guarantee
     passes: Passes
     seconds: dict[str, float] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
     samples: int = 0
     levels: Tensor | None = None
-    hierarchy: tuple[tuple[str, ...], ...] | None = None
+
+    @property
+    def threat(self) -> Threat:
+        """The attacks that the guarantee holds for."""
+        return self.guarantee.threat
+
+    @property
+    def predictor(self) -> str:
+        """The model that the guarantee is about: only an attack on the same predictor may be compared with it."""
+        return self.guarantee.predictor
+
+    @property
+    def confidence(self) -> float:
+        """Probability with which the guarantee holds for this image; 1 for a deterministic certificate."""
+        return self.guarantee.confidence
+
+    @property
+    def hierarchy(self) -> tuple[tuple[str, ...], ...] | None:
+        """The groups that ``levels`` refers to, ``hierarchy[l][c]`` the name of that of class c on level l; None where
+        classes are certified."""
+        return self.guarantee.hierarchy or None
+
+    def pictured_maps(self) -> Maps:
+        """Further maps by name, kept of those images alone that are to be looked at; none by default."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -119,6 +137,54 @@ class AttackResult:
     zero_gradients: float = 0.0
     members: tuple[MemberResult, ...] = ()
     winner: str | None = None
+
+    def own_figures(self, target: Tensor) -> dict[str, float]:
+        """Figures of a row beyond those of every attack, from the labels ``H x W``; none by default."""
+        return {}
+
+    def own_facts(self) -> dict[str, Any]:
+        """Further entries of a row in plain values, such as where a patch lies; none by default."""
+        return {}
+
+    def own_maps(self) -> Maps:
+        """Further maps to keep, by name: ``alerts`` (``H x W`` bool) where the attacked model raised an alert; none by
+        default."""
+        return {}
+
+
+@dataclass(frozen=True)
+class MinimumNormResult:
+    """The smallest perturbation an attack found on one image.
+
+    Args:
+        adversarial: ``3 x H x W`` float32 in [0, 1], on the CPU; where the goal was not reached, the point at which
+            most pixels met it.
+        prediction: ``H x W`` int64, what the network answers at this very image.
+        norm: l2 norm of the perturbation in float64, infinite where the goal was not reached, NaN where no pixel
+            counts.
+        reached: whether the goal is met at ``adversarial``.
+        accuracy: share of the labelled pixels that are still correct there, NaN without any.
+        distance: l2 norm of ``adversarial - image`` in float64, whether or not the goal was reached.
+        changed: labelled pixels whose class there is not the one predicted at the image itself.
+        labelled: labelled pixels.
+        passes: network evaluations spent.
+        seconds: wall-clock parts by name.
+        flags: self-checks that fired.
+        predictor: the model attacked, in the words of its certificates.
+    """
+
+    adversarial: Tensor
+    prediction: Tensor
+    norm: float
+    reached: bool
+    accuracy: float
+    distance: float
+    changed: int
+    labelled: int
+    passes: Passes
+    seconds: dict[str, float] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+    predictor: str = "base"
 
 
 @dataclass(frozen=True)

@@ -2,24 +2,61 @@
 
 from __future__ import annotations
 
+import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
 from certseg.errors import ConfigError
 
+Sides = tuple[int, int]
+"""Height and width in pixels, of an image or of a rectangle in it."""
+
 
 class Threat(ABC):
-    """What an attacker may do to an image; its values stay in [0, 1]. ``norm`` names the kind of threat."""
+    """What an attacker may do to an image; its values stay in [0, 1]. ``norm`` names the kind of threat.
 
-    norm = ""
+    Two threats are equal if they have the same kind and size. A threat of one's own that is comparable beyond equality
+    overrides :meth:`contains`.
+    """
+
+    norm: str = ""
+    has_size: bool = True
+    """False of a threat that bounds nothing, see :class:`Unbounded`."""
 
     @abstractmethod
     def to_json(self) -> dict[str, object]:
-        """The kind of threat and its size in plain values, as results on disk hold them."""
+        """The kind of threat and its size in plain values, as results on disk hold them. Under ``norm`` it has the
+        kind."""
+
+    def contains(self, other: Threat, image: Sides | None = None) -> bool:
+        """Whether an attacker limited by ``other`` is limited by this threat too.
+
+        Args:
+            other: any threat. One of another kind is never contained.
+            image: height and width of the image, by which patches compare that only an image makes comparable
+                (:meth:`needs_image`). Without them such patches do not contain one another.
+        """
+        return self == other
+
+    def needs_image(self, other: Threat) -> bool:
+        """Whether which of the two is larger depends on the size of the image."""
+        return False
+
+    def is_nearly(self, other: Threat) -> bool:
+        """Whether the two are equal but for rounding of their sizes, so that figures at both may stand side by side."""
+        return self == other
+
+    def scaled_to(self, radius: float) -> Threat:
+        """The threat of this kind whose radius is another one.
+
+        Raises:
+            ConfigError: threats of this kind have no radius.
+        """
+        raise ConfigError(f"A threat of kind {self.norm} has no radius", received=radius)
 
 
 @dataclass(frozen=True)
@@ -47,6 +84,19 @@ class NormBall(Threat):
         """Norm and radius."""
         return {"norm": self.norm, "radius": self.radius}
 
+    def contains(self, other: Threat, image: Sides | None = None) -> bool:
+        """Whether ``other`` is a ball of the same norm whose radius is not larger; ``image`` says nothing here."""
+        return isinstance(other, NormBall) and self.norm == other.norm and other.radius <= self.radius
+
+    def is_nearly(self, other: Threat) -> bool:
+        """Whether ``other`` is a ball of the same norm whose radius differs by rounding at most."""
+        is_same_kind = isinstance(other, NormBall) and self.norm == other.norm
+        return is_same_kind and math.isclose(self.radius, other.radius, rel_tol=1e-6)
+
+    def scaled_to(self, radius: float) -> NormBall:
+        """The ball of this norm with another radius."""
+        return replace(self, radius=radius)
+
     def __str__(self) -> str:
         return f"{self.norm} <= {self.radius:.6g}"
 
@@ -71,6 +121,53 @@ class L1(NormBall):
 
 THREATS: dict[str, type[NormBall]] = {threat.norm: threat for threat in (L2, Linf, L1)}
 """The threats that a radius defines, by norm."""
+
+
+@dataclass(frozen=True)
+class Unbounded(Threat):
+    """Any image at all, told by the norm of its perturbation: what an attack may do that looks for the smallest one.
+
+    Args:
+        norm: in which perturbations are measured, for example ``l2``.
+    """
+
+    norm: str
+    has_size = False
+
+    def to_json(self) -> dict[str, object]:
+        """The norm alone."""
+        return {"norm": self.norm}
+
+    def contains(self, other: Threat, image: Sides | None = None) -> bool:
+        """Whether ``other`` is of the same norm."""
+        return self.norm == other.norm
+
+    def scaled_to(self, radius: float) -> Threat:
+        """The ball of this norm with a radius."""
+        return threat_of({"norm": self.norm, "radius": radius})
+
+    def __str__(self) -> str:
+        return f"any {self.norm} norm"
+
+
+@dataclass(frozen=True)
+class OtherThreat(Threat):
+    """A threat of a kind that certseg does not know, as a summary tells of it; it contains its equals alone.
+
+    Args:
+        norm: the kind, empty where none was given.
+        sizes: the other fields of :meth:`Threat.to_json`, as sorted pairs of name and JSON text.
+    """
+
+    norm: str
+    sizes: tuple[tuple[str, str], ...] = ()
+
+    def to_json(self) -> dict[str, object]:
+        """The kind and the fields as they were."""
+        return {"norm": self.norm, **{name: json.loads(text) for name, text in self.sizes}}
+
+    def __str__(self) -> str:
+        return " ".join([self.norm, *(f"{name} {text}" for name, text in self.sizes)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +238,26 @@ class Patch(Threat):
             )
         return size
 
+    def contains(self, other: Threat, image: Sides | None = None) -> bool:
+        """Whether the rectangles of ``other`` are no more and no larger, in this image or in every one."""
+        if not isinstance(other, Patch) or other.count > self.count:
+            return False
+        if self.needs_image(other):
+            return image is not None and all(
+                small <= large for small, large in zip(other.size(*image), self.size(*image), strict=True)
+            )
+        if self.share is not None and other.share is not None:
+            return self.aspect == other.aspect and other.share <= self.share
+        pairs = ((other.height, self.height), (other.width, self.width))
+        return all(small is not None and large is not None and small <= large for small, large in pairs)
+
+    def needs_image(self, other: Threat) -> bool:
+        """Whether one is given in pixels and the other by its share of the image, or both by shares of different
+        aspects."""
+        if not isinstance(other, Patch):
+            return False
+        return ((self.share is None), self.aspect) != ((other.share is None), other.aspect)
+
     def to_json(self) -> dict[str, object]:
         """``norm`` and the fields that are set; ``count`` where there are several."""
         fields = {name: getattr(self, name) for name in ("share", "aspect", "height", "width")}
@@ -153,34 +270,21 @@ class Patch(Threat):
         return f"{'patch' if self.count == 1 else f'{self.count} patches'} of {size}{aspect}"
 
 
-Sides = tuple[int, int]
-"""Height and width in pixels of a rectangle."""
+def threat_of(fields: Mapping[str, Any]) -> Threat:
+    """The threat that :meth:`Threat.to_json` described; :class:`OtherThreat` for a kind that certseg does not know.
 
-
-def is_within(inner: Mapping[str, Any], outer: Mapping[str, Any], sides: tuple[Sides, Sides] | None = None) -> bool:
-    """Whether an attacker limited by ``inner`` is limited by ``outer`` too, both as :meth:`Threat.to_json` gives them.
-
-    Args:
-        inner: a threat.
-        outer: a threat.
-        sides: of a rectangle of ``inner`` and of ``outer`` in one image, by which patches compare that only an image
-            makes comparable (:func:`needs_image`). Without them such patches are not within one another.
+    Raises:
+        ConfigError: the size of a known kind is not what it must be.
     """
-    inner, outer = ({"count": 1, **threat} for threat in (inner, outer))
-    if sides is not None and needs_image(inner, outer):
-        return inner["count"] <= outer["count"] and all(small <= large for small, large in zip(*sides, strict=True))
-    if inner.keys() != outer.keys():
-        return False
-    exact = ("norm", "aspect")
-    return all(inner[key] == outer[key] if key in exact else inner[key] <= outer[key] for key in inner)
-
-
-def needs_image(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether both are patches, as :meth:`Threat.to_json` gives them, and which is larger depends on the image: one
-    given in pixels and one by its share of the image, or shares of different aspects."""
-    if not one.get("norm") == other.get("norm") == Patch.norm:
-        return False
-    return ("share" in one, one.get("aspect")) != ("share" in other, other.get("aspect"))
+    norm, sizes = fields.get("norm"), {name: value for name, value in fields.items() if name != "norm"}
+    if norm == Patch.norm and sizes.keys() <= {"share", "aspect", "height", "width", "count"}:
+        return Patch(**sizes)
+    if norm in THREATS and sizes.keys() == {"radius"}:
+        return THREATS[norm](sizes["radius"])
+    if norm in THREATS and not sizes:
+        return Unbounded(norm)
+    told = sorted((name, json.dumps(value, sort_keys=True)) for name, value in sizes.items())
+    return OtherThreat(str(norm or ""), tuple(told))
 
 
 def _is_real(value: object) -> bool:

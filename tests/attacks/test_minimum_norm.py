@@ -6,12 +6,12 @@ import math
 
 import pytest
 import torch
+from support.brackets import changed, check_norms
 from support.linear_pixels import LinearPixels, image_with_margins, two_classes
 from support.stores import Memory
 
 from certseg.attacks import ASMA, DAG, PDPGD, ALMAProx
 from certseg.attacks.geometry import perturbation_norm
-from certseg.bracket import check_norms
 from certseg.certifiers import Lipschitz
 from certseg.compute.decisions import decide
 from certseg.compute.hardware import Hardware
@@ -412,8 +412,9 @@ def test_a_certified_pixel_changed_within_the_radius_breaks_the_bracket():
 
 def test_other_predictors_and_norms_are_not_compared():
     certified, certificates, found, attacked = evaluated(success=0.5)
-    for other in ({"predictor": "smoothed"}, {"threat": {"norm": "linf", "radius": 1}}, {"tolerated": None}):
-        assert check_norms(certified | other, certificates, found, attacked, ("a", "b")) is None
+    average = {"promise": "error_share", "confidence": 0.0, "error_share": 0.1}
+    for other in ({"predictor": "smoothed"}, {"threat": {"norm": "linf", "radius": 1}}, average):
+        assert check_norms(changed(certified, **other), certificates, found, attacked, ("a", "b")) is None
 
 
 def test_rows_summary_and_report(tmp_path):

@@ -5,13 +5,13 @@ import math
 
 import pytest
 import torch
+from support.brackets import Maps, Stored, certified, check_bounds, check_pixels
 from support.puppet import CPU
 
 from certseg.attacks import Defence, PatchPGD
 from certseg.attacks.defence import DefendedObjective, inpainted
 from certseg.attacks.losses import LOSSES, Pixels
-from certseg.bracket import check_bounds, check_bracket
-from certseg.bracket.pixels import comparable
+from certseg.bracket import Comparison
 from certseg.certifiers import DemaskedDetection, DemaskedRecovery, DerandomizedSmoothing, PatchDoubleMasking
 from certseg.compute.streams import NoiseStream
 from certseg.errors import BracketError, ConfigError, DataError, ModelError
@@ -19,7 +19,7 @@ from certseg.evaluation import AttackStage, CertificationStage
 from certseg.patches.canvas import Canvas, grid_corners
 from certseg.patches.inpainting import Black, MeanColour, Telea
 from certseg.patches.masks import covering_masks, erase, recovery_masks
-from certseg.types import L2, Patch, Sample
+from certseg.types import L2, Attempt, Guarantee, Patch, Promise, Sample
 
 SIZE, PATCH = (16, 48), Patch(height=8, width=8)
 STREAM = NoiseStream(0, "x")
@@ -291,11 +291,6 @@ def sabotaged():
     }
 
 
-class Maps(dict):
-    def load_map(self, name):
-        return self[name]
-
-
 def compared(certifier, model=None, threat=PATCH, defence=None, sample=None, **options):
     """Certify and attack one image; what the bracket says, and the attack's row and summary."""
     options = {"steps": 20, "step_size": 0.2, "position": [4, 18]} | options
@@ -309,15 +304,15 @@ def compared(certifier, model=None, threat=PATCH, defence=None, sample=None, **o
     )
     (certified, maps), (row, attacked_maps) = (stage.run(sample) for stage in stages)
     summaries = [{"name": stage.name} | stage.summarise([part]) for stage, part in zip(stages, (certified, row))]
-    found = check_bracket(summaries[0], Maps(x=maps), summaries[1], Maps(x=attacked_maps), ["x"])
-    bounds = check_bounds(summaries[0], {"x": certified}, summaries[1], {"x": row}, ["x"])
-    assert (bounds is None) == (found is None or certifier.claim is not None)  # an alert is no class
+    found = check_pixels(summaries[0], Maps(x=maps), summaries[1], Maps(x=attacked_maps), ["x"])
+    bounds = check_bounds(summaries[0], Stored({"x": certified}, {"x": maps}), summaries[1], {"x": row}, ["x"])
+    assert (bounds is None) == (found is None or certifier.guarantee.excuses_alerts)  # an alert is no class
     return found, row, summaries[1], attacked_maps
 
 
 @pytest.mark.parametrize("kind", ["recovery", "detection", "double"])
 def test_a_defence_that_certifies_too_much_is_caught(kind):
-    with pytest.raises(BracketError, match=r"'x'.*height 8, width 8"):
+    with pytest.raises(BracketError, match=r"'x'.*patch of 8 x 8 pixels"):
         compared(sabotaged()[kind])
 
 
@@ -353,19 +348,20 @@ def test_a_detection_raises_alerts(inpainter):
 
 def test_an_alert_excuses_a_change_of_a_detection_only():
     """The same maps: an alert where the pixel changed, one elsewhere, and a recovery that knows no alerts."""
-    summaries = [
-        {"name": name, "predictor": "p", "threat": {"norm": "patch", "share": 0.1}, "claim": "c"} for name in "ca"
-    ]
+    threat = {"norm": "patch", "share": 0.1}
+    attack = {"name": "a", "predictor": "p", "threat": threat}
     certificate = {"classes": torch.tensor([[0, 0]]).numpy(), "certified": torch.ones(1, 2).bool().numpy()}
     prediction = torch.tensor([[1, 0]]).numpy()
-    for alerts, claim, holds in (([[1, 0]], "c", True), ([[0, 1]], "c", False), ([[1, 0]], None, False)):
+    detects, recovers = Promise.UNTIL_ALERT, Promise.EVERY_PIXEL
+    for alerts, promise, holds in (([[1, 0]], detects, True), ([[0, 1]], detects, False), ([[1, 0]], recovers, False)):
         maps = {"prediction": prediction, "alerts": torch.tensor(alerts).bool().numpy()}
-        arguments = ({**summaries[0], "claim": claim}, Maps(x=certificate), summaries[1], Maps(x=maps), ["x"])
+        certifier = certified("c", "p", threat, promise=promise)
+        arguments = (certifier, Maps(x=certificate), attack, Maps(x=maps), ["x"])
         if holds:
-            assert check_bracket(*arguments).alerted_pixels == 1
+            assert check_pixels(*arguments).alerted_pixels == 1
         else:
             with pytest.raises(BracketError):
-                check_bracket(*arguments)
+                check_pixels(*arguments)
 
 
 def test_patches_are_compared_only_within_the_certified_threat():
@@ -374,10 +370,10 @@ def test_patches_are_compared_only_within_the_certified_threat():
     for larger in (Patch(height=9, width=8), Patch(height=8, width=8, count=2), Patch(share=0.25)):
         assert compared(certifier, threat=larger, steps=1)[0] is None
     assert compared(certifier, threat=Patch(share=0.01), steps=1)[0] is not None  # 2 x 5 pixels here
-    patch = {"predictor": "base", "threat": PATCH.to_json()}
-    assert comparable({"predictor": "base", "threat": {"norm": "l2", "radius": 9.0}}, patch) == []
-    assert comparable({"predictor": "smoothed", "threat": PATCH.to_json()}, patch) == []
-    assert comparable({"predictor": "base", "threat": PATCH.to_json()}, patch) == [""]
+    attempt = Attempt("base", PATCH)
+    for predictor, guaranteed, suffixes in (("base", L2(9.0), []), ("smoothed", PATCH, []), ("base", PATCH, [""])):
+        comparison = Comparison.of(Guarantee(Promise.EVERY_PIXEL, predictor, guaranteed, 1.0), attempt)
+        assert [level.suffix for level in comparison.levels()] == suffixes
 
 
 def test_the_attack_on_a_detection_wants_errors_without_alert():

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from support.brackets import Maps, certified, check_pixels
 from support.linear_pixels import image_with_margins, two_classes
 
 from certseg.attacks import PGD, Smoothing
-from certseg.bracket import check_bracket
 from certseg.bracket.pixels import broken_pixels
 from certseg.certifiers import SegCertify
 from certseg.compute.hardware import Hardware
@@ -12,15 +12,8 @@ from certseg.compute.streams import NoiseStream
 from certseg.errors import BracketError
 
 THREAT = {"norm": "l2", "radius": 0.2}
-CERTIFIER = {"name": "segcertify", "predictor": "smoothed(gaussian, sigma=0.25)", "threat": THREAT}
+CERTIFIER = certified("segcertify", "smoothed(gaussian, sigma=0.25)", THREAT, confidence=0.999)
 ATTACK = {"name": "pgd", "predictor": "smoothed(gaussian, sigma=0.25)", "threat": THREAT}
-
-
-class Maps(dict):
-    """Maps of images by name."""
-
-    def load_map(self, name):
-        return self[name]
 
 
 def certificate(classes, certified):
@@ -82,8 +75,8 @@ def test_a_violation_is_an_error_that_names_the_image():
     certificates = Maps(a=certificate([0], [True]), b=certificate([0], [True]))
     attacked = Maps(a=vote([99]), b=vote([1]))
     with pytest.raises(BracketError, match="'b'"):
-        check_bracket(CERTIFIER, certificates, ATTACK, attacked, ["a", "b"])
-    result = check_bracket(CERTIFIER, certificates, ATTACK, attacked, ["a"])
+        check_pixels(CERTIFIER, certificates, ATTACK, attacked, ["a", "b"])
+    result = check_pixels(CERTIFIER, certificates, ATTACK, attacked, ["a"])
     assert (result.images, result.certified_pixels, result.undecided_pixels) == (1, 1, 0)
 
 
@@ -93,12 +86,12 @@ def test_a_violation_is_an_error_that_names_the_image():
     ids=str,
 )
 def test_other_predictors_norms_and_larger_radii_are_not_compared(change):
-    assert check_bracket(CERTIFIER, Maps(), {**ATTACK, **change}, Maps(), []) is None
+    assert check_pixels(CERTIFIER, Maps(), {**ATTACK, **change}, Maps(), []) is None
 
 
 def test_a_smaller_radius_is_compared():
     attack = {**ATTACK, "threat": {"norm": "l2", "radius": 0.1}}
-    assert check_bracket(CERTIFIER, Maps(), attack, Maps(), []) is not None
+    assert check_pixels(CERTIFIER, Maps(), attack, Maps(), []) is not None
 
 
 @pytest.mark.parametrize("inflation", [1.0, 6.0])
@@ -114,15 +107,14 @@ def test_certifier_and_attack_agree_and_a_planted_fault_is_found(inflation):
     attack = PGD(steps=20, smoothing=Smoothing(sigma=0.25, samples=4, votes=200))
     attacked = attack(model, image, torch.zeros(2, 3).long(), claimed, stream=stream, hardware=hardware)
     summaries = [
-        {"name": name, "predictor": result.predictor, "threat": {"norm": "l2", "radius": claimed.radius}}
-        for name in ("segcertify", "pgd")
+        certified(name, result.predictor, {"norm": "l2", "radius": claimed.radius}) for name in ("segcertify", "pgd")
     ]
     maps = (
         Maps(x={"classes": result.classes.numpy(), "certified": result.certified.numpy()}),
         Maps(x={"prediction": attacked.prediction.numpy(), "votes": attacked.votes.numpy(), "num_votes": 200}),
     )
     if inflation == 1.0:
-        assert check_bracket(summaries[0], maps[0], summaries[1], maps[1], ["x"]).certified_pixels == 6
+        assert check_pixels(summaries[0], maps[0], summaries[1], maps[1], ["x"]).certified_pixels == 6
     else:
         with pytest.raises(BracketError):
-            check_bracket(summaries[0], maps[0], summaries[1], maps[1], ["x"])
+            check_pixels(summaries[0], maps[0], summaries[1], maps[1], ["x"])

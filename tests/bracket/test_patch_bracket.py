@@ -5,32 +5,25 @@ import copy
 import numpy as np
 import pytest
 import torch
+from support.brackets import Maps, Stored, changed, check_bounds, check_pixels
+from support.brackets import certified as promised
 
-from certseg.bracket import check_bounds, check_bracket
 from certseg.errors import BracketError
 from certseg.metrics import CertifiedCounts, ClassCounts, worst_case_miou
 from certseg.reporting import Entry, bracket_status
-from certseg.types import Patch
+from certseg.types import Patch, Promise
 
 SIZES = {"small": (20, 30), "large": (40, 60)}  # 1 % of the area: 2 x 3 and 4 x 6 pixels
 SHARE, PIXELS = Patch(share=0.01), Patch(height=3, width=4)
 NAMES = list(SIZES)
 
 
-class Maps(dict):
-    def load_map(self, name):
-        return self[name]
-
-
 class Case:
     """Two images; class 1 left, class 0 right, of which two thirds are certified. The attack turns what is not."""
 
-    def __init__(self, certified=SHARE, attacked=PIXELS, claim=None):
-        summaries = (
-            {"name": "demasked", "threat": certified.to_json(), "claim": claim, "tolerated": 0},
-            {"name": "patch", "threat": attacked.to_json()},
-        )
-        self.certifier, self.attack = ({"predictor": "p", "confidence": 1.0, **part} for part in summaries)
+    def __init__(self, certified=SHARE, attacked=PIXELS, promise=Promise.EVERY_PIXEL):
+        self.certifier = promised("demasked", "p", certified.to_json(), promise=promise)
+        self.attack = {"name": "patch", "predictor": "p", "confidence": 1.0, "threat": attacked.to_json()}
         self.maps, self.left, self.rows, self.attacked = Maps(), Maps(), {}, {}
         for name, (height, width) in SIZES.items():
             target = (torch.arange(width) < width // 2).long().expand(height, -1)
@@ -55,10 +48,10 @@ class Case:
         }
 
     def bracket(self):
-        return check_bracket(self.certifier, self.maps, self.attack, self.left, NAMES)
+        return check_pixels(self.certifier, self.maps, self.attack, self.left, NAMES)
 
     def bounds(self):
-        return check_bounds(self.certifier, self.rows, self.attack, self.attacked, NAMES)
+        return check_bounds(self.certifier, Stored(self.rows, self.maps), self.attack, self.attacked, NAMES)
 
     def broken(self, name):
         """One certified pixel of an image changes."""
@@ -76,7 +69,7 @@ def test_pixels_and_shares_are_compared_where_the_attack_is_no_larger():
     case = Case()
     found = case.bracket()
     assert (found.images, found.skipped_images, found.certified_pixels) == (1, 1, 26 * 60)
-    with pytest.raises(BracketError, match=r"at 1 pixels of image 'large'.*patch share 0\.01"):
+    with pytest.raises(BracketError, match=r"at 1 pixels of image 'large'.*patch of 0\.01 of the image"):
         case.broken("large").bracket()
     assert case.broken("small").bracket() == found  # 3 x 4 pixels are more than is certified there
 
@@ -162,7 +155,7 @@ def test_an_undercut_bound_of_an_image_is_an_error(edit, words):
     edit(case.attacked["large"]["counts"])
     with pytest.raises(BracketError, match=words) as error:
         case.bounds()
-    assert "within patch share 0.01" in str(error.value)
+    assert "within patch of 0.01 of the image" in str(error.value)
     other = Case()
     edit(other.attacked["small"]["counts"])
     other.bounds()  # the attack's patch is larger there
@@ -188,14 +181,15 @@ def test_an_undercut_average_is_an_error(figure, words):
 
 
 def test_alerts_excuse_a_change_so_nothing_is_bounded():
-    case = Case(attacked=SHARE, claim="or an alert is raised")
+    case = Case(attacked=SHARE, promise=Promise.UNTIL_ALERT)
     lose(case.attacked["large"]["counts"], 0, 700)
     assert case.bounds() is None
     assert case.bracket() is not None
 
 
 def test_a_certificate_that_tolerates_errors_or_may_fail_bounds_nothing():
-    for change in ({"tolerated": 2}, {"tolerated": None}, {"confidence": 0.999}):
+    average = {"promise": "error_share", "confidence": 0.0, "error_share": 0.1}
+    for change in ({"promise": "all_but", "tolerated": 2}, average, {"confidence": 0.999}):
         case = Case(attacked=SHARE)
-        case.certifier |= change
+        case.certifier = changed(case.certifier, **change)
         assert case.bounds() is None

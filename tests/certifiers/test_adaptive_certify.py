@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from support.brackets import Maps, certified, check_pixels
 from support.planted_classes import PlantedClasses, row
 
-from certseg.bracket import check_bracket
 from certseg.bracket.pixels import broken_pixels
 from certseg.certifiers import AdaptiveCertify, SegCertify
 from certseg.compute.hardware import Hardware
@@ -125,10 +125,10 @@ def test_curtailed_decides_as_the_fixed_test_does():
 
 
 def test_what_is_claimed():
-    assert "every certified pixel" in adaptive().claim
-    assert "most likely group" in adaptive().claim
-    assert "all certified pixels but at most 4" in adaptive(correction="kfwer", k=5).claim
-    assert "false discovery rate" in adaptive(correction="benjamini_yekutieli").claim
+    assert "every certified pixel" in adaptive().guarantee.statement()
+    assert "most likely group" in adaptive().guarantee.statement()
+    assert "all certified pixels but at most 4" in adaptive(correction="kfwer", k=5).guarantee.statement()
+    assert "false discovery rate" in adaptive(correction="benjamini_yekutieli").guarantee.statement()
     assert adaptive().predictor == SegCertify(sigma=0.25).predictor  # what an attack of it is compared with
     assert adaptive().settings["hierarchy"] == "vehicle = car + truck; obstacle = pole + vehicle"
 
@@ -270,15 +270,11 @@ def test_a_networks_prediction_breaks_a_group_by_leaving_it():
 
 
 def test_a_planted_wrong_group_is_an_error_of_the_run():
-    class Maps(dict):
-        def load_map(self, name):
-            return self[name]
-
-    summary = {"name": "adaptive_certify", "predictor": "smoothed", "threat": {"norm": "l2", "radius": 0.2}}
-    attack = {**summary, "name": "pgd"}
-    summary["hierarchy"] = [list(level) for level in HIERARCHY.names]  # as JSON gives it
+    threat = {"norm": "l2", "radius": 0.2}
+    summary = certified("adaptive_certify", "smoothed", threat, confidence=0.999, hierarchy=HIERARCHY.names)
+    attack = {"name": "pgd", "predictor": "smoothed", "threat": threat}
     votes = Maps(x=vote((10, 0, 45, 45, 0), (0, 90, 5, 5, 0)))
     right, wrong = Maps(x=certificate([2, 2], [1, 2])), Maps(x=certificate([2, 2], [1, 1]))
-    assert check_bracket(summary, right, attack, votes, ["x"]).certified_pixels == 2
+    assert check_pixels(summary, right, attack, votes, ["x"]).certified_pixels == 2
     with pytest.raises(BracketError, match="1 pixels of image 'x'"):
-        check_bracket(summary, wrong, attack, votes, ["x"])
+        check_pixels(summary, wrong, attack, votes, ["x"])

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from support.audited_pixels import CPU, NAMES, AuditedPixels, Images, three_classes
+from support.brackets import check_pixels
 from support.linear_pixels import image_with_margins, two_classes
 
 import certseg
 from certseg.attacks import PGD
-from certseg.bracket import check_bracket
 from certseg.certifiers import Lipschitz, SegCertify
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError, DataError, ModelError
@@ -113,7 +113,7 @@ def test_rows_summaries_and_the_bracket(finished):
     worst, plain = certified["class_iou"]["worst_case"], certified["class_iou"]["prediction"]
     assert all(worst[name] <= attacked["class_iou"]["attacked"][name] + 1e-9 < 1 for name in NAMES)
     assert all(worst[name] < plain[name] for name in NAMES)
-    assert check_bracket(certified, stores[0], attacked, stores[1], images.names()).certified_pixels > 0
+    assert check_pixels(certified, stores[0], attacked, stores[1], images.names()).certified_pixels > 0
     by_radius = certified["by_radius"]
     assert [entry["radius"] for entry in by_radius] == [0.0, 0.1, 0.3, 1.0]
     for name in (

@@ -14,6 +14,7 @@ from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError
 from certseg.smoothing.stopping import AnytimeTest, FixedTest
+from certseg.types import Promise
 
 CPU = Hardware(device="cpu", noise_batch=16)
 GOLDEN = SHARED / "golden" / "segcertify.npz"
@@ -66,14 +67,14 @@ def test_corrections_certify_more_the_less_they_promise():
 
 
 def test_what_is_claimed():
-    assert SegCertify(sigma=0.25).claim is None
-    assert (SegCertify(sigma=0.25).confidence, SegCertify(sigma=0.25).tolerated) == (0.999, 0)
-    relaxed = SegCertify(sigma=0.25, correction="kfwer", k=5)
-    assert "all certified pixels but at most 4" in relaxed.claim
-    assert relaxed.tolerated == 4
-    rate = SegCertify(sigma=0.25, correction="benjamini_yekutieli")
-    assert "false discovery rate" in rate.claim
-    assert (rate.confidence, rate.tolerated) == (0.0, None)
+    usual = SegCertify(sigma=0.25).guarantee
+    assert (usual.promise, usual.confidence, usual.tolerated) == (Promise.EVERY_PIXEL, 0.999, 0)
+    relaxed = SegCertify(sigma=0.25, correction="kfwer", k=5).guarantee
+    assert "all certified pixels but at most 4" in relaxed.statement()
+    assert (relaxed.promise, relaxed.tolerated) == (Promise.ALL_BUT, 4)
+    rate = SegCertify(sigma=0.25, correction="benjamini_yekutieli").guarantee
+    assert "false discovery rate" in rate.statement()
+    assert (rate.promise, rate.confidence, rate.covers_images) == (Promise.ERROR_SHARE, 0.0, False)
 
 
 def test_kept_samples_give_the_same_certificates_at_every_tau():

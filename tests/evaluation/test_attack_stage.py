@@ -4,17 +4,17 @@ from dataclasses import replace
 
 import pytest
 import torch
+from support.brackets import certified, changed, check_pixels
 from support.stores import Memory
 
 from certseg.attacks import PGD, SEA, Smoothing
-from certseg.bracket import check_bracket
 from certseg.compute.hardware import Hardware
 from certseg.errors import BracketError
 from certseg.evaluation import AttackStage, PredictionStage, evaluate
 from certseg.evaluation.attack import SMALLER_RADIUS
 from certseg.metrics import ClassCounts
 from certseg.reporting import Entry, write_report
-from certseg.types import AttackResult, Linf, Passes, Sample
+from certseg.types import Attack, AttackResult, Linf, Passes, Sample
 
 CPU = Hardware(device="cpu", noise_batch=4)
 NAMES = ("one", "two", "three")
@@ -123,10 +123,10 @@ def test_accuracy_does_not_rise_with_the_radius(attack):
 
 
 def test_an_attack_that_finds_nothing_lower_keeps_what_a_smaller_radius_gave():
-    class Worse:
+    class Worse(Attack):
         """Forgets where it began: the larger the radius, the less it changes."""
 
-        predictor, norms, goal = "base", ("linf",), None
+        norms = ("linf",)
 
         def __call__(self, segmenter, image, target, threat, *, stream, hardware, start=None):
             wrong = torch.where(target == 255, 0, target)
@@ -143,10 +143,10 @@ def test_an_attack_that_finds_nothing_lower_keeps_what_a_smaller_radius_gave():
         assert row["passes"] == {"forward": 2, "backward": 2}
 
 
-class Scripted:
+class Scripted(Attack):
     """Leaves so many correct rows at each radius as it is told, and remembers where it began."""
 
-    predictor, norms, goal = "base", ("linf",), None
+    norms = ("linf",)
 
     def __init__(self, rows, votes=None):
         self.rows, self.starts, self.votes = rows, [], votes
@@ -287,7 +287,7 @@ def test_the_bracket_is_checked_at_every_radius_within_the_certificate():
     clean = torch.where(sample.target == 255, 0, sample.target).numpy()
     certificates, labelled = Memory(), (sample.target != 255).numpy()
     certificates.save_map("a", classes=clean, certified=labelled)
-    certifier = {"name": "c", "predictor": "base", "threat": {"norm": "linf", "radius": 0.02}}
+    certifier = certified("c", "base", {"norm": "linf", "radius": 0.02})
     for rows, holds in (
         ({0.01: 10, 0.02: 10, 0.03: 0}, True),
         ({0.01: 10, 0.02: 9, 0.03: 0}, False),
@@ -299,12 +299,12 @@ def test_the_bracket_is_checked_at_every_radius_within_the_certificate():
         attacks.save_map("a", **maps)
         summary = {"name": "attack"} | one.summarise([row])
         if holds:
-            assert check_bracket(certifier, certificates, summary, attacks, ["a"]).certified_pixels == labelled.sum()
+            assert check_pixels(certifier, certificates, summary, attacks, ["a"]).certified_pixels == labelled.sum()
         else:
             with pytest.raises(BracketError, match="'a'"):
-                check_bracket(certifier, certificates, summary, attacks, ["a"])
-    beyond = certifier | {"threat": {"norm": "linf", "radius": 0.005}}
-    assert check_bracket(beyond, certificates, summary, attacks, ["a"]) is None
+                check_pixels(certifier, certificates, summary, attacks, ["a"])
+    beyond = changed(certifier, threat={"norm": "linf", "radius": 0.005})
+    assert check_pixels(beyond, certificates, summary, attacks, ["a"]) is None
 
 
 def test_a_smoothed_model_may_be_attacked_at_several_radii():

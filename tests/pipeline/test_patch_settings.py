@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from certseg.bracket.pixels import comparable
+from certseg.bracket import Comparison
 from certseg.certifiers import (
     DemaskedDetection,
     DemaskedRecovery,
@@ -15,7 +15,7 @@ from certseg.certifiers import (
 )
 from certseg.errors import ConfigError
 from certseg.patches.inpainting import Black, Telea
-from certseg.types import Patch
+from certseg.types import Attempt, Guarantee, Patch, Promise
 
 PATCH = Patch(share=0.01)
 
@@ -67,8 +67,7 @@ def test_predictors_and_settings_tell_apart_what_differs():
 
 
 def test_the_bracket_compares_patches():
-    certifier = {"predictor": "p", "threat": Patch(share=0.01).to_json(), "tolerated": 0}
-    assert comparable(certifier, certifier)
-    assert comparable(certifier, {**certifier, "threat": Patch(share=0.005).to_json()})
-    assert not comparable(certifier, {**certifier, "threat": Patch(share=0.02).to_json()})
-    assert not comparable(certifier, {**certifier, "threat": SegCertify(sigma=0.25).threat.to_json()})
+    guarantee = Guarantee(Promise.EVERY_PIXEL, "p", Patch(share=0.01), confidence=1.0)
+    attacked = (Patch(share=0.01), Patch(share=0.005), Patch(share=0.02), SegCertify(sigma=0.25).threat)
+    found = [Comparison.of(guarantee, Attempt("p", threat)).is_possible for threat in attacked]
+    assert found == [True, True, False, False]

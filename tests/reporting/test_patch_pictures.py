@@ -52,7 +52,7 @@ def sample():
 @pytest.mark.parametrize("inpainter", [None, MeanColour(), Telea()], ids=["none", "mean_colour", "telea"])
 def test_views_show_what_certification_sees(kind, inpainter):
     certifier = certifiers(inpainter)[kind]
-    views = certifier.views(model(), image(), hardware=CPU)
+    views = certifier.masked_views(model(), image(), hardware=CPU)
     hidden = certifier.masks(SIZE).hidden()
     last = len(hidden) - 1
     assert torch.equal(views.hidden, hidden[[0, round(last / 2), last]])
@@ -69,20 +69,24 @@ def test_views_have_the_votes_that_are_counted(kind):
     puppet = Puppet(positive_image(SIZE), hidden, planted[1:], planted[0], C)
     certified(certifier, puppet, puppet.image)
     asked = set(puppet.asked)
-    views = certifier.views(puppet, puppet.image, hardware=CPU, number=len(hidden) + 5)
+    views = certifier.masked_views(puppet, puppet.image, hardware=CPU, number=len(hidden) + 5)
     assert torch.equal(views.classes.long(), planted[1:])
     assert asked - {-1} == set(range(len(hidden)))
-    one = certifier.views(puppet, puppet.image, hardware=CPU, number=1)
+    one = certifier.masked_views(puppet, puppet.image, hardware=CPU, number=1)
     assert torch.equal(one.classes.long(), planted[1:2])
     with pytest.raises(ConfigError, match="positive"):
-        certifier.views(puppet, puppet.image, hardware=CPU, number=0)
+        certifier.masked_views(puppet, puppet.image, hardware=CPU, number=0)
 
 
 def test_predictions_that_do_not_count_are_not_shown():
     def classes(**options):
-        return PatchDoubleMasking(patch=PATCH, inpainter=None, **options).views(model(), image(), hardware=CPU).classes
+        return (
+            PatchDoubleMasking(patch=PATCH, inpainter=None, **options)
+            .masked_views(model(), image(), hardware=CPU)
+            .classes
+        )
 
-    logits = model()(certifiers()["double"].views(model(), image(), hardware=CPU).images)
+    logits = model()(certifiers()["double"].masked_views(model(), image(), hardware=CPU).images)
     sure = logits.softmax(dim=1).amax(dim=1) >= 0.8
     assert 0 < sure.float().mean() < 1
     assert (classes() != NO_CLASS).all()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
+from support.brackets import with_guarantee
 
 from certseg.errors import ResultError
 from certseg.reporting import (
@@ -25,9 +26,11 @@ from certseg.reporting import (
     write_json_atomic,
     write_report,
 )
+from certseg.reporting.claims import pairs
 from certseg.reporting.entries import duration, labels, threat_text
 from certseg.reporting.pictures import picture_figure
 from certseg.reporting.plots import sweeps
+from certseg.types import Promise
 
 SMOOTHED = "smoothed(gaussian, sigma=0.25)"
 
@@ -73,7 +76,7 @@ def certifier(radius: float = 0.1686, accuracy: float = 0.78, *, tau: float = 0.
         "confidence": 0.999,
         "settings": {"tau": tau, "sigma": 0.25, "n": 100},
     }
-    return summary("certifier", "segcertify", figures, **(common | changes))
+    return with_guarantee(summary("certifier", "segcertify", figures, **(common | changes)))
 
 
 def attack(radius: float = 0.1686, accuracy: float = 0.831, norm: str = "l2", predictor: str = SMOOTHED) -> dict:
@@ -267,11 +270,25 @@ def test_no_joint_claim_where_the_union_bound_is_empty():
 
 def test_claims_of_other_threats_and_own_wording():
     threat = {"norm": "patch", "share": 0.01}
-    assert "every attack within the threat patch (share 0.01)" in claim(Entry(certifier(threat=threat, confidence=1.0)))
-    own = claim(Entry(certifier(threat=threat, confidence=1.0) | {"claim": "a change raises an alert"}))
+    patches = certifier(threat=threat, confidence=1.0)
+    assert "every attack within the threat patch of 0.01 of the image" in claim(Entry(patches))
+    own = claim(Entry(with_guarantee(patches, wording="a change raises an alert")))
     assert "a change raises an alert" in own
     assert "does not change" not in own
-    assert "nothing is claimed" in claim(Entry(certifier(confidence=None)))
+
+
+def test_a_certifier_without_a_guarantee_is_an_error():
+    told = {name: value for name, value in certifier().items() if name != "guarantee"}
+    with pytest.raises(ResultError, match="guarantee cannot be read"):
+        claim(Entry(told))
+
+
+def test_where_an_alert_excuses_a_change_no_accuracy_is_bounded():
+    """Attacked below what is certified: no violation of a promise that allows for alerts, and no bracket either."""
+    detection = with_guarantee(certifier(confidence=1.0), promise=Promise.UNTIL_ALERT)
+    attacked = attack() | {"figures": {"attacked_accuracy/image_mean": 0.1}}
+    assert pairs([Entry(detection), Entry(attacked)]) == []
+    assert bracket_status([Entry(detection), Entry(attacked)]).startswith("not checked")
 
 
 @pytest.mark.parametrize(

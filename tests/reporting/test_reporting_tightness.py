@@ -6,10 +6,11 @@ import re
 import numpy as np
 import pytest
 from rich.console import Console
+from support.brackets import with_guarantee
 
 from certseg.errors import ResultError
 from certseg.reporting import Entry, Panel, bracket_status, console_summary, radius_figures, write_report
-from certseg.reporting.claims import brackets
+from certseg.reporting.claims import pairs
 from certseg.reporting.pictures import picture_figure
 from certseg.reporting.tightness import gap_line, gaps, tightness
 
@@ -21,7 +22,8 @@ NAMES, PALETTE = ("sky", "road"), ((70, 130, 180), (128, 64, 128))
 def entry(kind, name, figures, radius=None, *, model="", **changes):
     threat = {"norm": "l2"} | ({} if radius is None else {"radius": radius})
     common = {"kind": kind, "name": name, "predictor": "base", "subject": "s", "images": 4, "figures": figures}
-    return Entry(common | {"threat": threat, "settings": {}, "seconds": {"forward": 1.0}} | changes, model=model)
+    made = common | {"threat": threat, "settings": {}, "seconds": {"forward": 1.0}} | changes
+    return Entry(with_guarantee(made) if kind == "certifier" else made, model=model)
 
 
 def certifier(collective=None, *, grey=2.0, iou=True, **changes):
@@ -142,12 +144,12 @@ def test_an_attack_below_a_bound_at_one_of_several_radii_is_a_violation():
     unchecked = {k: v for k, v in low.summary["figures"].items() if not k.startswith("bracket")}
     low = Entry({**low.summary, "figures": unchecked})
     assert bracket_status([certifier(), low]).startswith("VIOLATED: 1 pair out of order")
-    assert not all(pair.holds for pair in brackets([certifier(), low]))
+    assert not all(pair.holds for pair in pairs([certifier(), low]))
     assert bracket_status([certifier(), Entry({**attack().summary, "figures": unchecked})]).startswith("holds for the")
 
 
 def test_images_that_were_compared_decide_at_every_radius():
-    assert all(pair.holds for pair in brackets([certifier(), attack(ATTACKED | {0.25: 0.59})]))
+    assert all(pair.holds for pair in pairs([certifier(), attack(ATTACKED | {0.25: 0.59})]))
 
 
 def test_norms_stand_beside_the_radius_certified_for_their_share():

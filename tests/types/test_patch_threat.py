@@ -1,14 +1,15 @@
 """Patches as a threat: sizes, words, comparison; and recall over big classes."""
 
+import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from certseg.errors import ConfigError
 from certseg.metrics.recall import BIG_CLASSES, big_classes, mean_recall
-from certseg.types import L2, THREATS, Linf, Patch, Threat
-from certseg.types.threats import is_within, needs_image
+from certseg.types import L2, THREATS, Linf, Patch, Threat, Unbounded, threat_of
 
 
 @pytest.mark.parametrize(
@@ -82,34 +83,63 @@ def test_words_and_plain_values():
 
 
 def test_which_attacker_is_no_stronger():
-    small, large = Patch(height=3, width=4).to_json(), Patch(height=3, width=5, count=2).to_json()
-    assert is_within(small, large)
-    assert not is_within(large, small)
-    assert not is_within(Patch(height=4, width=3).to_json(), small)
-    assert is_within(Patch(share=0.01).to_json(), Patch(share=0.02).to_json())
-    assert not is_within(Patch(share=0.01, aspect=1).to_json(), Patch(share=0.02, aspect=2).to_json())
-    assert not is_within(Patch(share=0.01).to_json(), small)
-    assert is_within(L2(0.1).to_json(), L2(0.1).to_json())
-    assert not is_within(L2(0.2).to_json(), L2(0.1).to_json())
-    assert not is_within(L2(0.1).to_json(), Linf(0.1).to_json())
+    small, large = Patch(height=3, width=4), Patch(height=3, width=5, count=2)
+    assert large.contains(small)
+    assert not small.contains(large)
+    assert not small.contains(Patch(height=4, width=3))
+    assert Patch(share=0.02).contains(Patch(share=0.01))
+    assert not Patch(share=0.02, aspect=2).contains(Patch(share=0.01, aspect=1))
+    assert not small.contains(Patch(share=0.01))
+    assert L2(0.1).contains(L2(0.1))
+    assert not L2(0.1).contains(L2(0.2))
+    assert not Linf(0.1).contains(L2(0.1))
 
 
-def test_an_image_decides_between_pixels_and_shares():
-    pixels, share = Patch(height=3, width=4).to_json(), Patch(share=0.01).to_json()
-    wide = Patch(share=0.01, aspect=2).to_json()
-    for one, other in ((pixels, share), (share, wide), (wide, pixels)):
-        assert needs_image(one, other)
-        assert needs_image(other, one)
-        assert not is_within(one, other)
-        assert is_within(one, other, ((3, 4), (3, 5)))
-        assert not is_within(one, other, ((3, 4), (5, 3)))
-        assert not is_within({**one, "count": 2}, other, ((3, 4), (3, 4)))
-        assert is_within(one, {**other, "count": 2}, ((3, 4), (3, 4)))
-    for alike in (Patch(height=9, width=1, count=2).to_json(), Patch(height=2, width=9).to_json()):
-        assert not needs_image(pixels, alike)
-        assert not is_within(pixels, alike, ((1, 1), (9, 9)))  # as they are given
-    assert not needs_image(Patch(share=0.2, count=3).to_json(), share)
-    assert not needs_image(L2(0.1).to_json(), share)
+@pytest.mark.parametrize("image", [(30, 50), (50, 30), (40, 40), (64, 96)])
+def test_an_image_decides_between_pixels_and_shares(image):
+    pixels, share, wide = Patch(height=3, width=4), Patch(share=0.01), Patch(share=0.01, aspect=2)
+    for one, other in ((pixels, share), (share, pixels), (share, wide), (wide, share), (wide, pixels), (pixels, wide)):
+        assert one.needs_image(other)
+        assert not other.contains(one)
+        fits = all(a <= b for a, b in zip(one.size(*image), other.size(*image), strict=True))
+        assert other.contains(one, image) == fits
+        assert not other.contains(replace(one, count=2), image)
+        assert replace(other, count=2).contains(one, image) == fits
+
+
+def test_what_compares_as_it_is_given_needs_no_image():
+    pixels, share = Patch(height=3, width=4), Patch(share=0.01)
+    for alike in (Patch(height=9, width=1, count=2), Patch(height=2, width=9)):
+        assert not pixels.needs_image(alike)
+        assert not alike.contains(pixels, (100, 100))
+    assert not share.needs_image(Patch(share=0.2, count=3))
+    assert not share.needs_image(L2(0.1))
+
+
+@pytest.mark.parametrize(
+    "threat",
+    [L2(0.25), Linf(4 / 255), Patch(share=0.01, aspect=2.0), Patch(height=3, width=4, count=2), Unbounded("l2")],
+    ids=str,
+)
+def test_a_threat_comes_back_from_what_is_written_of_it(threat):
+    assert threat_of(json.loads(json.dumps(threat.to_json()))) == threat
+
+
+def test_an_unknown_threat_contains_its_equals_alone():
+    tilt = threat_of({"norm": "rotation", "degrees": 5, "axis": [0, 0, 1]})
+    assert tilt.to_json() == {"norm": "rotation", "degrees": 5, "axis": [0, 0, 1]}
+    assert tilt.contains(threat_of({"axis": [0, 0, 1], "degrees": 5, "norm": "rotation"}))
+    assert not tilt.contains(threat_of({"norm": "rotation", "degrees": 4, "axis": [0, 0, 1]}))
+    assert not L2(9.0).contains(tilt)
+    assert not tilt.contains(L2(0.1))
+
+
+def test_what_bounds_nothing_contains_every_ball_of_its_norm_and_lies_in_none():
+    anything = Unbounded("l2")
+    assert anything.contains(L2(100.0))
+    assert not anything.contains(Linf(0.1))
+    assert not L2(100.0).contains(anything)
+    assert anything.scaled_to(0.3) == L2(0.3)
 
 
 def test_mean_recall_over_classes_that_are_present():

@@ -5,6 +5,6 @@ from certseg.attacks.minimum_norm.asma import ASMA
 from certseg.attacks.minimum_norm.attack import MinimumNormAttack
 from certseg.attacks.minimum_norm.dag import DAG
 from certseg.attacks.minimum_norm.pdpgd import PDPGD
-from certseg.attacks.minimum_norm.problem import MinimumNormResult
+from certseg.types import MinimumNormResult
 
 __all__ = ["ASMA", "DAG", "PDPGD", "ALMAProx", "MinimumNormAttack", "MinimumNormResult"]

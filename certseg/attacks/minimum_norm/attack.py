@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
 import torch
 from torch import Tensor
 
 from certseg.attacks.geometry import perturbation_norm
-from certseg.attacks.minimum_norm.problem import MinimumNormResult, Problem
+from certseg.attacks.minimum_norm.problem import Problem
 from certseg.attacks.objective import checked_logits
 from certseg.compute.decisions import decide
 from certseg.compute.hardware import Hardware, Stopwatch
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError, DataError, ModelError
-from certseg.types import IGNORE_INDEX, L2, Passes, Segmenter, check_image, check_target
+from certseg.types import (
+    IGNORE_INDEX,
+    L2,
+    MinimumNormResult,
+    Passes,
+    Segmenter,
+    SmallestAttack,
+    check_image,
+    check_target,
+)
 
 AWAY_FROM = ("labels", "prediction")
 
 
-class MinimumNormAttack(ABC):
+class MinimumNormAttack(SmallestAttack):
     """Looks for the smallest l2 perturbation that meets a goal, within [0, 1].
 
     The goal is met where at least ``ceil(success * N)`` of the N labelled pixels have another class than
@@ -50,7 +59,6 @@ class MinimumNormAttack(ABC):
     away_from: str
     line_search: int
     goal: int | Tensor | None
-    predictor = "base"
     norms = ("l2",)
 
     @abstractmethod

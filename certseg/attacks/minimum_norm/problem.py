@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,41 +14,6 @@ from certseg.errors import ModelError
 from certseg.types import IGNORE_INDEX, Passes, Segmenter
 
 _ROUNDING = 1e-3  # share of the largest logit by which two forward passes of one image may differ
-
-
-@dataclass(frozen=True)
-class MinimumNormResult:
-    """The smallest perturbation an attack found on one image.
-
-    Args:
-        adversarial: ``3 x H x W`` float32 in [0, 1], on the CPU; where the goal was not reached, the point at which
-            most pixels met it.
-        prediction: ``H x W`` int64, what the network answers at this very image.
-        norm: l2 norm of the perturbation in float64, infinite where the goal was not reached, NaN where no pixel
-            counts.
-        reached: whether the goal is met at ``adversarial``.
-        accuracy: share of the labelled pixels that are still correct there, NaN without any.
-        distance: l2 norm of ``adversarial - image`` in float64, whether or not the goal was reached.
-        changed: labelled pixels whose class there is not the one predicted at the image itself.
-        labelled: labelled pixels.
-        passes: network evaluations spent.
-        seconds: wall-clock parts by name.
-        flags: self-checks that fired.
-        predictor: the model attacked, in the words of its certificates.
-    """
-
-    adversarial: Tensor
-    prediction: Tensor
-    norm: float
-    reached: bool
-    accuracy: float
-    distance: float
-    changed: int
-    labelled: int
-    passes: Passes
-    seconds: dict[str, float] = field(default_factory=dict)
-    flags: tuple[str, ...] = ()
-    predictor: str = "base"
 
 
 @dataclass(frozen=True)
