@@ -71,7 +71,7 @@ def test_pictures_get_a_sidecar_that_names_the_patch(output, tmp_path):
     run(cfg, tmp_path / "run")
     facts = json.loads((tmp_path / "run" / "pictures" / "one.json").read_text())
     assert facts["threat"] == {"norm": "patch", "share": 0.005}
-    assert "every attack within the threat patch (share 0.005)" in facts["claim"]
+    assert "every attack within the threat patch of 0.005 of the image" in facts["claim"]
     assert facts["predictor"].startswith("demasked(5 column masks")
 
 
