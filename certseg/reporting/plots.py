@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from certseg.metrics import Estimator, known_figures
 from certseg.reporting.claims import COLLECTIVE, LOWER, UPPER
 from certseg.reporting.entries import Entry, plural, settings_text
 from certseg.reporting.tightness import ATTACKED_MIOU, GREY_LEVELS, WORST_MIOU
@@ -22,7 +23,7 @@ from certseg.reporting.tightness import ATTACKED_MIOU, GREY_LEVELS, WORST_MIOU
 # Okabe and Ito's colours, told apart with every common colour vision.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _ATTACK_MARKERS = ("v", "X", "s", "D", "P", "^")
-_ABSTENTION = "abstention/image_mean"
+_ABSTENTION = known_figures.ABSTENTION.full_name(Estimator.IMAGE_MEAN)
 INK = "#333333"
 _FAINT = "#777777"
 
@@ -58,12 +59,16 @@ _ACCURACY = _Quantity(
     "pixel accuracy (mean over {})",
     (COLLECTIVE, LOWER),
     UPPER,
-    "prediction_accuracy/image_mean",
-    "accuracy/image_mean",
+    known_figures.PREDICTION_ACCURACY.full_name(Estimator.IMAGE_MEAN),
+    known_figures.ACCURACY.full_name(Estimator.IMAGE_MEAN),
     LOWER,
 )
 _MEAN_IOU = _Quantity(
-    "mean IoU (pooled over {})", (WORST_MIOU,), ATTACKED_MIOU, "prediction_miou/pooled", "miou/pooled"
+    "mean IoU (pooled over {})",
+    (WORST_MIOU,),
+    ATTACKED_MIOU,
+    known_figures.PREDICTION_MIOU.full_name(Estimator.POOLED),
+    known_figures.MIOU.full_name(Estimator.POOLED),
 )
 
 
