@@ -67,7 +67,7 @@ class FigureTable:
     def markdown(self) -> str:
         """The table and its legend in Markdown."""
         rows = [[column.header for column in self.columns], ["---:" if c.is_figure else "---" for c in self.columns]]
-        rows += zip(*(column.cells for column in self.columns))
+        rows += [list(cells) for cells in zip(*(column.cells for column in self.columns))]
         legend = "; ".join(self.legend)
         return "\n".join(_markdown_row(row) for row in rows) + f"\n\n{legend[:1].upper()}{legend[1:]}.\n"
 
@@ -130,9 +130,14 @@ def _rich(columns: Sequence[Column], widths: Sequence[int], rows: int | None) ->
         box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), caption_justify="left"
     )
     for column, width in zip(columns, widths):
-        justify = "right" if column.is_figure else "left"
-        exact = {"min_width": width} if column is columns[0] else {"width": width}
-        table.add_column(rich.text.Text(column.header), justify=justify, overflow="fold", **exact)
+        is_first = column is columns[0]
+        table.add_column(
+            rich.text.Text(column.header),
+            justify="right" if column.is_figure else "left",
+            overflow="fold",
+            min_width=width if is_first else None,
+            width=None if is_first else width,
+        )
     cells = list(zip(*(column.cells for column in columns)))
     shown = cells if rows is None or len(cells) <= rows else cells[: max(1, rows - 1)]
     for row in shown:
