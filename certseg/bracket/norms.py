@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from certseg.bracket.comparison import Comparison
 from certseg.bracket.pixels import broken_pixels
 from certseg.errors import BracketError
+from certseg.metrics import known_figures
 from certseg.types import Maps, Store
-
-_ROBUSTNESS = "robustness@"  # of a certifier's figures: the radius below which less than that share of pixels changes
 
 
 @dataclass(frozen=True)
@@ -65,9 +64,10 @@ def _check_shares(figures: Mapping, smallest: Mapping, name: str, comparison: Co
     """How many shares of an image the perturbation reaches, all of them at no less than their certified radius."""
     reached = 0
     for figure, radius in figures.items():
-        if not figure.startswith(_ROBUSTNESS) or not smallest["labelled"]:
+        percent = known_figures.ROBUSTNESS.parameter_in(figure)
+        if percent is None or not smallest["labelled"]:
             continue
-        needed = math.ceil(float(figure.removeprefix(_ROBUSTNESS)) / 100 * smallest["labelled"])
+        needed = math.ceil(float(percent) / 100 * smallest["labelled"])
         if smallest["changed"] < needed:
             continue
         radius = math.inf if radius is None else radius  # rows have none for infinite

@@ -1,9 +1,40 @@
-"""Figures of predictions and certificates, from per-class counts that add up over images."""
+"""Figures of predictions and certificates, from per-class counts that add up over images, and what figures mean."""
 
+from certseg.metrics import known_figures
 from certseg.metrics.certified import CertifiedCounts
 from certseg.metrics.confusion import ClassCounts
+from certseg.metrics.figures import (
+    FIGURES,
+    NUMBER,
+    SHARE,
+    Estimator,
+    Figure,
+    FigureKey,
+    FigureRegistry,
+    Side,
+    Unit,
+    register,
+)
 from certseg.metrics.groups import GroupCounts
 from certseg.metrics.worst_case_miou import worst_case_miou
 from certseg.metrics.worst_over_attacks import WorstCase, worst_pooled_miou
 
-__all__ = ["CertifiedCounts", "ClassCounts", "GroupCounts", "WorstCase", "worst_case_miou", "worst_pooled_miou"]
+__all__ = [
+    "FIGURES",
+    "NUMBER",
+    "SHARE",
+    "CertifiedCounts",
+    "ClassCounts",
+    "Estimator",
+    "Figure",
+    "FigureKey",
+    "FigureRegistry",
+    "GroupCounts",
+    "Side",
+    "Unit",
+    "WorstCase",
+    "known_figures",
+    "register",
+    "worst_case_miou",
+    "worst_pooled_miou",
+]

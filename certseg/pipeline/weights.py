@@ -15,6 +15,7 @@ from torch import nn
 from certseg.compute.hardware import Hardware, rank
 from certseg.datasets import Legend
 from certseg.errors import CheckpointError, ConfigError
+from certseg.metrics import FIGURES
 from certseg.models import Denoised, load_backbone, load_checkpoint, load_denoised, load_denoiser
 from certseg.models.checkpoint import read_weights
 from certseg.pipeline.console import say
@@ -182,9 +183,9 @@ def _check_start(settings: Mapping[str, Any]) -> None:
 
 
 def _figure(name: str, value: float) -> str:
-    """A figure of a validation: shares in percent, others as they are."""
-    is_share = "accuracy" in name or "miou" in name
-    return f"{name} {100 * value:.1f} %" if is_share else f"{name} {value:.4g}"
+    """A figure of a validation under its full name, in its unit."""
+    unit = FIGURES.key(name).figure.unit
+    return " ".join(part for part in (name, unit.shown(value), unit.mark) if part)
 
 
 def _trained(settings: Mapping[str, Any], num_classes: int, path: Path) -> nn.Module:

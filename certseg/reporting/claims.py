@@ -6,19 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from certseg.bracket import Comparison
+from certseg.metrics import Estimator, known_figures
 from certseg.reporting.entries import Entry, plural
 from certseg.types import threat_of
 
-LOWER = "certified_accuracy/image_mean"
-COLLECTIVE = "certified_collective_accuracy/image_mean"
-UPPER = "attacked_accuracy/image_mean"
-VIOLATIONS = "bracket/violations"
-UNDECIDED = "bracket/undecided_pixels"
-CERTIFIED_PIXELS = "bracket/certified_pixels"
-BOUNDS = "bracket/bounds"
-ALERTED = "bracket/alerted_pixels"
-SKIPPED = "bracket/skipped_images"
-NORMS = "bracket/norms"
+LOWER = known_figures.CERTIFIED_ACCURACY.full_name(Estimator.IMAGE_MEAN)
+COLLECTIVE = known_figures.COLLECTIVE_ACCURACY.full_name(Estimator.IMAGE_MEAN)
+UPPER = known_figures.ATTACKED_ACCURACY.full_name(Estimator.IMAGE_MEAN)
+VIOLATIONS = known_figures.VIOLATIONS.full_name()
+UNDECIDED = known_figures.UNDECIDED.full_name()
+CERTIFIED_PIXELS = known_figures.CERTIFIED_PIXELS.full_name()
+BOUNDS = known_figures.BOUNDS.full_name()
+ALERTED = known_figures.ALERTED.full_name()
+SKIPPED = known_figures.SKIPPED.full_name()
+NORMS = known_figures.NORMS.full_name()
 
 
 @dataclass(frozen=True)

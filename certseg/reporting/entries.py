@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from certseg.errors import ResultError
+from certseg.metrics.figures import number, words
 from certseg.reporting.storage import read_json
 from certseg.types import Attempt, Guarantee, threat_of
 
@@ -195,18 +196,6 @@ def labels(entries: Sequence[Entry]) -> list[str]:
 def settings_text(settings: Mapping[str, Any]) -> str:
     """``tau=0.75, n=100``."""
     return ", ".join(f"{key}={_value(value)}" for key, value in settings.items())
-
-
-def number(value: float, digits: int = 4) -> str:
-    """A number with at most ``digits`` significant digits, without exponent where that reads better."""
-    text = f"{value:.{digits}g}"
-    return f"{value:.0f}" if "e+" in text and abs(value) < 1e9 else text
-
-
-def words(name: str) -> str:
-    """An identifier in words: ``certified_miou`` is ``certified mIoU``."""
-    special = {"miou": "mIoU", "iou": "IoU", "far": "FAR", "fnr": "FNR"}
-    return " ".join(special.get(word, word) for word in name.split("_"))
 
 
 def duration(seconds: float) -> str:

@@ -15,14 +15,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from certseg.reporting.claims import COLLECTIVE, LOWER, UPPER
+from certseg.metrics import Estimator, known_figures
+from certseg.reporting.claims import COLLECTIVE, LOWER, UPPER, comparison
 from certseg.reporting.entries import Entry, plural, settings_text
 from certseg.reporting.tightness import ATTACKED_MIOU, GREY_LEVELS, WORST_MIOU
 
 # Okabe and Ito's colours, told apart with every common colour vision.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _ATTACK_MARKERS = ("v", "X", "s", "D", "P", "^")
-_ABSTENTION = "abstention/image_mean"
+_ABSTENTION = known_figures.ABSTENTION.full_name(Estimator.IMAGE_MEAN)
 INK = "#333333"
 _FAINT = "#777777"
 
@@ -58,12 +59,16 @@ _ACCURACY = _Quantity(
     "pixel accuracy (mean over {})",
     (COLLECTIVE, LOWER),
     UPPER,
-    "prediction_accuracy/image_mean",
-    "accuracy/image_mean",
+    known_figures.PREDICTION_ACCURACY.full_name(Estimator.IMAGE_MEAN),
+    known_figures.ACCURACY.full_name(Estimator.IMAGE_MEAN),
     LOWER,
 )
 _MEAN_IOU = _Quantity(
-    "mean IoU (pooled over {})", (WORST_MIOU,), ATTACKED_MIOU, "prediction_miou/pooled", "miou/pooled"
+    "mean IoU (pooled over {})",
+    (WORST_MIOU,),
+    ATTACKED_MIOU,
+    known_figures.PREDICTION_MIOU.full_name(Estimator.POOLED),
+    known_figures.MIOU.full_name(Estimator.POOLED),
 )
 
 
@@ -82,18 +87,24 @@ def radius_figures(entries: Sequence[Entry]) -> dict[str, Figure]:
     Returns:
         The figures by threat; empty when no entry has both a threat with a size and an accuracy.
     """
-    points = [point for entry in entries for point in _points(entry)]
+    points = [point for entry in entries if _is_drawn(entry, entries) for point in _points(entry)]
     clean = [entry for entry in entries if entry.kind == "prediction"]
     figures = {}
     for norm in dict.fromkeys(point.norm for point in points):
         certified = [point for point in points if point.norm == norm and point.kind == "certifier"]
-        subjects = dict.fromkeys(_subject([point]) for point in certified)
         attacked = [point for point in points if point.norm == norm and point.kind == "attack"]
-        if subjects:
-            attacked = [point for point in attacked if _subject([point]) in subjects]
         if certified or attacked:
             figures[norm] = _radius_figure(certified, attacked, clean)
     return figures
+
+
+def _is_drawn(entry: Entry, entries: Sequence[Entry]) -> bool:
+    """Whether an entry may stand in the figure: attacks where they are on a certified model, or nothing is certified
+    against such threats."""
+    if entry.kind != "attack":
+        return True
+    certifiers = [other for other in entries if other.kind == "certifier" and other.norm == entry.norm]
+    return not certifiers or any(comparison(certifier, entry).same_model for certifier in certifiers)
 
 
 def _points(entry: Entry) -> list[Entry]:

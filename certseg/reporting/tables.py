@@ -2,7 +2,8 @@
 
 ``certified_accuracy`` of a certifier and ``attacked_accuracy`` of an attack stand in one column with the plain
 ``accuracy`` of a prediction, and a column says which of the three a row is: read downwards, they are the figure
-without attacker, the lower bound and the upper bound. Figures of different estimators never share a column.
+without attacker, the lower bound and the upper bound. Figures of different estimators never share a column. What a
+figure is called, how it is shown and what it means is read in the registry (:mod:`certseg.metrics.figures`).
 """
 
 from __future__ import annotations
@@ -18,65 +19,17 @@ import rich.table
 import rich.text
 
 from certseg.errors import ResultError
-from certseg.reporting.entries import KINDS, Entry, labels, number, plural, threat_text, words
+from certseg.metrics import FIGURES, Estimator, FigureKey, Side, Unit
+from certseg.metrics.figures import LAST, words
+from certseg.reporting.entries import KINDS, Entry, labels, plural, threat_text
 
-ESTIMATORS = {
-    "image_mean": "image mean: computed per image, then averaged over the images",
-    "pooled": "pooled: counted over all pixels of the data set (mIoU: mean over the classes present in its labels)",
-}
 _ROLES = {"prediction": "clean", "certifier": "certified", "attack": "attacked"}
 _ROLE_LEGEND = {
     "prediction": "clean: without attacker",
-    "certifier": "certified: certified and correct, an abstained pixel is a miss; nobody within the threat gets the "
-    "accuracy below it, while for the mIoU only a worst-case figure is such a bound",
+    "certifier": "certified: certified and correct, an abstained pixel is a miss",
     "attack": "attacked: what an attack reached, the worst case is not above it",
 }
-# A figure whose name ends in one of these is a share and is shown in per cent.
-_SHARES = (
-    "accuracy",
-    "miou",
-    "iou",
-    "abstention",
-    "recall",
-    "precision",
-    "share",
-    "ratio",
-    "rate",
-    "far",
-    "fnr",
-    "gain",
-)
-# Reading order of the figures met most; all others follow in the order in which they come.
-_ORDER = (
-    "accuracy",
-    "collective_accuracy",
-    "norm",
-    "reached_share",
-    "group_accuracy",
-    "information_gain",
-    "miou",
-    "worst_case_miou",
-    "abstention",
-    "group_abstention",
-    "prediction_accuracy",
-    "prediction_miou",
-)
-_GROUP_LEGEND = (
-    "group accuracy: certified groups of classes that hold the true one count too, in accuracy and mIoU they do not; "
-    "group abstention: certified on no level; "
-    "information gain: of those pixels one whose group has s of the K classes counts 1 - log s / log K; level: share "
-    "of the pixels certified on it, level 0 are the classes"
-)
-_COLLECTIVE_LEGEND = (
-    "collective accuracy: what one perturbation of the whole image must leave, where accuracy and abstention ask of "
-    "each pixel whether any perturbation changes it; robustness@25: radius below which less than 25 % of the pixels "
-    "change; grey levels: the radius as root mean square change of an 8-bit value"
-)
-_NORM_LEGEND = (
-    "norm: of the smallest perturbation found; where the goal was not reached it is infinite, and a mean or percentile "
-    "that takes it in is shown as a dash; norm@25: a quarter of the images has none above it; reached share: images "
-    "whose goal was reached, at several radii within each of them; the accuracies beside are those at the points found"
-)
+_LOWER_LEGEND = "bounds of the worst case from below, as far as the certificate promises: "
 _UNDEFINED = "–"
 
 
@@ -114,7 +67,7 @@ class FigureTable:
     def markdown(self) -> str:
         """The table and its legend in Markdown."""
         rows = [[column.header for column in self.columns], ["---:" if c.is_figure else "---" for c in self.columns]]
-        rows += zip(*(column.cells for column in self.columns))
+        rows += [list(cells) for cells in zip(*(column.cells for column in self.columns))]
         legend = "; ".join(self.legend)
         return "\n".join(_markdown_row(row) for row in rows) + f"\n\n{legend[:1].upper()}{legend[1:]}.\n"
 
@@ -166,11 +119,6 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(_markdown_row(line) for line in (header, ["---"] * len(header), *rows)) + "\n"
 
 
-def shared_name(entry: Entry, figure: str) -> str:
-    """The column of a figure: its name without ``certified_`` on a certifier's row, ``attacked_`` on an attack's."""
-    return figure.removeprefix(f"{_ROLES[entry.kind]}_")
-
-
 def _needed_width(column: Column, first: bool) -> int:
     """Characters below which words of the first column and of headers, and cells of the others, would be broken."""
     cells = [word for cell in column.cells for word in cell.split()] if first else list(column.cells)
@@ -182,9 +130,14 @@ def _rich(columns: Sequence[Column], widths: Sequence[int], rows: int | None) ->
         box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), caption_justify="left"
     )
     for column, width in zip(columns, widths):
-        justify = "right" if column.is_figure else "left"
-        exact = {"min_width": width} if column is columns[0] else {"width": width}
-        table.add_column(rich.text.Text(column.header), justify=justify, overflow="fold", **exact)
+        is_first = column is columns[0]
+        table.add_column(
+            rich.text.Text(column.header),
+            justify="right" if column.is_figure else "left",
+            overflow="fold",
+            min_width=width if is_first else None,
+            width=None if is_first else width,
+        )
     cells = list(zip(*(column.cells for column in columns)))
     shown = cells if rows is None or len(cells) <= rows else cells[: max(1, rows - 1)]
     for row in shown:
@@ -206,65 +159,80 @@ def _descriptions(entries: Sequence[Entry]) -> Iterator[Column]:
         yield Column("images", tuple(str(entry.images) for entry in entries))
 
 
+@dataclass(frozen=True)
+class _Place:
+    """What figures of one column share."""
+
+    heading: str
+    unit: Unit
+    estimator: Estimator | None
+
+    @property
+    def header(self) -> str:
+        parts = (self.heading, self.unit.mark, "" if self.estimator is None else self.estimator.words)
+        return " ".join(part for part in parts if part)
+
+
+def _places(entry: Entry) -> dict[_Place, FigureKey]:
+    """The figures of an entry by column; one whose column is taken has another of its own."""
+    places: dict[_Place, FigureKey] = {}
+    for key in map(FIGURES.key, entry.summary["figures"]):
+        found = (_Place(text, key.figure.unit, key.estimator) for text in (key.heading, key.name_in_words, str(key)))
+        places[next(place for place in found if place not in places)] = key
+    return places
+
+
+def _in_order(by_entry: Sequence[Mapping[_Place, FigureKey]]) -> dict[_Place, list[FigureKey]]:
+    """The columns with the different figures in each, in reading order; those without one stay as they come."""
+    columns: dict[_Place, list[FigureKey]] = {}
+    for place, key in (pair for places in by_entry for pair in places.items()):
+        columns.setdefault(place, []).append(key)
+    estimators = [*Estimator, None]
+
+    def position(place: _Place) -> tuple[int, int]:
+        order = min(key.figure.order for key in columns[place])
+        return order, estimators.index(place.estimator) if order < LAST else 0
+
+    return {place: list(dict.fromkeys(columns[place])) for place in sorted(columns, key=position)}
+
+
 def _figures(entries: Sequence[Entry]) -> Iterator[Column]:
-    by_entry = [{shared_name(entry, name): name for name in entry.summary["figures"]} for entry in entries]
-    names = _union(by_entry)
-    names.sort(key=_position)  # stable: unknown figures stay in the order in which they come
+    by_entry = [_places(entry) for entry in entries]
     seen = set()
-    for name in names:
-        stem, estimator = _split(name)
-        cells = (_cell(entry, mine.get(name), _is_share(stem)) for entry, mine in zip(entries, by_entry))
-        yield Column(_header(stem, estimator), tuple(cells), is_optional=estimator in ESTIMATORS and stem in seen)
-        seen.add(stem)
+    for place in _in_order(by_entry):
+        cells = (_cell(entry, mine.get(place)) for entry, mine in zip(entries, by_entry))
+        is_average = place.estimator is not None and place.estimator.is_average
+        yield Column(place.header, tuple(cells), is_optional=is_average and (place.heading, place.unit) in seen)
+        seen.add((place.heading, place.unit))
 
 
 def _legend(entries: Sequence[Entry]) -> tuple[str, ...]:
-    used = {_split(name)[1] for entry in entries for name in entry.summary["figures"]}
-    lines = [text for estimator, text in ESTIMATORS.items() if estimator in used]
+    columns = _in_order([_places(entry) for entry in entries])
+    keys = [key for found in columns.values() for key in found]
+    used = {key.estimator for key in keys}
+    lines = [f"{words(one.suffix)}: {one.meaning}" for one in Estimator if one in used and one.is_average]
     kinds = {entry.kind for entry in entries}
     if len(kinds) > 1 or "prediction" not in kinds:
         lines += [text for kind, text in _ROLE_LEGEND.items() if kind in kinds]
-    if any("level_0_share" in _split(name)[0] for entry in entries for name in entry.summary["figures"]):
-        lines.append(_GROUP_LEGEND)
-    if any("collective_accuracy" in name for entry in entries for name in entry.summary["figures"]):
-        lines.append(_COLLECTIVE_LEGEND)
-    if any("reached_share" in name for entry in entries for name in entry.summary["figures"]):
-        lines.append(_NORM_LEGEND)
+    first = {key.figure: key for key in reversed(keys)}  # of a family one is enough
+    keys = [key for key in keys if first[key.figure] is key]
+    lower = [key.heading for key in keys if key.figure.side is Side.LOWER]
+    if lower:
+        lines.append(_LOWER_LEGEND + ", ".join(dict.fromkeys(lower)))
+    lines += [f"{key.heading}: {key.meaning}" for key in keys if key.meaning and not key.figure.is_plain]
+    unknown = [key.heading for key in keys if not key.figure.is_described]
+    if unknown:
+        lines.append(f"without a description: {', '.join(dict.fromkeys(unknown))}")
     if len({entry.images for entry in entries}) == 1:
         lines.append(f"over {plural(entries[0].images, 'image')}")
     return tuple(lines)
 
 
-def _split(name: str) -> tuple[str, str]:
-    stem, slash, estimator = name.rpartition("/")
-    return (stem, estimator) if slash else (name, "")
-
-
-def _is_share(stem: str) -> bool:
-    return stem.split("@")[0].rpartition("_")[2].lower() in _SHARES
-
-
-def _header(stem: str, estimator: str) -> str:
-    text = words(stem) + (" %" if _is_share(stem) else "")
-    if estimator in ESTIMATORS:
-        return f"{text} ({words(estimator)})"
-    return f"{text} {words(estimator)}".strip()
-
-
-def _cell(entry: Entry, name: str | None, is_share: bool) -> str:
-    if name is None:
+def _cell(entry: Entry, key: FigureKey | None) -> str:
+    if key is None:
         return ""
-    value = entry.figure(name)
-    if value is None:
-        return _UNDEFINED
-    return f"{100 * value:.1f}" if is_share else number(value)
-
-
-def _position(name: str) -> tuple[int, int]:
-    stem, estimator = _split(name)
-    if stem not in _ORDER:
-        return len(_ORDER), 0
-    return _ORDER.index(stem), list(ESTIMATORS).index(estimator) if estimator in ESTIMATORS else len(ESTIMATORS)
+    value = entry.figure(str(key))
+    return _UNDEFINED if value is None else key.figure.unit.shown(value)
 
 
 def _fewer(columns: tuple[Column, ...]) -> Iterator[tuple[Column, ...]]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from certseg.metrics import Estimator, known_figures
 from certseg.reporting.claims import Pair, bracket_status, comparison, pairs
 from certseg.reporting.entries import Entry, labels, number
 from certseg.reporting.tables import markdown_table
 
-WORST_MIOU = "worst_case_miou/pooled"
-ATTACKED_MIOU = "attacked_miou/pooled"
-GREY_LEVELS = "grey_levels"
+WORST_MIOU = known_figures.WORST_MIOU.full_name(Estimator.POOLED)
+ATTACKED_MIOU = known_figures.ATTACKED_MIOU.full_name(Estimator.POOLED)
+GREY_LEVELS = known_figures.GREY_LEVEL_SIZE.full_name()
+MEAN_NORM = known_figures.NORM.full_name(Estimator.IMAGE_MEAN)
 _HEADER = (
     "certified by",
     "attacked by",
@@ -96,9 +98,10 @@ def _norms(entries: Sequence[Entry]) -> Iterator[str]:
         share = attack.settings.get("success")
         if attack.has_budget or share is None or attack.settings.get("away_from") != "prediction":
             continue
-        found = attack.figure("norm/image_mean")
+        found = attack.figure(MEAN_NORM)
+        robustness = known_figures.ROBUSTNESS.full_name(Estimator.IMAGE_MEAN, f"{100 * share:.0f}")
         for certifier in (entry for entry in entries if entry.kind == "certifier"):
-            radius = certifier.figure(f"robustness@{100 * share:.0f}/image_mean")
+            radius = certifier.figure(robustness)
             if radius is None or not comparison(certifier, attack).is_of_norms:
                 continue
             text = (

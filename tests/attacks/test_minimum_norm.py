@@ -441,7 +441,7 @@ def test_rows_summary_and_report(tmp_path):
     report = write_report(tmp_path, title="t", command="c", entries=entries).read_text()
     assert "dag at several radii" in report
     assert "bound the worst case from above" in report
-    assert "norm@25: a quarter" in report
+    assert "norm@25: 25 % of the images have none above it" in report
     console_summary(entries)
 
 

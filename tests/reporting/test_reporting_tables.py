@@ -199,7 +199,7 @@ def test_unknown_figures_threats_and_names_work():
             "threat": "patch (share 0.01, patches 1)",
             "false alert ratio % (image mean)": "20.0",
             "mean radius (image mean)": "0.31",
-            "fnr@0.5 % (pooled)": "50.0",
+            "fnr@0.5 (pooled)": "0.5",
             "odd": "12345",
         }
     ]
