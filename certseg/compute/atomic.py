@@ -1,4 +1,4 @@
-"""Files with weights: replaced as a whole, and errors of their readers in one line."""
+"""Files that are replaced as a whole, and what went wrong with one in a line."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import BinaryIO
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write that takes the place of ``path`` at the end of the block, on disk by then.
 
-    A killed process leaves the old file or the new one, a block that fails the old one.
+    A killed process leaves the old file or the new one; a block that fails leaves the old one.
 
     Raises:
-        OSError: the disk refuses it.
+        OSError: the file cannot be written, for example because the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -31,6 +31,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def first_line(error: Exception) -> str:
-    """Kind and first line of an error, such as torch raises with many."""
+    """Kind and first line of an error; the messages of torch often have many lines.
+
+    >>> first_line(RuntimeError("out of memory\\nlonger story"))
+    'RuntimeError: out of memory'
+    """
     text = str(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}"

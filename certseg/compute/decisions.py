@@ -1,8 +1,9 @@
-"""Which class wins at each pixel, from logits. The base classifier of everything that is sampled.
+"""Which class wins at each pixel, from logits.
 
-It is the *unique* maximum of the logits: where the largest logit is tied no class is predicted, :data:`NO_CLASS`. A tie
-therefore never helps a certificate, and whichever class a tie-breaking rule would choose has at least the
-probability counted here.
+There are two rules. :func:`winner` is the base classifier of everything that is sampled: the class of the *unique*
+maximum of the logits. Where the largest logit is tied no class is predicted, :data:`NO_CLASS`. A tie therefore never
+helps a certificate, and whichever class a tie-breaking rule would choose has at least the probability counted here.
+:func:`decide` is what a network itself predicts: the first of tied classes.
 
 On the CPU two compiled kernels read the logits once. :func:`enlarged_winner` even decides from logits at the network's
 own resolution: inside a cell of four neighbouring logit vectors a bilinear value lies between the smallest and the
@@ -34,6 +35,10 @@ def winner(logits: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         ``B x H x W`` int16 classes, :data:`NO_CLASS` where the maximum is tied; and a scalar that is finite exactly if
         no logit is NaN or plus infinity (and no pixel has minus infinity throughout).
+
+    >>> logits = torch.tensor([[3.0, 1.0, 2.0], [0.0, 1.0, 5.0]]).view(1, 2, 1, 3)  # the second pixel is tied
+    >>> winner(logits)[0].tolist()
+    [[[0, -1, 1]]]
     """
     if logits.device.type == "cpu":
         from certseg.compute.kernels.winners import winner_of_planes  # the compiler takes half a second to import
@@ -55,12 +60,13 @@ def enlarged_winner(logits: Tensor, size: Sequence[int], align_corners: bool = F
     Args:
         logits: ``B x K x h x w`` float32.
         size: height and width of the result.
-        align_corners: as in :func:`torch.nn.functional.interpolate`.
+        align_corners: whether the corner pixels of both sizes lie on one another, as in
+            :func:`torch.nn.functional.interpolate`.
 
     Returns:
-        ``B x H x W`` int16, which differs from :func:`winner` of interpolated logits at most where the two largest are
-        equal but for rounding; and a scalar that is finite exactly if all logits are, classes that are minus infinity
-        all over an image aside.
+        ``B x H x W`` int16 classes, which differ from :func:`winner` of interpolated logits at most where the two
+        largest are equal but for rounding; and a scalar that is finite exactly if all logits are finite, apart from
+        classes that are minus infinity all over an image.
     """
     from certseg.compute.kernels.winners import winner_of_cells
 
@@ -77,8 +83,8 @@ def enlarged_winner(logits: Tensor, size: Sequence[int], align_corners: bool = F
 
 @functools.lru_cache(maxsize=64)
 def _neighbours(old: int, new: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray]:
-    """For each of ``old`` cells the first new position inside it, with the end appended (``old + 1`` integers), and
-    for each new position its share of the way to the next old one (float32)."""
+    """How ``new`` positions lie among ``old`` ones: for each old one the first new position from there on, with ``new``
+    appended (``old + 1`` integers), and for each new position its share of the way to the next old one (float32)."""
     if align_corners:
         at = np.arange(new) * ((old - 1) / (new - 1) if new > 1 else 0.0)
     else:
@@ -92,6 +98,10 @@ def decide(logits: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         ``B x H x W`` integers; and for each image a number that is not finite if a logit is NaN or plus infinity.
+
+    >>> logits = torch.tensor([[3.0, 1.0, 2.0], [0.0, 1.0, 5.0]]).view(1, 2, 1, 3)  # the second pixel is tied
+    >>> decide(logits)[0].tolist()
+    [[[0, 0, 1]]]
     """
     if logits.device.type != "cpu":
         return logits.argmax(dim=1), logits.amax(dim=(1, 2, 3))

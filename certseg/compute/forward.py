@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
@@ -31,8 +31,8 @@ def check_logits(logits: Tensor, images: Tensor, num_classes: int) -> None:
 
 def check_frozen(segmenter: object) -> None:
     """Raise :class:`ModelError` if the segmenter has batch normalisation or dropout in training mode, or batch
-    normalisation without running statistics: its outputs for one image then depend on chance or on the others of the
-    batch, and nothing is certified by them. Layers of other kinds are not known here."""
+    normalisation without running statistics: its outputs for one image then depend on chance or on the other images of
+    the batch, and nothing is certified by them. Layers of other kinds are not looked at."""
     modules = list(segmenter.modules()) if isinstance(segmenter, nn.Module) else []
     moving = [module for module in modules if module.training and isinstance(module, (_BatchNorm, _DropoutNd))]
     if moving:
@@ -56,13 +56,17 @@ def halving(batch: int, work: Callable[[int], Result]) -> tuple[Result, int]:
 
     Args:
         batch: the number of images to try first, at least 1.
-        work: must leave nothing half done when it raises: it returns what it adds, and the caller adds it.
+        work: what to do with a number of images. It must leave nothing half done when it raises: it returns what it
+            adds, and the caller adds it.
 
     Returns:
         What ``work`` returned, and the batch with which it did.
 
     Raises:
-        RuntimeError: another error, or one image does not fit.
+        RuntimeError: ``work`` failed for another reason, or a single image does not fit into memory.
+
+    >>> halving(8, lambda batch: f"{batch} images fit")
+    ('8 images fit', 8)
     """
     while True:
         try:
@@ -84,15 +88,16 @@ class WorkingBatch:
     out and remembered for the life of the segmenter, so that the next image of this shape starts with what worked.
 
     Args:
-        segmenter: the model; hashable, as modules are.
-        shape: of the image.
+        segmenter: the model; hashable and weakly referable, as modules are.
+        shape: the shape of one image, ``(3, H, W)``.
         hardware: gives the batch to start with.
-        task: what is done with the copies. ``gradient`` takes more memory than ``sampling`` and is remembered apart.
+        task: what is done with the copies: ``sampling`` by default. Tasks that take more memory, such as ``gradient``,
+            are remembered apart.
     """
 
-    _known: WeakKeyDictionary[Hashable, dict[tuple[object, ...], int]] = WeakKeyDictionary()
+    _known: WeakKeyDictionary[object, dict[tuple[object, ...], int]] = WeakKeyDictionary()
 
-    def __init__(self, segmenter: Hashable, shape: tuple[int, ...], hardware: Hardware, task: str = "sampling") -> None:
+    def __init__(self, segmenter: object, shape: tuple[int, ...], hardware: Hardware, task: str = "sampling") -> None:
         self._batches = self._known.setdefault(segmenter, {})
         self._key = (tuple(shape), hardware, task)
         self._first = hardware.noise_batch

@@ -1,8 +1,8 @@
 """Where and how tensors are computed: device, precision, seeds, ranks, clocks.
 
 ``precision`` is part of the model that is certified and the kind of device draws the noise, so both are part of a
-result's key. The rest changes rounding at most (in bfloat16 also the rounding of enlarged logits: with ``compile`` they
-are enlarged in bfloat16, else on the CPU in float32).
+result's key. All other settings change rounding at most. In bfloat16 that includes the rounding of enlarged logits:
+with ``compile`` they are enlarged in bfloat16, without it in float32 on the CPU.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
 from certseg.errors import ConfigError
+
+Network = TypeVar("Network", bound=torch.nn.Module)
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _PATIENCE = timedelta(hours=24)  # ranks that go on from uneven progress wait long for each other
@@ -43,7 +46,7 @@ class Hardware:
             compiler.
         workers: processes that load training data.
         deterministic: ask torch for bit-reproducible kernels.
-        threads: CPU threads per process, null for torch's default.
+        threads: CPU threads per process; None leaves torch's default.
 
     Raises:
         ConfigError: a value is unknown or of the wrong type, or the machine has no such device.
@@ -108,16 +111,16 @@ class Hardware:
         if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
 
-    def place(self, network: torch.nn.Module) -> torch.nn.Module:
+    def place(self, network: Network) -> Network:
         """Move ``network`` to the device in eval mode, in channels-last order and compiled if asked."""
         network = network.to(self.torch_device).eval()
         if self.channels_last:
-            network = network.to(memory_format=torch.channels_last)
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
         if self.compile and network._compiled_call_impl is None:
             network.compile()  # in place: attributes and parameter names stay
         return network
 
-    def autocast(self) -> contextlib.AbstractContextManager:
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
         """The context in which a network is sampled at ``precision``."""
         if self.precision == "float32":
             return contextlib.nullcontext()
@@ -125,10 +128,10 @@ class Hardware:
 
 
 def checked_seed(seed: int) -> int:
-    """``seed`` if it is a non-negative integer.
+    """``seed``, once it is known to be a non-negative integer.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: ``seed`` is anything else.
     """
     if not _is_count(seed, 0):
         raise ConfigError("seed must be a non-negative integer", received=repr(seed))
@@ -172,6 +175,9 @@ def barrier() -> None:
 
 class Stopwatch:
     """Adds up wall-clock seconds by part, synchronised with the device at every mark.
+
+    Args:
+        device: the device whose work is waited for before a clock is read.
 
     >>> watch = Stopwatch(torch.device("cpu"))
     >>> with watch("sampling"):

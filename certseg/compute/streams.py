@@ -24,9 +24,14 @@ class NoiseStream:
     """The noise of one image for one purpose.
 
     Args:
-        seed: the run's seed.
-        name: the image's name.
-        purpose: what the noise is for; each purpose has a stream of its own.
+        seed: the run's seed, a non-negative integer.
+        name: the image's name in its data set.
+        purpose: what the noise is for, ``certify`` by default; each purpose has a stream of its own.
+
+    >>> stream = NoiseStream(seed=0, name="street.png")
+    >>> first, again = (torch.rand(3, generator=stream.generator(7, torch.device("cpu"))) for _ in range(2))
+    >>> torch.equal(first, again)
+    True
     """
 
     seed: int
@@ -58,7 +63,7 @@ class NoiseStream:
             out: ``B x 3 x H x W`` float32, overwritten. Memory order changes nothing.
             draw: fills a contiguous tensor of any shape from a generator, as
                 :meth:`certseg.smoothing.noise.Noise.fill` does.
-            first: index of the first sample.
+            first: index of the sample in ``out[0]``.
             onto: ``3 x H x W`` image to which the noise is added, or None for the noise alone.
         """
 

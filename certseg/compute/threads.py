@@ -13,7 +13,7 @@ def for_each(number: int, work: Callable[[int], object]) -> None:
     """Call ``work(0) .. work(number - 1)``, on as many threads as torch uses.
 
     Raises:
-        Exception: the first one that a call raised.
+        Exception: whatever the first failing call raised.
     """
     threads = torch.get_num_threads()
     if number > 1 and threads > 1:

@@ -7,11 +7,12 @@ over channels and pixels together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction, FunctionCtx
 
 from certseg.errors import ConfigError
 from certseg.lipschitz.resampling import resize_norm
@@ -25,17 +26,18 @@ class _Sorted(torch.autograd.Function):
 
     @staticmethod
     def forward(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        """Two tensors of the same shape."""
+        """Maxima and minima of two tensors of the same shape, entry by entry."""
         return torch.maximum(first, second), torch.minimum(first, second)
 
     @staticmethod
-    def setup_context(ctx, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
+    def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
         """Keep which of the two was the larger."""
         ctx.save_for_backward(inputs[0] >= inputs[1])
 
     @staticmethod
-    def backward(ctx, maxima: Tensor, minima: Tensor) -> tuple[Tensor, Tensor]:
-        """Differentiable again, for Jacobians times vectors."""
+    def backward(ctx: BackwardCFunction, maxima: Tensor, minima: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of both tensors from those of the maxima and minima; differentiable again, for Jacobians times
+        vectors."""
         (in_order,) = ctx.saved_tensors
         return torch.where(in_order, maxima, minima), torch.where(in_order, minima, maxima)
 
@@ -43,7 +45,8 @@ class _Sorted(torch.autograd.Function):
 def _sorted(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     if torch.compiler.is_compiling():  # which makes one kernel of it anyway
         return torch.maximum(first, second), torch.minimum(first, second)
-    return _Sorted.apply(first, second)
+    apply: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = _Sorted.apply
+    return apply(first, second)
 
 
 class MaxMin(nn.Module):
@@ -51,7 +54,11 @@ class MaxMin(nn.Module):
     differentiable, a permutation, so that it keeps the norm of gradients. Needs an even number of channels."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """`B x C x H x W` to the same shape: all maxima, then all minima."""
+        """`B x C x H x W` to the same shape: all maxima, then all minima.
+
+        >>> MaxMin()(torch.tensor([1.0, 5.0, 3.0, 4.0]).view(1, 4, 1, 1)).flatten().tolist()
+        [3.0, 5.0, 1.0, 4.0]
+        """
         return torch.cat(_sorted(*x.chunk(2, dim=1)), dim=1)
 
 
@@ -71,9 +78,11 @@ class BatchCentering(nn.Module):
     is kept for eval mode.
 
     Args:
-        channels: of the input.
-        momentum: weight of a new batch in the running mean.
+        channels: number of channels of the input.
+        momentum: weight of a new batch in the running mean, in [0, 1].
     """
+
+    mean: Tensor
 
     def __init__(self, channels: int, momentum: float = 0.05):
         super().__init__()
@@ -95,8 +104,8 @@ class PositionBias(nn.Module):
     """Adds a learned map, stretched bilinearly over the image: a translation, so it costs no Lipschitz constant.
 
     Args:
-        channels: of the input.
-        grid: height and width of the map.
+        channels: number of channels of the input.
+        grid: height and width at which the map is learned.
     """
 
     def __init__(self, channels: int, grid: Sequence[int] = (12, 16)):
@@ -108,12 +117,12 @@ class PositionBias(nn.Module):
         return x + self.stretched(x.shape[-2:])
 
     def stretched(self, size: Sequence[int]) -> Tensor:
-        """The map at ``size``, `1 x C x H x W`."""
+        """The map stretched to ``size`` (height, width), `1 x C x H x W`."""
         return F.interpolate(self.map, size=tuple(size), mode="bilinear", align_corners=False)
 
 
 class Scale(nn.Module):
-    """Multiplies by a fixed factor: Lipschitz with its absolute value."""
+    """Multiplies by a fixed factor: Lipschitz with the factor's absolute value."""
 
     def __init__(self, factor: float):
         super().__init__()
@@ -128,9 +137,16 @@ class Normalise(nn.Module):
     """Subtracts a mean and divides by a standard deviation, per channel: Lipschitz with 1 / min(std).
 
     Args:
-        mean: of each channel, on the [0, 1] image scale.
-        std: of each channel, positive; equal ones lose nothing.
+        mean: the mean of each channel, on the [0, 1] image scale.
+        std: the positive standard deviation of each channel, on the same scale. If all are equal, the constant is
+            exact.
+
+    Raises:
+        ConfigError: the lengths differ, or a standard deviation is not positive.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
@@ -151,8 +167,12 @@ class Concat(nn.Module):
     """``cat(a_1 f_1(x), ..., a_n f_n(x))`` along channels: Lipschitz with ``sqrt(sum (a_i L_i)^2)``.
 
     Args:
-        branches: modules that keep or give the same height and width.
-        weights: ``a_i``; by default ``1 / sqrt(n)``, with which 1-Lipschitz branches give a 1-Lipschitz whole.
+        branches: modules ``f_i`` whose outputs have the same height and width.
+        weights: the numbers ``a_i``, one for each branch. None is ``1 / sqrt(n)`` for all, with which 1-Lipschitz
+            branches give a 1-Lipschitz whole.
+
+    Raises:
+        ConfigError: there is no branch, or another number of weights.
     """
 
     def __init__(self, branches: Sequence[nn.Module], weights: Sequence[float] | None = None):
@@ -166,7 +186,15 @@ class Concat(nn.Module):
 
 
 class WeightedSum(nn.Module):
-    """``a_1 f_1(x) + ... + a_n f_n(x)``: Lipschitz with ``sum |a_i| L_i``; a convex sum by default, ``a_i = 1 / n``."""
+    """``a_1 f_1(x) + ... + a_n f_n(x)``: Lipschitz with ``sum |a_i| L_i``.
+
+    Args:
+        branches: modules ``f_i`` whose outputs have the same shape.
+        weights: the numbers ``a_i``, one for each branch. None is ``1 / n`` for all, which makes the sum convex.
+
+    Raises:
+        ConfigError: there is no branch, or another number of weights.
+    """
 
     def __init__(self, branches: Sequence[nn.Module], weights: Sequence[float] | None = None):
         super().__init__()
@@ -175,7 +203,7 @@ class WeightedSum(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`B x C x H x W` to the common shape of the branches."""
-        total = self.branches[0](x) * self.weights[0]
+        total: Tensor = self.branches[0](x) * self.weights[0]
         for branch, weight in zip(self.branches[1:], self.weights[1:]):
             total = total + branch(x) * weight
         return total
@@ -187,8 +215,11 @@ class ChannelSplit(nn.Module):
     With an identity among the branches it is a skip connection that loses no gradient norm.
 
     Args:
-        branches: modules that keep or give the same height and width.
-        channels: how many channels each takes.
+        branches: modules ``f_i`` whose outputs have the same height and width.
+        channels: how many channels each branch takes, at least 1.
+
+    Raises:
+        ConfigError: a branch has no such number.
     """
 
     def __init__(self, branches: Sequence[nn.Module], channels: Sequence[int]):
@@ -213,11 +244,11 @@ class ConvexPotential(nn.Module):
     in ``[1 - 2 ||C||^2, 1]``. With orthonormal rows in C it is nearly a reflection and keeps the norm.
 
     Args:
-        convolution: C, of stride 1, one group and zero padding, without bias.
-        translation: adds what does not depend on the image (:class:`BatchCentering`, in eval mode).
+        convolution: the convolution C, of stride 1, one group and zero padding, without bias.
+        translation: a module that adds what does not depend on the image (:class:`BatchCentering`, in eval mode).
 
     Raises:
-        ConfigError: C is not such a convolution.
+        ConfigError: ``convolution`` has another stride, padding or number of groups, or a bias.
     """
 
     def __init__(self, convolution: nn.Conv2d, translation: nn.Module):
@@ -240,14 +271,15 @@ class ConvexPotential(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`B x C x H x W` to the same shape."""
         c = self.convolution
+        assert not isinstance(c.padding, str)  # is_symmetric
         weight = c.weight  # computed once where it is parametrized
         inner = self.translation(F.conv2d(x, weight, padding=c.padding, dilation=c.dilation))
         return x - 2.0 * F.conv_transpose2d(F.relu(inner), weight, padding=c.padding, dilation=c.dilation)
 
 
 class SameSize(nn.Module):
-    """``body(x)`` cut at the bottom and right to the height and width of x, or filled with zeros: Lipschitz as the
-    body, for leaving entries out and adding zeros do not increase a norm."""
+    """``body(x)`` cut at the bottom and right to the height and width of x, or filled up there with zeros. It has the
+    Lipschitz constant of the body, for neither leaving entries out nor adding zeros increases a norm."""
 
     def __init__(self, body: nn.Module):
         super().__init__()
@@ -262,11 +294,11 @@ class SameSize(nn.Module):
 
 class Pooled(nn.Module):
     """Averages the image in ``bins x bins`` cells, applies the body there and stretches the result bilinearly over the
-    image again; each of the two resizings is divided by its exact norm: Lipschitz as the body.
+    image again. Each of the two resizings is divided by its norm, so that the whole has the body's constant.
 
     Args:
-        body: keeps height and width.
-        bins: cells along each axis.
+        body: a module that keeps height and width.
+        bins: number of cells along each axis.
     """
 
     def __init__(self, body: nn.Module, bins: int):
@@ -281,7 +313,7 @@ class Pooled(nn.Module):
         return F.interpolate(y, size=tuple(size), mode="bilinear", align_corners=False) * up
 
     def factors(self, size: Sequence[int]) -> tuple[float, float]:
-        """What pooling and stretching are multiplied by at an image ``size``."""
+        """What pooling and stretching are multiplied by for images of ``size`` (height, width)."""
         small = (self.bins, self.bins)
         return 1.0 / resize_norm("pool", size, small), 1.0 / resize_norm("bilinear", small, size)
 
@@ -301,7 +333,7 @@ class Enlarge(nn.Module):
 
 
 def _weights(weights: Sequence[float] | None, number: int, default: float) -> tuple[float, ...]:
-    weights = [default] * number if weights is None else [float(weight) for weight in weights]
-    if len(weights) != number or number == 0:
-        raise ConfigError("Every branch needs one weight", expected=number, received=weights)
-    return tuple(weights)
+    found = [default] * number if weights is None else [float(weight) for weight in weights]
+    if len(found) != number or number == 0:
+        raise ConfigError("Every branch needs one weight", expected=number, received=found)
+    return tuple(found)

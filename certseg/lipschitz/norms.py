@@ -12,6 +12,7 @@ Every bound includes what rounding can do to its own computation.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,9 +35,9 @@ class NormBound:
     """Bounds of an operator norm.
 
     Args:
-        upper: never below the norm.
-        lower: not above the norm, up to rounding: a witness of how tight the bound is.
-        method: ``matrix``, ``reshaped``, ``spread``, ``gram`` or ``grid``, how the upper bound was found.
+        upper: a number that is never below the norm.
+        lower: a number that is not above the norm, up to rounding; it shows how tight the upper bound is.
+        method: how the upper bound was found: ``matrix``, ``reshaped``, ``spread``, ``gram`` or ``grid``.
     """
 
     upper: float
@@ -46,26 +47,32 @@ class NormBound:
 
 def convolution_norm(
     weight: Tensor,
-    stride: tuple[int, int] = (1, 1),
-    dilation: tuple[int, int] = (1, 1),
+    stride: Sequence[int] = (1, 1),
+    dilation: Sequence[int] = (1, 1),
     groups: int = 1,
     enough: float = 0.0,
 ) -> NormBound:
-    """Bound the norm of a convolution with zero padding on images of any size; also that of its transpose.
+    """Bound the norm of a convolution with zero padding on images of any size; its transpose has the same norm.
 
-    Kernels that do not overlap are matrices, whose norm is computed. Others: the Gram residual, which is tight for
-    orthogonal convolutions; unless it is, absolute Gram kernels, which show that almost orthogonal ones are below 1;
-    and unless they do, the frequency grid, whose width grows for very many channels.
+    Kernels that do not overlap are matrices, whose norm is computed. For all others three bounds are tried in turn: the
+    Gram residual, which is tight for orthogonal convolutions; where it is not tight, absolute Gram kernels, which show
+    that almost orthogonal convolutions are below 1; and where these do not suffice, the frequency grid, whose width
+    grows for very many channels.
 
     Args:
-        weight: ``co x ci/groups x kh x kw`` as of ``nn.Conv2d``, or the weight of ``nn.ConvTranspose2d`` as it is.
-        stride: of both axes.
-        dilation: of both axes.
-        groups: the largest norm of a group is that of the whole.
-        enough: stop at the first bound that is not above this; cheap ones come first.
+        weight: ``co x ci/groups x kh x kw``, the weight of an ``nn.Conv2d``, or that of an ``nn.ConvTranspose2d`` as
+            torch stores it.
+        stride: step of the convolution along both axes.
+        dilation: distance of the kernel's taps along both axes.
+        groups: number of groups of channels; the largest norm of a group is that of the whole.
+        enough: stop at the first bound that is not above this number; cheap ones come first. 0 looks for a tight bound.
 
     Raises:
         ModelError: a weight is NaN, infinite or above 1e100.
+
+    >>> bound = convolution_norm(torch.full((1, 1, 1, 1), -3.0))
+    >>> round(bound.upper, 6), bound.method
+    (3.0, 'matrix')
     """
     if not bool((weight.detach().double().abs() < _LARGEST).all()):
         raise ModelError("A convolution has weights that are NaN, infinite or huge", remedy="Check the checkpoint")
@@ -75,12 +82,12 @@ def convolution_norm(
 
 
 def matrix_norm(matrix: Tensor) -> float:
-    """Upper bound of the spectral norm of a real matrix: the computed one and the backward error of its SVD."""
+    """Upper bound of the spectral norm of a real matrix: the computed norm, raised by the backward error of its SVD."""
     value = float(torch.linalg.matrix_norm(matrix.detach().double(), ord=2))
     return value * (1.0 + 16 * max(matrix.shape) * UNIT)
 
 
-def polyphase(weight: Tensor, stride: tuple[int, int], dilation: tuple[int, int]) -> Tensor:
+def polyphase(weight: Tensor, stride: Sequence[int], dilation: Sequence[int]) -> Tensor:
     """The kernel ``co x (ci sh sw) x ceil(kh/sh) x ceil(kw/sw)`` of the stride-1 convolution of equal norm.
 
     With stride s, ``y_i = sum_t K_t x_{s i + t}`` and ``t = s q + r`` give the phases ``x_r`` their own kernels
@@ -158,8 +165,11 @@ def grid_bound(kernel: Tensor, accuracy: float = _TIGHT) -> tuple[float, float]:
     dropped the squares are a whole grid, and the bound of Ehlich and Zeller (1964), a cosine per axis, is tighter.
 
     Args:
-        kernel: ``co x ci x kh x kw`` float64.
-        accuracy: relative width at which refinement stops.
+        kernel: ``co x ci x kh x kw`` float64, of stride 1.
+        accuracy: relative distance of the two bounds at which refinement stops.
+
+    Returns:
+        The upper and the lower bound.
     """
     degrees = [(taps - 1) / 2 for taps in kernel.shape[2:]]
     total = sum(degrees)
@@ -192,14 +202,14 @@ def grid_bound(kernel: Tensor, accuracy: float = _TIGHT) -> tuple[float, float]:
     return upper * (1.0 + 8 * UNIT) + rounding, best
 
 
-def absolute_norm(weight: Tensor, stride: tuple[int, int], dilation: tuple[int, int], groups: int = 1) -> float:
+def absolute_norm(weight: Tensor, stride: Sequence[int], dilation: Sequence[int], groups: int = 1) -> float:
     """Upper bound of the norm of the convolution with the absolute values of ``weight``: what rounding errors grow
     by. The symbol of a kernel that is not negative is largest at frequency 0."""
     parts = weight.detach().double().abs().chunk(groups)
     return max(matrix_norm(polyphase(part, stride, dilation).sum(dim=(2, 3))) for part in parts)
 
 
-def _one_group(weight: Tensor, stride: tuple[int, int], dilation: tuple[int, int], enough: float) -> NormBound:
+def _one_group(weight: Tensor, stride: Sequence[int], dilation: Sequence[int], enough: float) -> NormBound:
     kernel = polyphase(weight, stride, dilation)
     if kernel.shape[2:] == (1, 1):
         norm = matrix_norm(kernel[:, :, 0, 0])

@@ -20,8 +20,11 @@ def axis_norm(kind: str, before: int, after: int) -> float:
 
     Args:
         kind: ``pool`` for adaptive average pooling, ``bilinear`` for interpolation with ``align_corners=False``.
-        before: entries of the input.
-        after: entries of the output.
+        before: number of entries before resizing.
+        after: number of entries after resizing.
+
+    >>> round(axis_norm("pool", 8, 2), 6)  # means of four
+    0.5
     """
     identity = torch.eye(before, dtype=torch.float64)[None]
     if kind == "pool":
@@ -30,9 +33,11 @@ def axis_norm(kind: str, before: int, after: int) -> float:
         matrix = F.interpolate(identity, size=after, mode="linear", align_corners=False)[0]
     gram = matrix @ matrix.T if before <= after else matrix.T @ matrix
     square = float(torch.linalg.eigvalsh(gram)[-1])
-    return (square * (1.0 + 64 * max(before, after) * UNIT)) ** 0.5
+    norm: float = (square * (1.0 + 64 * max(before, after) * UNIT)) ** 0.5
+    return norm
 
 
 def resize_norm(kind: str, before: Sequence[int], after: Sequence[int]) -> float:
-    """Upper bound of the norm of resizing images of size ``before`` (height, width) to ``after``."""
+    """Upper bound of the norm of resizing images of size ``before`` (height, width) to ``after``, with ``kind`` as in
+    :func:`axis_norm`."""
     return axis_norm(kind, int(before[0]), int(after[0])) * axis_norm(kind, int(before[1]), int(after[1]))

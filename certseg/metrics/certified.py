@@ -15,10 +15,10 @@ class CertifiedCounts:
     """Pixels per class over labelled pixels; adds up over images.
 
     Args:
-        correct: ``(K,)`` certified and correct, by class.
-        wrong_as: ``(K,)`` certified as the class but labelled otherwise.
-        free: ``(K,)`` not certified, by true class.
-        target: ``(K,)`` labelled as the class.
+        correct: ``(K,)`` int64, for each class the pixels labelled and certified as the class.
+        wrong_as: ``(K,)`` int64, for each class the pixels certified as the class but labelled otherwise.
+        free: ``(K,)`` int64, for each class the pixels labelled as the class and not certified.
+        target: ``(K,)`` int64, for each class the pixels labelled as the class.
     """
 
     correct: np.ndarray
@@ -34,7 +34,7 @@ class CertifiedCounts:
             classes: ``H x W`` int64 predicted classes.
             certified: ``H x W`` bool, False where the certifier abstains.
             target: ``H x W`` int64 labels, 255 ignored.
-            num_classes: K.
+            num_classes: the number of classes, K.
         """
         counts = ClassCounts.from_maps(classes, target, num_classes, keep=certified)
         mask = labelled(target, num_classes)

@@ -12,7 +12,7 @@ from certseg.types import IGNORE_INDEX, check_target
 
 
 def labelled(target: Tensor, num_classes: int) -> Tensor:
-    """Mask of the pixels of ``target`` (``H x W`` int64) that carry a label.
+    """The pixels of ``target`` (``H x W`` int64) that carry a label, as ``H x W`` bool.
 
     Raises:
         DataError: a label is neither below ``num_classes`` nor :data:`IGNORE_INDEX`.
@@ -31,9 +31,10 @@ class ClassCounts:
     """Pixels per class over labelled pixels; adds up over images.
 
     Args:
-        true_positive: ``(K,)`` int64, predicted and labelled as the class.
-        predicted: ``(K,)`` int64, predicted as the class (an abstained pixel predicts nothing).
-        target: ``(K,)`` int64, labelled as the class.
+        true_positive: ``(K,)`` int64, for each class the pixels predicted and labelled as the class.
+        predicted: ``(K,)`` int64, for each class the pixels predicted as the class; where the prediction abstains,
+            nothing is predicted.
+        target: ``(K,)`` int64, for each class the pixels labelled as the class.
     """
 
     true_positive: np.ndarray
@@ -47,8 +48,13 @@ class ClassCounts:
         Args:
             prediction: ``H x W`` int64 classes.
             target: ``H x W`` int64 labels, 255 ignored.
-            num_classes: K.
+            num_classes: the number of classes, K.
             keep: ``H x W`` bool, False where the prediction abstains; None keeps all.
+
+        >>> prediction, target = torch.tensor([[0, 1, 1]]), torch.tensor([[0, 0, IGNORE_INDEX]])
+        >>> counts = ClassCounts.from_maps(prediction, target, num_classes=2)
+        >>> counts.accuracy(), counts.miou()  # class 1 has no labelled pixel
+        (0.5, 0.5)
         """
         mask = labelled(target, num_classes)
         said = mask if keep is None else mask & keep

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -16,9 +17,10 @@ class GroupCounts:
     """Labelled pixels by the level they are certified on; adds up over images.
 
     Args:
-        certified: ``(L,)`` certified on the level.
-        correct: ``(L, K)`` of those the ones whose true class lies in their group, by its size (1 to K).
-        labelled: number of labelled pixels.
+        certified: ``(L,)`` int64, for each of L levels the labelled pixels certified on that level.
+        correct: ``(L, K)`` int64, for each level and each size of a group (1 to K classes) the pixels certified as a
+            group of that size that holds their true class.
+        labelled: number of labelled pixels, certified or not.
     """
 
     certified: np.ndarray
@@ -32,11 +34,11 @@ class GroupCounts:
         """Count one image.
 
         Args:
-            classes: ``H x W`` int64, a class of each pixel's group.
-            levels: ``H x W`` integers, the group's level.
+            classes: ``H x W`` int64, a class in the group that each pixel is certified as.
+            levels: ``H x W`` integers, the level of that group.
             certified: ``H x W`` bool, False where the certifier abstains.
             target: ``H x W`` int64 labels, 255 ignored.
-            hierarchy: of the classes.
+            hierarchy: the levels of groups that the classes are joined into.
         """
         shape = hierarchy.num_levels, hierarchy.num_classes
         mask = labelled(target, hierarchy.num_classes)
@@ -59,7 +61,7 @@ class GroupCounts:
     def information_gain(self) -> float:
         """Certified information gain (Anani et al. 2024): the mean over labelled pixels of
         ``(log K - log |group|) / log K`` where the true class lies in the certified group and 0 elsewhere; NaN without
-        labels. A certified map of single classes has its certified accuracy."""
+        labels. On a map certified as single classes it equals the certified accuracy."""
         sizes = np.arange(1, self.correct.shape[1] + 1)
         return self._share(self.correct.sum(axis=0) @ (1.0 - np.log(sizes) / np.log(sizes[-1])))
 
@@ -74,12 +76,12 @@ class GroupCounts:
     def _share(self, part: float) -> float:
         return float(part / self.labelled) if self.labelled else float("nan")
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> dict[str, Any]:
         """Plain lists for a row."""
         return {"certified": self.certified.tolist(), "correct": self.correct.tolist(), "labelled": self.labelled}
 
     @classmethod
-    def from_json(cls, data: dict[str, object]) -> GroupCounts:
+    def from_json(cls, data: dict[str, Any]) -> GroupCounts:
         """Inverse of :meth:`to_json`."""
-        arrays = (np.asarray(data[name], dtype=np.int64) for name in ("certified", "correct"))
-        return cls(*arrays, data["labelled"])
+        certified, correct = (np.asarray(data[name], dtype=np.int64) for name in ("certified", "correct"))
+        return cls(certified, correct, data["labelled"])

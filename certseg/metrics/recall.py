@@ -1,4 +1,4 @@
-"""Mean recall over all and over big classes (seed 003, section 5.2 and appendix H)."""
+"""Mean recall over all classes and over big ones, and which classes are big (seed 003, section 5.2 and appendix H)."""
 
 from __future__ import annotations
 
@@ -39,13 +39,15 @@ BIG_CLASSES: dict[str, tuple[int, ...]] = {
 
 
 def mean_recall(hits: np.ndarray, target: np.ndarray, among: np.ndarray | None = None) -> float:
-    """Mean over classes of ``hits / target``, both ``(K,)`` pixels summed over the data set, over the classes present
-    in the labels; NaN without any.
+    """Mean of the recall ``hits / target`` over the classes present in the labels; NaN without any.
 
     Args:
-        hits: correct pixels of each class, or certified and correct ones.
-        target: labelled pixels of each class.
-        among: ``(K,)`` bool, the classes to look at; None is all.
+        hits: ``(K,)``, the correct pixels of each class in the whole data set, or the certified and correct ones.
+        target: ``(K,)``, the labelled pixels of each class in the whole data set.
+        among: ``(K,)`` bool, the classes to average over; None is all.
+
+    >>> mean_recall(np.array([8, 0, 1]), np.array([10, 0, 2]))  # of 0.8 and 0.5: nothing is labelled as class 1
+    0.65
     """
     keep = target > 0 if among is None else (target > 0) & among
     return float((hits[keep] / target[keep]).mean()) if keep.any() else float("nan")
@@ -56,12 +58,13 @@ def big_classes(targets: Sequence[np.ndarray], pixels: Sequence[int]) -> np.ndar
     these.
 
     Args:
-        targets: of each image the labelled pixels of each class, ``(K,)``.
-        pixels: of each image the number of its pixels, labelled or not.
+        targets: for each image the number of its pixels labelled as each class, ``(K,)``.
+        pixels: for each image the number of all its pixels, labelled or not.
 
     Returns:
         ``(K,)`` bool.
     """
     shares = np.stack(targets) / np.asarray(pixels, dtype=np.float64)[:, None]
     present = shares > 0
-    return shares.sum(axis=0) > BIG_SHARE * np.maximum(present.sum(axis=0), 1)
+    big: np.ndarray = shares.sum(axis=0) > BIG_SHARE * np.maximum(present.sum(axis=0), 1)
+    return big

@@ -22,7 +22,7 @@ def worst_case_miou(counts: CertifiedCounts) -> float:
     a bound whatever the accuracy of the bisection; at the optimum it equals the relaxed minimum. []
 
     Args:
-        counts: summed over the data set (or of one image, for that image's bound).
+        counts: certified counts summed over the data set, or those of one image for the bound of that image.
 
     Returns:
         A value in [0, 1], NaN where no pixel is labelled.
@@ -36,7 +36,8 @@ def worst_case_miou(counts: CertifiedCounts) -> float:
     limit = all_free - counts.free[present].astype(np.float64)
 
     def minimiser(nu: float) -> np.ndarray:
-        return np.clip(np.sqrt(kept / nu) - denominator, 0.0, limit)
+        x: np.ndarray = np.clip(np.sqrt(kept / nu) - denominator, 0.0, limit)
+        return x
 
     def dual(nu: float) -> float:
         x = minimiser(nu) if nu > 0 else limit

@@ -1,4 +1,4 @@
-"""The worst case over several attacks: one attack chosen per image."""
+"""The worst case over several attacks: one attack chosen for each image so that the pooled mean IoU is low."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class WorstCase:
     """A choice of one attack per image and the pooled mean IoU it gives.
 
     Args:
-        miou: pooled over all images, NaN where no pixel is labelled.
-        choice: ``(N,)`` int64, the attack chosen for each image.
-        counts: summed over the images under this choice.
+        miou: mean IoU in [0, 1], pooled over all images; NaN where no pixel is labelled.
+        choice: ``(N,)`` int64, the index of the attack chosen for each image.
+        counts: the counts of the chosen attacks, summed over the images.
     """
 
     miou: float
@@ -33,16 +33,17 @@ def worst_pooled_miou(counts: Sequence[Sequence[ClassCounts]], random_starts: in
     descent is run from several starts: every single attack, the attack of lowest accuracy on each image, that of lowest
     image-wise mean IoU, and random choices. A move is made only if it lowers the mean IoU, until no image has one.
 
-    What is returned is therefore never above any single attack, and an *upper* bound on the lowest value over all
-    choices. It is found for the first attack, the first two, and so on, each start including the choice before: another
-    attack appended to the list never raises it.
+    The value returned is therefore never above that of any single attack, and an *upper* bound on the lowest value over
+    all choices. The descent is run over the first attack, then over the first two, and so on, and the choice found last
+    is always among the starts: another attack appended to the list never raises the value.
 
     Args:
-        counts: per attack, per image, in the same order of images and with the same labels.
-        random_starts: how many random choices to start from; their seed is fixed.
+        counts: ``counts[a][i]`` are the counts of attack a on image i; all attacks have the same images in the same
+            order, with the same labels.
+        random_starts: how many random choices to start from, at least 0; their seed is fixed.
 
     Raises:
-        ResultError: no attack or no image, or attacks over different numbers of images.
+        ResultError: there is no attack or no image, or the attacks have different numbers of images.
     """
     if not counts or not counts[0] or len({len(images) for images in counts}) != 1:
         raise ResultError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import EllipsisType
 
 import numpy as np
 import torch
@@ -19,9 +20,14 @@ class Canvas:
     """An image and the rectangles of one size that an attacker may paint; every other pixel stays as it is.
 
     Args:
-        image: ``3 x H x W``.
-        size: height and width of a rectangle.
-        corners: of the rectangles, all inside the image. They may overlap; the last one is then on top.
+        image: ``3 x H x W`` in [0, 1].
+        size: height and width in pixels of each rectangle.
+        corners: row and column of the upper left pixel of each rectangle, all of which lie inside the image. They may
+            overlap; the last one is then on top.
+
+    >>> canvas = Canvas(torch.zeros(3, 4, 4), size=(2, 2), corners=((1, 2),))
+    >>> canvas.paint(torch.ones(1, 3, 2, 2))[0].int().tolist()
+    [[0, 0, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 0, 0]]
     """
 
     image: Tensor
@@ -48,13 +54,20 @@ class Canvas:
         return inside
 
     @property
-    def _windows(self) -> list[tuple[object, slice, slice]]:
+    def _windows(self) -> list[tuple[EllipsisType, slice, slice]]:
         height, width = self.size
         return [(..., slice(top, top + height), slice(left, left + width)) for top, left in self.corners]
 
 
 def random_corners(count: int, room: tuple[int, int], size: tuple[int, int], generator: torch.Generator) -> Corners:
-    """``count`` places of rectangles of ``size`` in an image of height and width ``room``, each equally likely."""
+    """Corners of ``count`` rectangles at random, every place in the image equally likely.
+
+    Args:
+        count: number of rectangles.
+        room: height and width of the image in pixels.
+        size: height and width of a rectangle in pixels.
+        generator: where the random numbers come from.
+    """
     ends = [side - part + 1 for side, part in zip(room, size)]
     drawn = [torch.randint(end, (count,), generator=generator).tolist() for end in ends]
     return tuple(zip(*drawn))
@@ -62,12 +75,21 @@ def random_corners(count: int, room: tuple[int, int], size: tuple[int, int], gen
 
 def grid_corners(number: int, room: tuple[int, int], size: tuple[int, int]) -> list[tuple[int, int]]:
     """Corners of ``number`` places in each direction, evenly spaced from border to border; fewer where there is no room
-    for so many different ones."""
+    for so many different ones.
+
+    Args:
+        number: places in each direction, at least 1.
+        room: height and width of the image in pixels.
+        size: height and width of a rectangle in pixels.
+
+    >>> grid_corners(2, room=(6, 8), size=(2, 2))
+    [(0, 0), (0, 6), (4, 0), (4, 6)]
+    """
     ends = [side - part for side, part in zip(room, size)]
     rows, columns = (np.unique(np.linspace(0, end, number).round()).astype(int) for end in ends)
     return [(int(top), int(left)) for top in rows for left in columns]
 
 
 def is_inside(corners: Sequence[tuple[int, int]], room: tuple[int, int], size: tuple[int, int]) -> bool:
-    """Whether all rectangles lie within the image."""
+    """Whether rectangles of ``size`` at all ``corners`` lie within an image of height and width ``room``."""
     return all(0 <= at <= side - part for corner in corners for at, side, part in zip(corner, room, size))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -24,8 +25,8 @@ class MaskedViews:
     Args:
         hidden: ``N x H x W`` bool, what each mask hides.
         images: ``N x 3 x H x W`` in [0, 1], the inpainted copies.
-        classes: ``N x H x W`` int16, what the segmenter says of them; :data:`certseg.compute.decisions.NO_CLASS` for
-            nothing.
+        classes: ``N x H x W`` int16, the class that the segmenter predicts on each copy;
+            :data:`certseg.compute.decisions.NO_CLASS` where it predicts none.
     """
 
     hidden: Tensor
@@ -34,8 +35,8 @@ class MaskedViews:
 
     @property
     def maps(self) -> dict[str, np.ndarray]:
-        """What is stored: ``views_hidden``, ``views_inpainted`` (8 bits, 0 where the image itself is visible) and
-        ``views_classes`` (8 bits, 255 for nothing)."""
+        """What is stored of the views: ``views_hidden``, ``views_inpainted`` (8 bits, 0 where the image itself is
+        visible) and ``views_classes`` (8 bits, 255 where no class is predicted)."""
         filled = erase(self.images, ~self.hidden)
         return {
             "views_hidden": self.hidden.numpy(),
@@ -48,19 +49,20 @@ class MaskedPredictions:
     """Predictions S = f(g(x without hidden pixels)) of one image x, with segmenter f and inpainter g.
 
     Hidden pixels are set to 0 before g gets the image, so S is a function of the visible pixels alone, whatever g and f
-    are. f runs in its own precision whatever ``hardware.precision``. On the CPU its ``coarse_logits``, if it has that
-    method, are used in the place of logits at image resolution.
+    are. The precision is the segmenter's own, whatever ``hardware.precision`` says. On the CPU the segmenter's
+    ``coarse_logits``, if it has that method, are used in the place of logits at image resolution.
 
     Args:
-        segmenter: f, in eval mode on the hardware's device.
-        inpainter: g; None leaves hidden pixels black.
+        segmenter: the model f, in eval mode on the hardware's device.
+        inpainter: what fills hidden pixels, g; None leaves them black.
         image: ``3 x H x W`` in [0, 1].
-        name: of the image, for messages.
-        hardware: device and number of copies per forward pass, halved when memory runs out.
+        name: the image's name, for messages.
+        hardware: device and number of copies per forward pass, which is halved when memory runs out.
 
     Raises:
         DataError: the image is not in [0, 1].
-        ModelError: batch normalisation or dropout of f is in training mode.
+        ModelError: batch normalisation or dropout of the segmenter is in training mode, or batch normalisation has no
+            running statistics.
     """
 
     def __init__(
@@ -79,11 +81,12 @@ class MaskedPredictions:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the image."""
-        return tuple(self._image.shape[-2:])
+        height, width = self._image.shape[-2:]
+        return height, width
 
     @property
     def num_classes(self) -> int:
-        """Of the segmenter."""
+        """The number of classes that the segmenter knows."""
         return self._segmenter.num_classes
 
     @property
@@ -112,8 +115,8 @@ class MaskedPredictions:
         return tuple(sorted(self._batch.flags))
 
     def unmasked(self) -> Tensor:
-        """The class with the largest logit at each pixel of the image itself, ``H x W`` int16; the smallest of several,
-        as everywhere where a network's own prediction is counted."""
+        """The class with the largest logit at each pixel of the image itself, ``H x W`` int16. Of tied classes it is
+        the first, as in every prediction of a network itself (:func:`certseg.compute.decisions.decide`)."""
         images = self._image[None].contiguous(memory_format=self._order)
         with self._watch("network"), torch.inference_mode():
             logits = self._segmenter(images)
@@ -128,26 +131,24 @@ class MaskedPredictions:
         return torch.cat(list(self.batches(hidden, min_probability)))
 
     def batches(self, hidden: Tensor, min_probability: float = 0.0) -> Iterator[Tensor]:
-        """Predictions for ``K x H x W`` bool masks, True where hidden, batch by batch in their order.
+        """Predictions for all masks, batch by batch in the order of the masks.
 
         Args:
-            hidden: the masks.
-            min_probability: smallest softmax probability of a prediction that counts; above 0 it takes logits at image
-                resolution.
+            hidden: ``K x H x W`` bool, True where a mask hides the image.
+            min_probability: softmax probability in [0, 1] below which a prediction does not count. Above 0 logits at
+                image resolution are computed for it.
 
         Yields:
             ``B x H x W`` int16 classes, :data:`certseg.compute.decisions.NO_CLASS` where the largest logit is tied or
             its probability too small.
 
         Raises:
-            ModelError: f or g returned something misshapen, NaN or infinite.
+            ModelError: the segmenter or the inpainter returned a wrong shape, NaN or infinite values.
         """
         done = 0
         while done < len(hidden):
-            (classes, total), size = self._batch.run(
-                lambda number, first=done: self._predict(hidden[first : first + number], min_probability),
-                len(hidden) - done,
-            )
+            predict = functools.partial(self._predict, hidden, min_probability, done)
+            (classes, total), size = self._batch.run(predict, len(hidden) - done)
             self._require_finite(total)
             self._forward += size
             done += size
@@ -159,10 +160,12 @@ class MaskedPredictions:
             images = torch.cat([self._copies(hidden[k : k + 1]) for k in range(len(hidden))])
         return MaskedViews(hidden.cpu(), images.cpu(), self.of(hidden, min_probability).cpu())
 
-    def _predict(self, hidden: Tensor, min_probability: float) -> tuple[Tensor, Tensor]:
+    def _predict(self, hidden: Tensor, min_probability: float, first: int, number: int) -> tuple[Tensor, Tensor]:
+        """Predictions for ``number`` of the masks, from mask ``first`` on, and a number that is finite only if their
+        logits are."""
         with torch.inference_mode():
             with self._watch("inpainting"):
-                images = self._copies(hidden)
+                images = self._copies(hidden[first : first + number])
             with self._watch("network"):
                 may_be_coarse = self._may_be_coarse and min_probability <= 0
                 coarse = coarse_logits_of(self._segmenter, images) if may_be_coarse else None
@@ -181,24 +184,25 @@ class MaskedPredictions:
         hidden = hidden.to(self._image.device)
         images = erase(self._image.expand(len(hidden), -1, -1, -1), hidden)
         if self._inpainter is not None:
-            images = self._filled(images, hidden)
+            images = _filled(self._inpainter, images, hidden)
         return images.contiguous(memory_format=self._order)
-
-    def _filled(self, erased: Tensor, hidden: Tensor) -> Tensor:
-        images = self._inpainter(erased, hidden)
-        if images.shape != erased.shape:
-            raise ModelError(
-                "The inpainter must return images of the shape it was given",
-                expected=tuple(erased.shape),
-                received=tuple(images.shape),
-            )
-        return images
 
     def _require_finite(self, total: Tensor) -> None:
         if not torch.isfinite(total):
             raise ModelError(
                 f"The model returned NaN or infinite logits on image {self._name!r}", remedy="Check the checkpoint"
             )
+
+
+def _filled(inpainter: Inpainter, erased: Tensor, hidden: Tensor) -> Tensor:
+    images = inpainter(erased, hidden)
+    if images.shape != erased.shape:
+        raise ModelError(
+            "The inpainter must return images of the shape it was given",
+            expected=tuple(erased.shape),
+            received=tuple(images.shape),
+        )
+    return images
 
 
 def _likely(classes: Tensor, logits: Tensor, min_probability: float) -> Tensor:

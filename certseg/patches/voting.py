@@ -1,8 +1,8 @@
 """Majority votes over masked predictions, and which pixels' winner no attacker within reach can change.
 
-Throughout, ``votes`` is ``K x P`` int16: what each masked prediction says of each pixel,
-:data:`certseg.compute.decisions.NO_CLASS` for nothing. Ties go to the smaller class. Most pixels of an image share
-their votes with others, so maps are brought to :func:`patterns` first.
+Throughout, ``votes`` is ``K x P`` int16: the class that each of K masked predictions says of each of P pixels,
+:data:`certseg.compute.decisions.NO_CLASS` where it says none. Ties go to the smaller class. Most pixels of an image
+share their votes with others, so :func:`patterns` first reduces an image to the pixels whose votes differ.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ def patterns(maps: Tensor) -> tuple[Tensor, Tensor]:
     """The different votes among the pixels of ``maps`` (``K x H x W`` int16), and which of them each pixel has.
 
     Returns:
-        ``K x P`` int16 and ``H x W`` int64 below P: anything computed for the P votes, indexed by the latter, is a map.
+        The P different columns of votes, ``K x P`` int16, and for each pixel the index of its own, ``H x W`` int64.
+        Whatever is computed for the P columns and indexed by the latter is a map of the image.
     """
     votes = maps.flatten(1)
     values = int(votes.max()) + 2  # from NO_CLASS on
@@ -49,7 +50,11 @@ def _ranked(keys: Tensor, bound: int) -> tuple[int, Tensor]:
 
 
 def majority(votes: Tensor, num_classes: int) -> Tensor:
-    """The class with most votes at each pixel, int64; the smallest of several, 0 where nothing was voted for."""
+    """The class with most votes at each pixel, ``(P,)`` int64: the smallest of tied ones, 0 where no class has a vote.
+
+    >>> majority(torch.tensor([[2, 0, -1], [2, 1, -1], [1, 1, -1]]), num_classes=3).tolist()
+    [2, 1, 0]
+    """
     best = torch.zeros(votes.shape[1:], dtype=torch.int32, device=votes.device)
     classes = torch.zeros_like(best)
     for candidate in range(num_classes) if num_classes <= len(votes) else votes:
@@ -63,7 +68,11 @@ def majority(votes: Tensor, num_classes: int) -> Tensor:
 
 
 def unanimous(votes: Tensor) -> Tensor:
-    """The pixels of which all masked predictions say the same class."""
+    """The pixels of which all masked predictions say the same class, ``(P,)`` bool.
+
+    >>> unanimous(torch.tensor([[2, 0, -1], [2, 1, -1]])).tolist()
+    [True, False, False]
+    """
     return (votes == votes[0]).all(dim=0) & (votes[0] != NO_CLASS)
 
 
@@ -75,9 +84,10 @@ def is_won(votes: Tensor, classes: Tensor, touched: np.ndarray) -> Tensor:
     outside A and ``>=`` in the place of ``>`` where c < c'. Sets within another set of the family ask for less.
 
     Args:
-        votes: ``K x P``.
-        classes: ``(P,)`` int64, their :func:`majority`.
-        touched: ``F x K`` bool, the sets A (:attr:`certseg.patches.masks.MaskSet.touched`).
+        votes: ``K x P`` int16, what each masked prediction says of each pixel.
+        classes: ``(P,)`` int64, the :func:`majority` of the votes.
+        touched: ``F x K`` bool, the sets A of masks that one placement can touch together
+            (:attr:`certseg.patches.masks.MaskSet.touched`).
 
     Returns:
         ``(P,)`` bool.
@@ -104,8 +114,15 @@ def _is_won(votes: Tensor, classes: Tensor, touched: np.ndarray) -> Tensor:
 
 
 def leads_by(votes: Tensor, classes: Tensor, margin: int, num_classes: int) -> Tensor:
-    """The pixels whose class has at least ``margin`` votes more than every other class, one more than every smaller
-    one; ``(P,)`` bool."""
+    """The pixels whose class leads by a margin, ``(P,)`` bool.
+
+    Args:
+        votes: ``K x P`` int16, what each masked prediction says of each pixel.
+        classes: ``(P,)`` int64, the class of each pixel that shall lead.
+        margin: votes that it needs more than every larger class; than every smaller one, which wins ties, it needs one
+            vote more than that.
+        num_classes: the number of classes.
+    """
     own = (votes == classes).sum(dim=0, dtype=torch.int32)
     leads = torch.ones_like(classes, dtype=torch.bool)
     for candidate in range(num_classes):

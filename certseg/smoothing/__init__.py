@@ -1,1 +1,5 @@
-"""Randomized smoothing: distributions, sampling, when to stop, and the statistics of what was drawn."""
+"""Randomized smoothing, built from four parts.
+
+``noise`` draws from a distribution and knows the radius it certifies; ``sampling`` counts what a network says under it;
+``stopping`` decides how many samples to draw and which pixels they certify; ``statistics`` has the tests behind that.
+"""

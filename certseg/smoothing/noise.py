@@ -37,7 +37,7 @@ class Noise(ABC):
 
     @abstractmethod
     def fill(self, out: Tensor, generator: torch.Generator) -> None:
-        """Fill ``out`` (any shape, contiguous float32) with noise."""
+        """Fill ``out`` (of any shape, contiguous float32) with noise from ``generator``."""
 
     @abstractmethod
     def _radius(self, tau: float) -> float:
@@ -45,14 +45,21 @@ class Noise(ABC):
 
     @abstractmethod
     def threat(self, radius: float) -> Threat:
-        """The threat a radius of this noise is about."""
+        """The perturbations that ``radius`` is about: a ball of the norm that belongs to this noise.
+
+        Raises:
+            ConfigError: the radius is not a finite positive number.
+        """
 
     def radius(self, tau: float) -> float:
         """Radius, in the norm of :meth:`threat`, within which a class of probability above ``tau`` keeps a probability
         above 1/2. It is 0 at ``tau = 0.5``, which :meth:`threat` refuses: no perturbation is covered.
 
         Raises:
-            ConfigError: ``tau`` outside [0.5, 1).
+            ConfigError: ``tau`` lies outside [0.5, 1).
+
+        >>> round(Gaussian(sigma=0.25).radius(0.75), 4)
+        0.1686
         """
         if not (isinstance(tau, (int, float)) and 0.5 <= tau < 1.0):
             raise ConfigError("tau must lie in [0.5, 1)", received=tau, remedy="A typical value is 0.75")
@@ -122,3 +129,4 @@ class Uniform(Noise):
 
 
 NOISES: dict[str, type[Noise]] = {noise.name: noise for noise in (Gaussian, Laplace, Uniform)}
+"""The distributions by name."""

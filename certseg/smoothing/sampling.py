@@ -1,6 +1,6 @@
-"""Predictions of a network under noise, counted as they come. Memory does not grow with the number of samples.
+"""Predictions of a network under noise, counted as they come, so that memory does not grow with the number of samples.
 
-The base classifier f is the unique maximum of the logits, see :mod:`certseg.compute.decisions`.
+The base classifier predicts the class of the unique maximum of the logits (:mod:`certseg.compute.decisions`).
 """
 
 from __future__ import annotations
@@ -62,16 +62,18 @@ class NoisySampler:
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width of the image."""
-        return tuple(self._image.shape[-2:])
+        height, width = self._image.shape[-2:]
+        return height, width
 
     def maps(self, first: int, number: int) -> Iterator[Tensor]:
-        """What the base classifier says on samples ``first .. first + number - 1``, batch by batch.
+        """What the base classifier predicts on samples ``first .. first + number - 1``, batch by batch.
 
         Yields:
             ``B x H x W`` int16 classes, :data:`certseg.compute.decisions.NO_CLASS` where the largest logit is tied.
 
         Raises:
-            ModelError: the logits are misshapen, or NaN or infinite; the latter is raised after the last batch.
+            ModelError: the logits have the wrong shape, or some are NaN or infinite; NaN and infinity are noticed
+                after the last batch.
         """
         done = 0
         while done < number:
@@ -100,8 +102,11 @@ class NoisySampler:
         """How often the unique prediction in samples ``first .. first + number - 1`` was the chosen one.
 
         Args:
-            choice: ``H x W`` int64 classes; with ``groups`` the chosen group of each pixel.
-            groups: ``G x K`` bool, the classes of each group; a prediction counts if its class is in the pixel's group.
+            choice: ``H x W`` int64, the class chosen at each pixel; with ``groups`` the group chosen there.
+            first: index of the first sample.
+            number: how many samples to draw, at least 1.
+            groups: ``G x K`` bool, the classes of each group: a prediction then counts if its class is in the pixel's
+                group. None counts single classes.
 
         Returns:
             ``H x W`` counts in ``0 .. number``: int16, int32 from 2^15 samples on.

@@ -1,7 +1,8 @@
 """How many samples test the guessed classes, and which pixels they certify.
 
-A rule draws from a :class:`certseg.smoothing.sampling.NoisySampler` and returns the certified pixels and the samples it
-used.
+A rule draws from a :class:`certseg.smoothing.sampling.NoisySampler` and returns the certified pixels and the number of
+samples it used: :class:`FixedTest` after a number of samples fixed in advance, :class:`AnytimeTest` when it pays no
+longer to go on.
 """
 
 from __future__ import annotations
@@ -32,13 +33,14 @@ class FixedTest:
     """The binomial test after ``n`` samples, corrected for the number of pixels (Algorithm 2 of seed 001).
 
     Args:
-        tau: probability a certified class must exceed.
-        alpha: error rate of the correction.
-        n: number of samples.
-        correction: one of :data:`certseg.smoothing.statistics.CORRECTIONS`.
-        k: of the correction ``kfwer``.
-        look_every: None draws all samples; a number looks after every so many and stops as soon as no outcome of the
-            rest could change any decision (curtailment: the same decisions from fewer samples).
+        tau: probability that a certified class must exceed, in [0.5, 1).
+        alpha: error rate that the correction keeps to, in (0, 1).
+        n: number of samples, at least 1.
+        correction: how many tests at once are accounted for, one of
+            :data:`certseg.smoothing.statistics.CORRECTIONS`.
+        k: number of wrong rejections that the correction ``kfwer`` guards against, at least 1; others ignore it.
+        look_every: None draws all samples. A number looks at the counts after every so many samples and stops as soon
+            as no outcome of the rest could change any decision (curtailment: the same decisions from fewer samples).
     """
 
     tau: float
@@ -49,7 +51,11 @@ class FixedTest:
     look_every: int | None = None
 
     def samples_needed(self, num_pixels: int) -> int:
-        """Smallest n with which a pixel of an image of ``num_pixels`` can be certified at all."""
+        """Smallest n with which a pixel of an image of ``num_pixels`` can be certified at all.
+
+        >>> FixedTest(tau=0.75, alpha=0.001, n=100, correction="holm").samples_needed(num_pixels=360 * 480)
+        66
+        """
         return minimum_samples(self.tau, largest_level(num_pixels, self.alpha, self.correction, self.k))
 
     def certify(
@@ -63,11 +69,11 @@ class FixedTest:
         """Test ``choice`` with samples from index ``first`` on.
 
         Args:
-            sampler: of the image.
-            choice: ``H x W`` int64, as in :meth:`NoisySampler.agreement`.
+            sampler: draws the network's predictions on noisy copies of the image.
+            choice: ``H x W`` int64, the class guessed at each pixel; with ``groups`` the group guessed there.
             first: index of the first sample.
-            groups: as in :meth:`NoisySampler.agreement`.
-            watch: adds up the seconds of ``sampling`` and ``statistics``.
+            groups: ``G x K`` bool, the classes of each group, as in :meth:`NoisySampler.agreement`; None tests classes.
+            watch: adds up the seconds of ``sampling`` and ``statistics``; None keeps no time.
 
         Returns:
             The certified pixels (``H x W`` bool) and the number of samples drawn.
@@ -93,14 +99,14 @@ class FixedTest:
 
     def _is_settled(self, histogram: np.ndarray, drawn: int) -> bool:
         """Whether the remaining samples change nothing. Every correction rejects more when counts grow, so the final
-        rejections lie between those with no further agreement and those with nothing else; equal numbers of pixels
+        rejections lie between those where no remaining sample agrees and those where all do; equal numbers of pixels
         in both mean equal pixels."""
         left = self.n - drawn
         if left == 0:
             return True
         worst = np.concatenate([histogram, np.zeros(left, dtype=histogram.dtype)])
         best = np.concatenate([np.zeros(left, dtype=histogram.dtype), histogram])
-        return worst[self._threshold(worst) :].sum() == best[self._threshold(best) :].sum()
+        return bool(worst[self._threshold(worst) :].sum() == best[self._threshold(best) :].sum())
 
 
 @dataclass(frozen=True)
@@ -113,12 +119,15 @@ class AnytimeTest:
     certified pixels only, never validity.
 
     Args:
-        tau: probability a certified class must exceed.
-        alpha: family-wise error rate over all looks.
-        n: largest number of samples.
+        tau: probability that a certified class must exceed, in [0.5, 1).
+        alpha: family-wise error rate over all looks together, in (0, 1).
+        n: largest number of samples, at least 1.
         correction: ``holm`` (the closed test of the mean wealth) or ``bonferroni``.
-        look_every: samples between two looks.
+        look_every: number of samples between two looks.
         gain: share of the image's pixels that a further batch must be expected to certify.
+
+    Raises:
+        ConfigError: the correction is neither of the two.
     """
 
     tau: float
@@ -152,7 +161,18 @@ class AnytimeTest:
         groups: Tensor | None = None,
         watch: Stopwatch | None = None,
     ) -> tuple[Tensor, int]:
-        """As :meth:`FixedTest.certify`."""
+        """Test ``choice`` with samples from index ``first`` on, after every ``look_every`` of them.
+
+        Args:
+            sampler: draws the network's predictions on noisy copies of the image.
+            choice: ``H x W`` int64, the class guessed at each pixel; with ``groups`` the group guessed there.
+            first: index of the first sample.
+            groups: ``G x K`` bool, the classes of each group, as in :meth:`NoisySampler.agreement`; None tests classes.
+            watch: adds up the seconds of ``sampling`` and ``statistics``; None keeps no time.
+
+        Returns:
+            The certified pixels (``H x W`` bool) and the number of samples drawn.
+        """
         watch = watch or Stopwatch(choice.device)
         counts, drawn, pays = torch.zeros_like(choice, dtype=torch.int32), 0, True
         certified = torch.zeros_like(choice, dtype=torch.bool)
@@ -221,5 +241,9 @@ def check_power(n: int, needed: int, num_pixels: int, *, tau: float, alpha: floa
 
 
 def histogram_of(counts: Tensor, n: int) -> np.ndarray:
-    """How many pixels have each count ``0 .. n``: ``(n + 1,)`` int64."""
+    """How many pixels have each count ``0 .. n``: ``(n + 1,)`` int64.
+
+    >>> histogram_of(torch.tensor([[0, 2], [2, 3]]), n=3).tolist()
+    [1, 0, 2, 1]
+    """
     return torch.bincount(counts.flatten(), minlength=n + 1).cpu().numpy().astype(np.int64)

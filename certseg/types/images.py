@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -59,7 +60,7 @@ def check_image(image: Tensor, name: str = "input") -> None:
         )
 
 
-def check_target(target: Tensor, size: tuple[int, int], num_classes: int) -> None:
+def check_target(target: Tensor, size: Sequence[int], num_classes: int) -> None:
     """Raise :class:`DataError` unless ``target`` is int64 of shape ``size`` (height, width) with every value below
     ``num_classes`` or :data:`IGNORE_INDEX`."""
     if target.dtype != torch.int64 or tuple(target.shape) != tuple(size):

@@ -226,6 +226,8 @@ class Patch(Threat):
             ConfigError: it does not fit into the image.
         """
         if self.share is None:
+            assert self.height is not None  # both were checked when the threat was made
+            assert self.width is not None
             size = self.height, self.width
         else:
             area = _decimal(self.share) * height * width

@@ -177,6 +177,10 @@ def more_classes(network):
     network.head = nn.Conv2d(network.head.in_channels, 5, 1)
 
 
+def in_two(network):
+    network.head = nn.Sequential(network.head, nn.Identity())
+
+
 def replaced(network):
     network.forward = lambda images: 100 * LipschitzNetwork.forward(network, images)
 
@@ -202,6 +206,7 @@ CHANGES = {
     grouped: "must be a matrix",
     unlike: "only a translation",
     more_classes: "must be a matrix",
+    in_two: "must be a matrix",
     replaced: "a method of it is replaced",
     halved: "size of the image",
     narrowed: "must be a matrix",

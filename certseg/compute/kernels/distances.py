@@ -1,4 +1,5 @@
-"""Squared distances of logits to the regions of classes (:mod:`certseg.lipschitz.worst_case`)."""
+"""Squared distances of logits to the regions of classes, and the gap between the two largest logits
+(:mod:`certseg.lipschitz.worst_case`)."""
 
 import numpy as np
 
@@ -16,9 +17,9 @@ def cone_distances(planes: np.ndarray, pixels: np.ndarray, into: np.ndarray, sla
     Args:
         planes: ``K x N`` float32 or float64 logits.
         pixels: ``M`` int64, positions among the N.
-        into: ``M`` int64, the class k of each.
-        slack: taken off every gap.
-        out: ``M`` float64, written.
+        into: ``M`` int64, the class k that each of these pixels shall get.
+        slack: number that is taken off every gap, for the rounding of logits.
+        out: ``M`` float64, overwritten by the squared distances.
     """
     classes = planes.shape[0]
     gaps = np.empty(classes, np.float64)
@@ -55,10 +56,10 @@ def half_space_distances(
     Args:
         planes: ``K x N`` float32 or float64 logits.
         pixels: ``M`` int64, positions among the N.
-        into: ``M`` int64, the class k of each.
-        slack: taken off every gap.
-        squared: ``K x K`` float64.
-        out: ``M`` float64, written.
+        into: ``M`` int64, the class k that each of these pixels shall get.
+        slack: number that is taken off every gap, for the rounding of logits.
+        squared: ``K x K`` float64, the squared distance between the rows of the head for each pair of classes.
+        out: ``M`` float64, overwritten by the squared distances.
     """
     for i in range(pixels.size):
         base = np.float64(planes[into[i], pixels[i]])
@@ -80,9 +81,9 @@ def flip_distances(planes: np.ndarray, classes: np.ndarray, slack: float, square
     Args:
         planes: ``K x N`` float32 or float64 logits.
         classes: ``N`` int64, the own class c of each pixel.
-        slack: taken off every gap.
-        squared: ``K x K`` float64.
-        out: ``N`` float64, written.
+        slack: number that is taken off every gap, for the rounding of logits.
+        squared: ``K x K`` float64, the squared distance between the rows of the head for each pair of classes.
+        out: ``N`` float64, overwritten by the squared distances.
     """
     block = 512
     inverse = np.empty_like(squared)
@@ -109,9 +110,10 @@ def largest_and_gap(planes: np.ndarray, classes: np.ndarray, gaps: np.ndarray, c
 
     Args:
         planes: ``K x N`` float32 or float64 logits.
-        classes: ``N`` int64, written: the first of the largest.
-        gaps: ``N`` float64, written: 0 where it is tied, infinite for a single class.
-        check: one float64, written: NaN if any logit is NaN or infinite, else 0.
+        classes: ``N`` int64, overwritten by the class of the largest logit, the first where it is tied.
+        gaps: ``N`` float64, overwritten by the gap to the second largest logit: 0 where the largest is tied, infinite
+            for a single class.
+        check: one float64, overwritten by NaN if any logit is NaN or infinite, else by 0.
     """
     block = 512
     best, second = np.empty(block, planes.dtype), np.empty(block, planes.dtype)

@@ -12,20 +12,20 @@ _BLOCK = 512
 
 
 @compiled
-def _cut(value: float, low: float, high: float) -> float:
+def _cut(value: np.float32, low: np.float32, high: np.float32) -> np.float32:
     value = value if value > low else low
     return value if value < high else high
 
 
 @compiled
 def squared_norm(values: np.ndarray) -> float:
-    """Sum of squares."""
+    """The sum of the squares of all entries."""
     strands = np.zeros(_BLOCK)
     for start in range(0, values.size, _BLOCK):
         part = values[start : start + _BLOCK]
         for i in range(part.size):
             strands[i] += np.float64(part[i]) * np.float64(part[i])
-    return strands.sum()
+    return float(strands.sum())
 
 
 @compiled
@@ -43,21 +43,21 @@ def step_in_box(
     of the last move, and the result is cut to the box.
 
     Args:
-        point: where the step begins.
-        gradient: there.
-        previous: the point before.
-        low: of the box.
-        high: of the box.
-        length: of the step, in every entry.
-        inertia: 0 is a plain step.
-        out: written.
+        point: the point where the step begins.
+        gradient: the gradient at ``point``.
+        previous: the point where the last move began.
+        low: the smallest value that the box allows in each entry.
+        high: the largest value that the box allows in each entry.
+        length: how far the step goes in every entry.
+        inertia: share of the last move, from 0 (a plain step) to 1.
+        out: overwritten by the point where the step ends.
     """
-    length, inertia = np.float32(length), np.float32(inertia)
+    reach, pull = np.float32(length), np.float32(inertia)
     for i in range(out.size):
         here = point[i]
         sign = np.float32(gradient[i] > 0) - np.float32(gradient[i] < 0)
-        moved = _cut(here + length * sign, low[i], high[i])
-        moved = moved + inertia * (here - moved) + inertia * (here - previous[i])
+        moved = _cut(here + reach * sign, low[i], high[i])
+        moved = moved + pull * (here - moved) + pull * (here - previous[i])
         out[i] = _cut(moved, low[i], high[i])
 
 
@@ -66,25 +66,25 @@ def stepped(point: np.ndarray, gradient: np.ndarray, image: np.ndarray, factor: 
     """``factor`` times the gradient is added to a point, which is then cut to [0, 1].
 
     Args:
-        point: where the step begins.
-        gradient: there.
-        image: from which perturbations are measured.
-        factor: of the gradient.
-        out: written: the perturbation.
+        point: the point where the step begins.
+        gradient: the gradient at ``point``.
+        image: the clean image, from which perturbations are measured.
+        factor: what the gradient is multiplied by.
+        out: overwritten by the perturbation, the new point less the image.
 
     Returns:
-        The squared norm of the perturbation.
+        The squared l2 norm of the perturbation.
     """
-    factor, zero, one = np.float32(factor), np.float32(0), np.float32(1)
+    scale, zero, one = np.float32(factor), np.float32(0), np.float32(1)
     strands = np.zeros(_BLOCK)
     for start in range(0, out.size, _BLOCK):
         stop = start + _BLOCK
         here, slope, centre, delta = point[start:stop], gradient[start:stop], image[start:stop], out[start:stop]
         for i in range(delta.size):
-            delta[i] = _cut(here[i] + factor * slope[i], zero, one) - centre[i]
+            delta[i] = _cut(here[i] + scale * slope[i], zero, one) - centre[i]
         for i in range(delta.size):
             strands[i] += np.float64(delta[i]) * np.float64(delta[i])
-    return strands.sum()
+    return float(strands.sum())
 
 
 @compiled
@@ -95,28 +95,28 @@ def carried_on(
     move, and the result is cut to [0, 1].
 
     Args:
-        perturbation: overwritten by the result.
-        scale: at most 1.
-        point: where the step began.
-        previous: the point before.
-        image: from which perturbations are measured.
-        inertia: 0 is a plain step.
+        perturbation: the perturbation that a step led to; overwritten by the result.
+        scale: factor of at most 1 that brings the perturbation into its ball.
+        point: the point where the step began.
+        previous: the point where the last move began.
+        image: the clean image, from which perturbations are measured.
+        inertia: share of the last move, from 0 (a plain step) to 1.
 
     Returns:
-        The squared norm of the result.
+        The squared l2 norm of the result.
     """
-    scale, inertia, zero, one = np.float32(scale), np.float32(inertia), np.float32(0), np.float32(1)
+    factor, pull, zero, one = np.float32(scale), np.float32(inertia), np.float32(0), np.float32(1)
     strands = np.zeros(_BLOCK)
     for start in range(0, perturbation.size, _BLOCK):
         stop = start + _BLOCK
         delta, here, last, centre = perturbation[start:stop], point[start:stop], previous[start:stop], image[start:stop]
         for i in range(delta.size):
-            moved = _cut(delta[i] * scale + centre[i], zero, one)
-            moved = moved + inertia * (here[i] - moved) + inertia * (here[i] - last[i])
+            moved = _cut(delta[i] * factor + centre[i], zero, one)
+            moved = moved + pull * (here[i] - moved) + pull * (here[i] - last[i])
             delta[i] = _cut(moved, zero, one) - centre[i]
         for i in range(delta.size):
             strands[i] += np.float64(delta[i]) * np.float64(delta[i])
-    return strands.sum()
+    return float(strands.sum())
 
 
 @compiled
@@ -124,20 +124,20 @@ def applied(perturbation: np.ndarray, scale: float, image: np.ndarray) -> float:
     """The image with a scaled perturbation, cut to [0, 1].
 
     Args:
-        perturbation: overwritten by the result.
-        scale: at most 1.
-        image: in [0, 1].
+        perturbation: the perturbation to apply; overwritten by the perturbed image.
+        scale: factor of at most 1 that brings the perturbation into its ball.
+        image: the clean image, in [0, 1].
 
     Returns:
-        The squared distance of the result from the image.
+        The squared l2 distance of the result from the image.
     """
-    scale, zero, one = np.float32(scale), np.float32(0), np.float32(1)
+    factor, zero, one = np.float32(scale), np.float32(0), np.float32(1)
     strands = np.zeros(_BLOCK)
     for start in range(0, perturbation.size, _BLOCK):
         moved, centre = perturbation[start : start + _BLOCK], image[start : start + _BLOCK]
         for i in range(moved.size):
-            moved[i] = _cut(moved[i] * scale + centre[i], zero, one)
+            moved[i] = _cut(moved[i] * factor + centre[i], zero, one)
         for i in range(moved.size):
             delta = np.float64(moved[i]) - np.float64(centre[i])
             strands[i] += delta * delta
-    return strands.sum()
+    return float(strands.sum())

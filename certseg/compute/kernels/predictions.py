@@ -11,10 +11,10 @@ def first_largest(planes: np.ndarray, first: int, last: int, classes: np.ndarray
 
     Args:
         planes: ``K x N`` float32 or float64 logits, K below 2^15.
-        first: pixel.
-        last: pixel.
-        classes: ``N`` int16, written from ``first`` to before ``last``.
-        check: one float64, written: the sum of the maxima, NaN if any logit is NaN.
+        first: position of the first pixel to look at.
+        last: the position after that of the last one.
+        classes: ``N`` int16, overwritten from ``first`` to before ``last``.
+        check: one float64, overwritten by the sum of the maxima, NaN if any logit is NaN.
     """
     block = 512
     best, index = np.empty(block, planes.dtype), np.empty(block, planes.dtype)

@@ -1,4 +1,5 @@
-"""The class that wins at each pixel (:mod:`certseg.compute.decisions`)."""
+"""The class that wins at each pixel, from logits at the image's size or at a smaller one
+(:mod:`certseg.compute.decisions`)."""
 
 import numpy as np
 
@@ -13,8 +14,8 @@ def winner_of_planes(planes: np.ndarray, classes: np.ndarray, check: np.ndarray)
 
     Args:
         planes: ``K x N`` float32 logits.
-        classes: ``N`` int16, written: the class, -1 where the maximum is tied.
-        check: one float64, written: the sum of the maxima, NaN if any logit is NaN.
+        classes: ``N`` int16, overwritten by the class of each pixel, -1 where the maximum is tied.
+        check: one float64, overwritten by the sum of the maxima, NaN if any logit is NaN.
     """
     block = 512
     best, index = np.empty(block, np.float32), np.empty(block, np.float32)
@@ -54,10 +55,10 @@ def winner_of_cells(
     Args:
         pixels: ``h x w x K`` float32 logits.
         row_starts: ``h + 1`` integers, the first new row inside each old one, and H.
-        down: ``H`` float32, how far each new row lies on the way from its old one to the next.
-        column_starts: as ``row_starts``, for columns.
-        right: as ``down``, for columns.
-        out: ``H x W`` int16, written: the class, -1 where the maximum is tied.
+        down: ``H`` float32 in [0, 1), how far each new row lies on the way from its old one to the next.
+        column_starts: ``w + 1`` integers, the first new column inside each old one, and W.
+        right: ``W`` float32 in [0, 1), how far each new column lies on the way from its old one to the next.
+        out: ``H x W`` int16, overwritten by the class of each pixel, -1 where the maximum is tied.
     """
     height, width, classes = pixels.shape
     low, high = np.empty(classes, np.float32), np.empty(classes, np.float32)

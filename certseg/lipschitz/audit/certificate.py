@@ -26,22 +26,23 @@ PLAIN = (int, float, str, tuple, list, type(None))
 
 @dataclass(frozen=True)
 class ConstantCertificate:
-    """What an audit proved.
+    """What an audit proved about a network and images of one size.
 
     Claim: for any two images x, y of ``size`` with values in [0, 1], or moved out of it by no more than their own
     largest possible norm, ||f(x) - f(y)||_2 <= ``constant`` ||x - y||_2 with f the network in exact arithmetic; and the
     computed value of f is nowhere further than ``error`` from it.
 
     Args:
-        constant: joint l2 constant, rounded up.
-        error: l2 norm of the rounding error of the network's output, all its entries together; a priori.
+        constant: l2 Lipschitz constant over all pixels and channels together, rounded up.
+        error: bound of the l2 norm of the rounding error of the network's output, all its entries together, known
+            before anything is computed.
         magnitude: l2 norm that no output exceeds.
         size: height and width of the images.
-        output: channels, height and width of what the network gives for them.
-        dtype: arithmetic of the network.
-        weights: sha256 of its weights and of the structure of its modules.
+        output: channels, height and width of the network's output for such images.
+        dtype: the network's arithmetic, ``float64`` or ``float32``.
+        weights: sha256 of the network's weights and of the structure of its modules.
         layers: one entry for each module with a constant of its own.
-        torch: version that computed the bounds.
+        torch: the version of torch that computed the bounds.
     """
 
     constant: float
@@ -59,8 +60,8 @@ class ConstantCertificate:
         return asdict(self)
 
     def check_claim(self, claimed: float) -> None:
-        """Raise ModelError if the proven constant is above a claimed one by more than a thousandth: then the network is
-        built otherwise than it was meant. Within that, what is proven counts, not what is claimed."""
+        """Raise :class:`ModelError` if the proven constant is above a claimed one by more than a thousandth: then the
+        network is not built as it was meant to be. Below that, the proven constant counts, not the claimed one."""
         if self.constant > claimed * _CLAIM:
             worst = sorted(self.layers, key=lambda layer: -layer.constant)[:3]
             raise ModelError(
@@ -78,10 +79,10 @@ class Audit:
 
     Args:
         network: plain modules (:data:`certseg.lipschitz.audit.rules.RULES`) in eval mode, all float32 or all float64.
-        channels: of the images.
+        channels: number of channels of the images, 3 by default.
 
     Raises:
-        ModelError: parameters of another or of mixed dtypes.
+        ModelError: the network has no weights, or weights of another or of mixed dtypes.
     """
 
     def __init__(self, network: nn.Module, channels: int = 3):
@@ -135,14 +136,14 @@ def audit(
     """Prove a Lipschitz constant of ``network`` for images of one size.
 
     Args:
-        network: as of :class:`Audit`; parametrized weights are to be baked first
-            (:func:`certseg.lipschitz.audit.bake`).
-        size: height and width.
-        channels: of the images.
-        claimed: a constant that must not be exceeded by more than a thousandth.
+        network: plain modules in eval mode, all float32 or all float64 (:class:`Audit`); parametrized weights are to be
+            baked first (:func:`certseg.lipschitz.audit.bake`).
+        size: height and width of the images.
+        channels: number of channels of the images, 3 by default.
+        claimed: a constant that must not be exceeded by more than a thousandth; None makes no claim.
 
     Raises:
-        ModelError: as of :meth:`Audit.certificate`, or the proven constant is above ``claimed``.
+        ModelError: nothing can be proven (:meth:`Audit.certificate`), or the proven constant is above ``claimed``.
     """
     certificate = Audit(network, channels).certificate(size)
     if claimed is not None:

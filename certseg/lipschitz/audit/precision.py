@@ -15,11 +15,11 @@ _FULL = ("ieee", "none")  # what torch.backends.<...>.fp32_precision says of flo
 
 
 def check_arithmetic(dtype: torch.dtype, devices: Collection[str]) -> None:
-    """Raise ModelError if torch is set to compute float32 products at lower precision, or autocast is on.
+    """Raise :class:`ModelError` if torch is set to compute float32 products at lower precision, or autocast is on.
 
     Args:
-        dtype: of the network.
-        devices: types of the devices that its weights are on.
+        dtype: the network's arithmetic; only float32 products can be of lower precision.
+        devices: types of the devices that its weights are on, for example ``cuda``.
     """
     if any(torch.is_autocast_enabled(device) for device in {"cpu", *devices}):
         raise ModelError("No constant can be proven under autocast", remedy="Leave the autocast context")
@@ -38,7 +38,8 @@ def check_arithmetic(dtype: torch.dtype, devices: Collection[str]) -> None:
 
 @contextlib.contextmanager
 def full_precision(device: torch.device, dtype: torch.dtype = torch.float32) -> Iterator[None]:
-    """Neither autocast nor, for float32, products of lower precision (TF32, bfloat16) within the block."""
+    """Within the block, autocast is off on ``device``, and if ``dtype`` is float32 its products have full precision
+    (neither TF32 nor bfloat16)."""
     with torch.autocast(device.type, enabled=False):
         if dtype != torch.float32:
             yield
@@ -64,7 +65,8 @@ def full_precision(device: torch.device, dtype: torch.dtype = torch.float32) -> 
 
 
 def _precision(name: str) -> str:
-    return operator.attrgetter(name)(torch.backends).fp32_precision
+    precision: str = operator.attrgetter(name)(torch.backends).fp32_precision
+    return precision
 
 
 def _set_precision(name: str, value: str) -> None:

@@ -12,10 +12,13 @@ def local_norm(function: Callable[[Tensor], Tensor], image: Tensor, steps: int =
     """Power iteration on the Jacobian of ``function`` at ``image``: but for rounding not above the Lipschitz constant.
 
     Args:
-        function: differentiable almost everywhere.
-        image: of any shape that ``function`` takes.
-        steps: of the iteration; more find more.
-        seed: of the first direction.
+        function: a function that is differentiable almost everywhere.
+        image: where its Jacobian is taken, of any shape that ``function`` accepts.
+        steps: number of iterations; more of them find a larger norm.
+        seed: seed of the random direction that the iteration begins with.
+
+    >>> round(local_norm(lambda image: 2.0 * image, torch.zeros(3)), 4)
+    2.0
     """
     generator = torch.Generator().manual_seed(seed)
     direction = torch.randn(image.shape, generator=generator).to(image)

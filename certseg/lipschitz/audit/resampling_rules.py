@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -11,16 +11,16 @@ from torch import nn
 
 from certseg.errors import ModelError
 from certseg.lipschitz import layers
-from certseg.lipschitz.audit.walk import Span, Walk, joined
+from certseg.lipschitz.audit.walk import Rule, Span, Walk, joined, pair
 from certseg.lipschitz.norms import UNIT, convolution_norm
 from certseg.lipschitz.resampling import resize_norm
 
 
 def checked_sides(sides: Sequence[int]) -> tuple[int, int]:
-    """Height and width of a layer, both at least 1.
+    """Height and width of a layer, once both are known to be at least 1.
 
     Raises:
-        ModelError: they are not.
+        ModelError: one is smaller.
     """
     if min(sides) < 1:
         raise ModelError("The image is too small for the network", received=f"a layer of {sides[0]}x{sides[1]}")
@@ -52,7 +52,7 @@ def _resized(walk: Walk, span: Span, norm: float, size: tuple[int, int], terms: 
 
 
 def _average_pool(walk: Walk, module: nn.AvgPool2d, span: Span, name: str) -> Span:
-    kernel, stride, padding = _pair(module.kernel_size), _pair(module.stride), _pair(module.padding)
+    kernel, stride, padding = pair(module.kernel_size), pair(module.stride), pair(module.padding)
     if module.ceil_mode or module.divisor_override or (padding != (0, 0) and not module.count_include_pad):
         raise ModelError(f"{name} divides by numbers that depend on the position", remedy="Pool without padding")
     area = math.prod(kernel)
@@ -64,8 +64,8 @@ def _average_pool(walk: Walk, module: nn.AvgPool2d, span: Span, name: str) -> Sp
 
 
 def _max_pool(walk: Walk, module: nn.MaxPool2d, span: Span, name: str) -> Span:
-    kernel, stride, padding = _pair(module.kernel_size), _pair(module.stride), _pair(module.padding)
-    if _pair(module.dilation) != (1, 1) or module.ceil_mode or module.return_indices:
+    kernel, stride, padding = pair(module.kernel_size), pair(module.stride), pair(module.padding)
+    if pair(module.dilation) != (1, 1) or module.ceil_mode or module.return_indices:
         raise ModelError(f"{name} is set in a way that has no rule", expected="dilation 1 and no ceil_mode")
     windows = math.prod(math.ceil(k / s) for k, s in zip(kernel, stride))  # that hold one pixel, at most
     walk.note(module, name, math.sqrt(windows), 1.0, "windows")
@@ -74,8 +74,12 @@ def _max_pool(walk: Walk, module: nn.MaxPool2d, span: Span, name: str) -> Span:
 
 
 def _adaptive_pool(walk: Walk, module: nn.AdaptiveAvgPool2d, span: Span, name: str) -> Span:
-    if module.output_size is None or None in (size := _pair(module.output_size)):
+    wanted = module.output_size
+    sides = (wanted, wanted) if isinstance(wanted, int) else wanted or ()
+    fixed = [side for side in sides if side is not None]
+    if len(fixed) != 2:
         raise ModelError(f"{name} has no fixed output size")
+    size = pair(fixed)
     norm = resize_norm("pool", span.size, size)
     walk.note(module, name, norm)
     area = math.prod(math.ceil(n / m) + 1 for n, m in zip(span.size, size))
@@ -83,8 +87,8 @@ def _adaptive_pool(walk: Walk, module: nn.AdaptiveAvgPool2d, span: Span, name: s
 
 
 def _upsample(walk: Walk, module: nn.Upsample, span: Span, name: str) -> Span:
-    factor = module.scale_factor
-    whole = isinstance(factor, (int, float)) and float(factor).is_integer() and factor >= 1
+    factor = float(module.scale_factor) if isinstance(module.scale_factor, int | float) else 0.0  # which has no rule
+    whole = factor.is_integer() and factor >= 1
     exact = whole and (module.mode == "bilinear" or (module.mode == "nearest" and int(factor).bit_count() == 1))
     if module.size is not None or not exact or module.align_corners:  # nearest rounds 1 / 3 in float32
         raise ModelError(
@@ -92,7 +96,7 @@ def _upsample(walk: Walk, module: nn.Upsample, span: Span, name: str) -> Span:
             expected="an integer scale_factor: bilinear without align_corners, or nearest and a power of 2",
         )
     size = (span.size[0] * int(factor), span.size[1] * int(factor))
-    norm = float(factor) if module.mode == "nearest" else resize_norm("bilinear", span.size, size)
+    norm = factor if module.mode == "nearest" else resize_norm("bilinear", span.size, size)
     walk.note(module, name, norm)
     return _resized(walk, span, norm, size, 4 * max(size))
 
@@ -107,11 +111,7 @@ def _unshuffle(walk: Walk, module: nn.PixelUnshuffle, span: Span, name: str) -> 
     return replace(span, channels=span.channels * factor**2, size=(span.size[0] // factor, span.size[1] // factor))
 
 
-def _pair(value: int | Sequence[int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
-
-
-RESAMPLING: dict[type[nn.Module], Callable[[Walk, nn.Module, Span, str], Span]] = {
+RESAMPLING: dict[type[nn.Module], Rule] = {
     layers.Pooled: _pooled,
     layers.Enlarge: _enlarge,
     nn.AvgPool2d: _average_pool,

@@ -6,7 +6,7 @@ Exact types only: a subclass may compute something else. What has no rule here c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from certseg.errors import ModelError
 from certseg.lipschitz import layers
 from certseg.lipschitz.audit.resampling_rules import RESAMPLING, checked_sides
-from certseg.lipschitz.audit.walk import Span, Walk, check_untouched, joined
+from certseg.lipschitz.audit.walk import Rule, Span, Walk, check_untouched, joined
 from certseg.lipschitz.norms import UNIT, absolute_norm, convolution_norm
 
 
@@ -70,14 +70,16 @@ def _check_form(module: nn.Conv2d | nn.ConvTranspose2d, name: str) -> None:
 def _convolution(walk: Walk, module: nn.Conv2d | nn.ConvTranspose2d, span: Span, name: str) -> Span:
     _check_form(module, name)
     _check_channels(module.in_channels, span, name)
-    is_transposed = isinstance(module, nn.ConvTranspose2d)
     _check_padding(module, span, name)
     if name not in walk.norms:
         settings = module.weight, module.stride, module.dilation, module.groups
         walk.norms[name] = convolution_norm(*settings), absolute_norm(*settings)
     bound, absolute = walk.norms[name]
     walk.note(module, name, bound.upper, bound.lower, bound.method)
-    size = (_transposed_size if is_transposed else _convolved_size)(module, span.size)
+    if isinstance(module, nn.ConvTranspose2d):
+        size = _transposed_size(module, span.size)
+    else:
+        size = _convolved_size(module, span.size)
     added = 0.0 if module.bias is None else _norm(module.bias) * math.sqrt(math.prod(size))
     terms = module.in_channels // module.groups * math.prod(module.kernel_size) + 1
     error = walk.gamma(terms) * (absolute * (span.magnitude + span.error) + added)
@@ -113,6 +115,7 @@ def _check_padding(module: nn.Conv2d | nn.ConvTranspose2d, span: Span, name: str
 
 
 def _convolved_size(module: nn.Conv2d, size: Sequence[int]) -> tuple[int, int]:
+    padding: Sequence[float]
     if isinstance(module.padding, str):
         padding = [
             (d * (k - 1)) / 2 if module.padding == "same" else 0 for d, k in zip(module.dilation, module.kernel_size)
@@ -258,7 +261,7 @@ def _norm(values: Tensor) -> float:
     return float(values.detach().double().norm()) * (1.0 + values.numel() * UNIT)
 
 
-RULES: dict[type[nn.Module], Callable[[Walk, nn.Module, Span, str], Span]] = {
+RULES: dict[type[nn.Module], Rule] = {
     nn.Sequential: _sequential,
     nn.Identity: _unchanged,
     nn.Dropout: _unchanged,

@@ -1,4 +1,5 @@
-"""What a network computes right now, in a value to compare: weights may change without torch counting it."""
+"""What a network computes right now, as a value to compare with an earlier one: weights may change without torch
+counting it."""
 
 from __future__ import annotations
 
@@ -16,9 +17,9 @@ _CHUNK = 1 << 20  # numbers mixed at a time
 _MIXER, _STEP = -7046029254386353131, 6364136223846793005  # odd numbers of 64 bits without pattern
 
 
-def state_of(network: nn.Module) -> tuple:
-    """Equal for a network that is as it was: modules, their plain settings, hooks and methods put upon them, and the
-    content of all weights and buffers, of which a checksum is taken; one pass over the memory of the weights.
+def state_of(network: nn.Module) -> tuple[object, ...]:
+    """A value that stays equal as long as a network is as it was. It covers the modules, their plain settings, hooks
+    and methods put upon them, and a checksum of all weights and buffers, which takes one pass over their memory.
 
     Writing through ``tensor.data`` or numpy changes no version counter, and memory is used again, so neither versions
     nor addresses tell.
@@ -40,7 +41,7 @@ def _own(module: nn.Module) -> Iterator[tuple[str, object]]:
 
 
 def checksums(tensors: Iterable[Tensor]) -> list[int]:
-    """A number for the content of all tensors on each device, in order: it depends on every bit and its place."""
+    """For each device a number for the content of all tensors on it, which depends on every bit and its place."""
     by_device: dict[torch.device, list[Tensor]] = {}
     for tensor in tensors:
         if tensor.numel():
@@ -52,7 +53,7 @@ def checksums(tensors: Iterable[Tensor]) -> list[int]:
 def _cyclic(parts: Iterable[Tensor]) -> int:
     value = 0
     for part in parts:
-        value = zlib.crc32(part.numpy(), value)
+        value = zlib.crc32(part.numpy().data, value)
     return value
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
 from torch import nn
 from torch.nn.modules import module as every_module
@@ -21,11 +22,11 @@ class Span:
     """What is known about a tensor inside the network, over all images of one size.
 
     Args:
-        lipschitz: of the exact value as a function of the image.
-        magnitude: no exact value has a larger l2 norm.
-        error: no computed value is further than this, in l2, from the exact one.
-        channels: of the tensor.
-        size: height and width.
+        lipschitz: l2 Lipschitz constant of the exact tensor as a function of the image.
+        magnitude: l2 norm that the exact tensor never exceeds.
+        error: l2 distance from the exact tensor that the computed one never exceeds.
+        channels: number of channels of the tensor.
+        size: height and width of the tensor.
     """
 
     lipschitz: float
@@ -34,14 +35,23 @@ class Span:
     channels: int
     size: tuple[int, int]
 
-    def grown(self, norm: float, added: float = 0.0, **changes: object) -> Span:
-        """After a linear map of this norm and a translation of norm ``added``, computed without error."""
-        return replace(
-            self,
-            lipschitz=self.lipschitz * norm,
-            magnitude=self.magnitude * norm + added,
-            error=self.error * norm,
-            **changes,
+    def grown(
+        self, norm: float, added: float = 0.0, *, channels: int | None = None, size: tuple[int, int] | None = None
+    ) -> Span:
+        """What is known after a linear map and a translation, computed without error.
+
+        Args:
+            norm: operator norm of the linear map.
+            added: l2 norm of the translation.
+            channels: number of channels after the map; None where it keeps them.
+            size: height and width after the map; None where it keeps them.
+        """
+        return Span(
+            self.lipschitz * norm,
+            self.magnitude * norm + added,
+            self.error * norm,
+            self.channels if channels is None else channels,
+            self.size if size is None else size,
         )
 
     def rounded(self, error: float) -> Span:
@@ -51,7 +61,15 @@ class Span:
 
 @dataclass(frozen=True)
 class LayerBound:
-    """One row of the audit's table: a module, its own constant, a lower bound of that, and how it was found."""
+    """One row of the audit's table.
+
+    Args:
+        name: the module's name in the network.
+        kind: the name of the module's class.
+        constant: upper bound of the module's own Lipschitz constant.
+        lower: lower bound of the same constant.
+        method: how the upper bound was found; ``exact`` where it is the constant itself.
+    """
 
     name: str
     kind: str
@@ -65,22 +83,23 @@ class Walk:
     """One walk through a module tree.
 
     Args:
-        rules: what each type of module does; :data:`certseg.lipschitz.audit.rules.RULES`.
+        rules: what each type of module does (:data:`certseg.lipschitz.audit.rules.RULES`).
         unit: unit roundoff of the network's arithmetic.
-        norms: bounds of convolutions by name, found in earlier walks over the same weights.
-        table: one row per module with a constant of its own, in order.
+        norms: bounds of convolutions by name, found in earlier walks over the same weights: of the norm, and of the
+            norm with absolute weights.
+        table: one row per module with a constant of its own, in the order of the walk.
     """
 
-    rules: Mapping[type[nn.Module], Callable[[Walk, nn.Module, Span, str], Span]]
+    rules: Mapping[type[nn.Module], Rule]
     unit: float
     norms: dict[str, tuple[NormBound, float]] = field(default_factory=dict)
     table: list[LayerBound] = field(default_factory=list)
 
     def __call__(self, module: nn.Module, span: Span, name: str) -> Span:
-        """What is known after ``module``.
+        """What is known after ``module``, called ``name``, from the ``span`` that is known before it.
 
         Raises:
-            ModelError: the module has no rule, or its rule does not hold as it is set.
+            ModelError: the module has no rule, or is set in a way in which its rule does not hold.
         """
         check_untouched(module, name)
         rule = self.rules.get(type(module))
@@ -92,8 +111,10 @@ class Walk:
             )
         return rule(self, module, span, name)
 
-    def note(self, module: nn.Module, name: str, constant: float, lower: float | None = None, method: str = "exact"):
-        """Add a row to the table."""
+    def note(
+        self, module: nn.Module, name: str, constant: float, lower: float | None = None, method: str = "exact"
+    ) -> None:
+        """Add a row to the table; a constant without a lower bound is exact."""
         lower = constant if lower is None else lower
         self.table.append(LayerBound(name, type(module).__name__, constant, lower, method))
 
@@ -103,13 +124,18 @@ class Walk:
         return _MARGIN * product / (1.0 - product) if product < 0.5 else math.inf
 
 
-def hooks_of_all() -> tuple[Mapping, Mapping]:
+Rule: TypeAlias = Callable[[Walk, Any, Span, str], Span]
+"""What is known after a module, from what is known before it, and the module's name. A rule takes modules of the type
+that it is entered for."""
+
+
+def hooks_of_all() -> tuple[Mapping[int, object], Mapping[int, object]]:
     """The forward hooks that torch calls for every module."""
     return every_module._global_forward_hooks, every_module._global_forward_pre_hooks
 
 
 def check_untouched(module: nn.Module, name: str) -> None:
-    """Raise ModelError if something could make ``module`` compute other than its type says."""
+    """Raise :class:`ModelError` if something could make ``module`` compute anything else than its type says."""
     changes = {
         "it is in training mode": module.training,
         "it has forward hooks": any(getattr(module, hooks) for hooks in HOOKS),
@@ -125,6 +151,19 @@ def check_untouched(module: nn.Module, name: str) -> None:
             )
 
 
+def pair(value: int | Sequence[int]) -> tuple[int, int]:
+    """A setting of both axes, which modules hold as one number or as two.
+
+    >>> pair(3), pair([1, 2])
+    ((3, 3), (1, 2))
+    """
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
 def joined(name: str, part: str) -> str:
-    """The name of a part of a module, as torch gives it."""
+    """The name of a part of a module, as torch gives it.
+
+    >>> joined("body.0", "convolution"), joined("", "body")
+    ('body.0.convolution', 'body')
+    """
     return f"{name}.{part}" if name else part

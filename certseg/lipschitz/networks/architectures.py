@@ -1,13 +1,14 @@
-"""DeepLabV3 and UPerNet made of Lipschitz layers, by the names of configs/model."""
+"""DeepLabV3 and UPerNet made of Lipschitz layers, as ``configs/model`` names them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Unpack
 
 from certseg.errors import ConfigError
 from certseg.lipschitz.networks.convolutions import Builder
 from certseg.lipschitz.networks.parts import ASPP, deeplabv3, stages_of, upernet
-from certseg.lipschitz.networks.segmenter import LipschitzNetwork
+from certseg.lipschitz.networks.segmenter import LipschitzNetwork, NetworkSettings
 
 
 class LipDeepLabV3(LipschitzNetwork):
@@ -17,15 +18,20 @@ class LipDeepLabV3(LipschitzNetwork):
         num_classes: classes of the data set; at least 2.
         name: how results and their folders call the model.
         size: ``tiny``, ``S``, ``M1``, ``M2``, ``L``, ``XL``, or a list of [channels, convolutions] per stage.
-        convolution: ``orthogonal``, ``spectral`` or ``free``.
+        convolution: kind of the convolutions, ``orthogonal``, ``spectral`` or ``free``.
         activation: ``maxmin``, ``groupsort2`` or ``relu``.
-        residual: as of :class:`certseg.lipschitz.networks.convolutions.Builder`.
-        spread: as there.
-        rates: dilations of the ASPP.
-        aspp: ``concat`` (the seed's: each branch sees all channels) or ``split`` (its share, which keeps the norm).
-        width: channels of the features below the head; null for half of the first stage's.
-        skips: split skips from encoder to decoder, which cost no constant.
-        settings: as of :class:`LipschitzNetwork`.
+        residual: make blocks that keep the number of channels residual
+            (:class:`certseg.lipschitz.networks.convolutions.Builder`).
+        spread: root mean square, at the beginning, of the parameters behind each orthogonal weight; None leaves them as
+            the library makes them (:class:`certseg.lipschitz.networks.convolutions.Builder`).
+        rates: dilations of the ASPP's branches, in pixels of the coarsest resolution.
+        aspp: how its branches are joined: ``concat`` as in the paper, where each branch sees all channels, or
+            ``split``, where each sees its share of them, which keeps the norm.
+        width: channels of the features below the head, an even number; None is half of the first stage's channels.
+        skips: lead half of the channels around the coarser stages, from the encoder to the decoder, which costs no
+            constant.
+        settings: further settings of :class:`LipschitzNetwork`: ``constant``, ``head``, ``position_bias``, ``tau`` and
+            ``arithmetic``.
 
     Raises:
         ConfigError: an argument is outside its domain.
@@ -45,7 +51,7 @@ class LipDeepLabV3(LipschitzNetwork):
         aspp: str = "concat",
         width: int | None = None,
         skips: bool = False,
-        **settings: object,
+        **settings: Unpack[NetworkSettings],
     ):
         stages = stages_of(size)
         width = _checked_width(stages[0][0] // 2 if width is None else width)
@@ -54,8 +60,9 @@ class LipDeepLabV3(LipschitzNetwork):
             raise ConfigError("Unknown model.aspp", expected=" or ".join(ASPP), received=aspp)
         rates = _counts("rates", rates)
         body = deeplabv3(make, stages, width=width, rates=rates, pyramid=aspp, skips=skips, position=position)
-        settings |= {"convolution": convolution, "spread": spread}
-        super().__init__(body, width, num_classes=num_classes, name=name, **settings)
+        super().__init__(
+            body, width, num_classes=num_classes, name=name, convolution=convolution, spread=spread, **settings
+        )
 
 
 class LipUPerNet(LipschitzNetwork):
@@ -64,15 +71,18 @@ class LipUPerNet(LipschitzNetwork):
     Args:
         num_classes: classes of the data set; at least 2.
         name: how results and their folders call the model.
-        size: as of :class:`LipDeepLabV3`.
-        convolution: ``orthogonal``, ``spectral`` or ``free``.
+        size: ``tiny``, ``S``, ``M1``, ``M2``, ``L``, ``XL``, or a list of [channels, convolutions] per stage.
+        convolution: kind of the convolutions, ``orthogonal``, ``spectral`` or ``free``.
         activation: ``maxmin``, ``groupsort2`` or ``relu``.
-        residual: as of :class:`certseg.lipschitz.networks.convolutions.Builder`.
-        spread: as there.
-        channels: of the feature pyramid; null for those of the second stage.
-        bins: cells along each side, of each branch of the pyramid pooling.
-        width: channels of the features below the head; null for half of the first stage's.
-        settings: as of :class:`LipschitzNetwork`.
+        residual: make blocks that keep the number of channels residual
+            (:class:`certseg.lipschitz.networks.convolutions.Builder`).
+        spread: root mean square, at the beginning, of the parameters behind each orthogonal weight; None leaves them as
+            the library makes them (:class:`certseg.lipschitz.networks.convolutions.Builder`).
+        channels: channels of the feature pyramid, an even number; None is those of the second stage.
+        bins: for each branch of the pyramid pooling, the number of cells along each side.
+        width: channels of the features below the head, an even number; None is half of the first stage's channels.
+        settings: further settings of :class:`LipschitzNetwork`: ``constant``, ``head``, ``position_bias``, ``tau`` and
+            ``arithmetic``.
 
     Raises:
         ConfigError: an argument is outside its domain.
@@ -91,7 +101,7 @@ class LipUPerNet(LipschitzNetwork):
         channels: int | None = None,
         bins: Sequence[int] = (1, 2, 3, 6),
         width: int | None = None,
-        **settings: object,
+        **settings: Unpack[NetworkSettings],
     ):
         stages = stages_of(size)
         width = _checked_width(stages[0][0] // 2 if width is None else width)
@@ -99,8 +109,9 @@ class LipUPerNet(LipschitzNetwork):
         make, position = Builder(convolution, activation, residual, spread), bool(settings.get("position_bias", True))
         bins = _counts("bins", bins)
         body = upernet(make, stages, width=width, channels=channels, bins=bins, position=position)
-        settings |= {"convolution": convolution, "spread": spread}
-        super().__init__(body, width, num_classes=num_classes, name=name, **settings)
+        super().__init__(
+            body, width, num_classes=num_classes, name=name, convolution=convolution, spread=spread, **settings
+        )
 
 
 def _checked_width(channels: int) -> int:

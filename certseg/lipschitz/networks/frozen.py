@@ -22,33 +22,55 @@ _MARGIN = 16.0  # over the textbook bound of the head's sum, as in the audit
 
 @dataclass
 class Frozen:
-    """The network of one moment: baked, without gradients of its weights, with what was proven about it."""
+    """The network of one moment: baked, without gradients of its weights, with what was proven about it.
 
-    state: tuple
+    Args:
+        state: what the network was when it was baked (:func:`certseg.lipschitz.audit.state_of`).
+        body: the part that maps images to features.
+        head: the part that maps features to logits, a 1x1 convolution.
+        offset: the part that adds what does not depend on the image to the logits.
+        logits: all three one after the other, compiled if the network is.
+        bounds: for each size of images asked for, what the audit proved.
+    """
+
+    state: tuple[object, ...]
     body: nn.Module
     head: nn.Module
     offset: nn.Module
     logits: Callable[[Tensor], Tensor]
     bounds: dict[tuple[int, int], tuple[ConstantCertificate, LipschitzBound]] = field(default_factory=dict)
 
+    @property
+    def matrix(self) -> nn.Conv2d:
+        """The head, as the convolution that it must be.
+
+        Raises:
+            ModelError: it is anything else.
+        """
+        if type(self.head) is not nn.Conv2d:
+            raise ModelError(
+                "The head of a Lipschitz network must be a matrix", expected="a 1x1 Conv2d", received=self.head
+            )
+        return self.head
+
     @functools.cached_property
     def audit(self) -> Audit:
-        """Of the body; the norms of its layers serve all sizes."""
+        """The audit of the body; the norms of its layers serve images of all sizes."""
         return Audit(self.body)
 
     @functools.cached_property
     def weights(self) -> str:
-        """sha256 of all that makes the logits."""
+        """sha256 of all weights and modules that make the logits."""
         return fingerprint(nn.ModuleDict({"body": self.body, "head": self.head, "offset": self.offset}))
 
     def check_ends(self, num_classes: int, output: tuple[int, int, int], size: tuple[int, int]) -> None:
-        """Raise ModelError unless the logits are one matrix times the features of each pixel, plus a translation: the
-        constant says nothing of logits made otherwise.
+        """Raise :class:`ModelError` unless the logits are one matrix times the features of each pixel, plus a
+        translation: the constant says nothing of logits made otherwise.
 
         Args:
-            num_classes: of the network.
+            num_classes: number of classes of the network.
             output: channels, height and width of the features.
-            size: of the images.
+            size: height and width of the images.
         """
         head, offset = self.head, self.offset
         check_untouched(head, "the head")
@@ -82,9 +104,10 @@ class Frozen:
     def rounding(self, certificate: ConstantCertificate) -> float:
         """Bound of the rounding error of one logit in float64: that of the features, carried through the head, and that
         of the head's own sum, with the audit's margin."""
-        rows = self.head.weight[:, :, 0, 0].double()
+        head = self.matrix
+        rows = head.weight[:, :, 0, 0].double()
         longest = float(rows.norm(dim=1).max())
-        offsets = 0.0 if self.head.bias is None else float(self.head.bias.abs().max())
+        offsets = 0.0 if head.bias is None else float(head.bias.abs().max())
         if isinstance(self.offset, PositionBias):
             offsets += float(self.offset.map.abs().max())
         rounding = _MARGIN * (rows.shape[1] + 8) * 2.0**-53
@@ -94,7 +117,7 @@ class Frozen:
     def measured_rounding(self, size: tuple[int, int]) -> float:
         """A hundred times the largest difference to float64 on images of noise, of black and white noise and of one
         colour."""
-        device = self.head.weight.device
+        device = self.matrix.weight.device
         noise = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
         probes = torch.cat([noise, (noise > 0.5).float(), torch.full_like(noise, 0.7)])
         exact = copy.deepcopy((self.body, self.head, self.offset))
@@ -111,8 +134,8 @@ class Holder:
     def __init__(self) -> None:
         self.frozen: Frozen | None = None
 
-    def __deepcopy__(self, memo: dict) -> Holder:
+    def __deepcopy__(self, memo: dict[int, object]) -> Holder:
         return Holder()
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[type[Holder], tuple[()]]:
         return Holder, ()

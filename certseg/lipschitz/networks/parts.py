@@ -32,7 +32,7 @@ def stages_of(size: str | Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...
     """
     if isinstance(size, str) and size in SIZES:
         return SIZES[size]
-    stages = [] if isinstance(size, str) or not isinstance(size, Sequence) else list(size)
+    stages = list(size) if isinstance(size, Sequence) and not isinstance(size, str) else []
     pairs = [stage for stage in stages if isinstance(stage, Sequence) and len(stage) == 2]
     if not stages or len(pairs) < len(stages) or any(c < 4 or c % 4 or n < 1 for c, n in pairs):
         raise ConfigError(
@@ -44,7 +44,7 @@ def stages_of(size: str | Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...
 
 
 def stage(make: Builder, before: int, channels: int, count: int) -> list[nn.Module]:
-    """``count`` blocks, the first of which halves the resolution."""
+    """``count`` blocks, the first of which halves the resolution and leads from ``before`` to ``channels`` channels."""
     return [make.block(before, channels, stride=2), *(make.refinement(channels) for _ in range(count - 1))]
 
 
@@ -57,8 +57,11 @@ def aspp(make: Builder, channels: int, rates: Sequence[int]) -> list[nn.Module]:
 def split_aspp(make: Builder, channels: int, rates: Sequence[int]) -> list[nn.Module]:
     """:func:`aspp` in which every branch takes its share of the channels, then a 1x1 block.
 
-    All of it can keep the norm. The concatenation of branches over the same channels, scaled down, and the block that
-    leads back from four times the channels lose most of it, and margins with it.
+    All parts of it can keep the norm. In :func:`aspp` most of it is lost, and with it the margins: in the scaled
+    concatenation of branches over the same channels, and in the block that leads back from four times the channels.
+
+    Raises:
+        ConfigError: there are fewer than two channels for a branch.
     """
     branches = 1 + len(rates)
     share = channels // branches // 2 * 2
@@ -75,6 +78,7 @@ def split_aspp(make: Builder, channels: int, rates: Sequence[int]) -> list[nn.Mo
 
 
 ASPP = {"concat": aspp, "split": split_aspp}
+"""Ways to join the branches of atrous spatial pyramid pooling, by the names of ``model.aspp``."""
 
 
 def deeplabv3(
@@ -90,13 +94,13 @@ def deeplabv3(
     """Encoder, ASPP and a decoder of transposed convolutions, 3 channels to ``width`` at the size of the image.
 
     Args:
-        make: layers.
+        make: the builder of the layers.
         size: channels and convolutions of each stage.
         width: channels of the features.
-        rates: dilations of the ASPP.
-        pyramid: how its branches are joined, by a name in :data:`ASPP`.
-        skips: half of the channels of each stage but the last go around the stages below (:class:`ChannelSplit`),
-            which costs no constant, and the decoder has one more block per stage to mix them.
+        rates: dilations of the ASPP's branches.
+        pyramid: how the ASPP's branches are joined, a name in :data:`ASPP`.
+        skips: lead half of the channels of each stage but the last around the stages below (:class:`ChannelSplit`),
+            which costs no constant; the decoder then has one more block per stage to mix them.
         position: add a learned map at the lowest resolution.
     """
     last = len(size) - 1
@@ -128,11 +132,11 @@ def upernet(
     mixed by a 3x3 block; UPerNet adds them and fuses all levels at the end, which here happens on the way up.
 
     Args:
-        make: layers.
+        make: the builder of the layers.
         size: channels and convolutions of each stage.
         width: channels of the features.
-        channels: of the feature pyramid.
-        bins: cells along each side, of each branch of the pyramid pooling.
+        channels: channels of the feature pyramid.
+        bins: for each branch of the pyramid pooling, the number of cells along each side.
         position: add a learned map at the lowest resolution.
     """
     last = len(size) - 1

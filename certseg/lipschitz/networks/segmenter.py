@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,16 @@ HEADS = ("free", "constrained")
 _NOTICED = 1.0 + 1e-6  # above the claimed constant by more than this: certificates are flagged
 
 
+class NetworkSettings(TypedDict, total=False):
+    """The settings of a :class:`LipschitzNetwork` that do not depend on its architecture, with its defaults."""
+
+    constant: float
+    head: str
+    position_bias: bool
+    tau: float
+    arithmetic: str
+
+
 class LipschitzNetwork(nn.Module):
     """Features with a known Lipschitz constant, a 1x1 head on top, and logits of the images' size.
 
@@ -34,20 +45,22 @@ class LipschitzNetwork(nn.Module):
     dtype.
 
     Args:
-        body: maps images to ``B x width x H x W``.
+        body: a module that maps images ``B x 3 x H x W`` to features ``B x width x H x W``.
         width: channels of the features.
         num_classes: classes of the data set; at least 2.
         name: how results and their folders call the model.
-        convolution: ``orthogonal``, ``spectral`` or ``free``, as the body was built.
-        spread: of the parameters behind a constrained head (:class:`certseg.lipschitz.networks.convolutions.Builder`).
-        constant: Lipschitz constant of the features by construction: images are centred and multiplied by it. No claim
-            is made if ``convolution`` is ``free``.
+        convolution: the kind of convolutions that the body was built of, ``orthogonal``, ``spectral`` or ``free``.
+        spread: root mean square, at the beginning, of the parameters behind a constrained head
+            (:class:`certseg.lipschitz.networks.convolutions.Builder`); None leaves them as they are.
+        constant: positive Lipschitz constant of the features by construction: images are centred and multiplied by it.
+            No claim is made if ``convolution`` is ``free``.
         head: ``free`` for rows without constraint, whose distances enter the certificates; ``constrained`` for a
             last layer of the same kind as the others.
         position_bias: add a learned map to the logits, which costs no constant.
-        tau: of the loss where the training objective has none: CE(tau u, y) / tau.
-        arithmetic: of eval mode, ``float64`` (rounding bounded a priori) or ``float32`` (faster; rounding measured
-            and multiplied by 100, flagged ``calibrated``).
+        tau: positive temperature of the loss CE(tau u, y) / tau of logits u and labels y, where the training objective
+            has none of its own.
+        arithmetic: floating point type of eval mode: ``float64``, whose rounding is bounded in advance, or ``float32``,
+            which is faster and whose rounding is measured and multiplied by 100 (flag ``calibrated``).
 
     Raises:
         ConfigError: an argument is outside its domain.
@@ -77,13 +90,14 @@ class LipschitzNetwork(nn.Module):
         if head == "free":
             self.head = nn.Conv2d(width, num_classes, 1)
             nn.init.orthogonal_(self.head.weight)
-            nn.init.zeros_(self.head.bias)
+            if self.head.bias is not None:
+                nn.init.zeros_(self.head.bias)
         else:
             self.head = Builder(convolution, spread=spread).convolution(width, num_classes, 1, bias=True)
         self.offset = PositionBias(num_classes) if position_bias else nn.Identity()
         self._dtype = ARITHMETICS[arithmetic]
         self._held = Holder()
-        self._compilation: dict | None = None
+        self._compilation: dict[str, Any] | None = None
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``B x num_classes x H x W`` of RGB images ``B x 3 x H x W`` in [0, 1].
@@ -93,7 +107,8 @@ class LipschitzNetwork(nn.Module):
         """
         check_images(images)
         if self.training:
-            return self.offset(self.head(self.body(images)))
+            logits: Tensor = self.offset(self.head(self.body(images)))
+            return logits
         frozen = self._frozen()
         with full_precision(images.device, self._dtype):
             return frozen.logits(images.to(self._dtype))
@@ -102,7 +117,8 @@ class LipschitzNetwork(nn.Module):
         """The features ``B x width x H x W`` that the constant is about, as eval mode computes them."""
         frozen = self._frozen()
         with full_precision(images.device, self._dtype):
-            return frozen.body(images.to(self._dtype))
+            features: Tensor = frozen.body(images.to(self._dtype))
+        return features
 
     def loss(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """``loss_ce``, CE(tau u, y) / tau averaged over labelled pixels, and the pixel accuracy ``acc_seg`` in percent.
@@ -117,7 +133,15 @@ class LipschitzNetwork(nn.Module):
         return self.loss_and_logits(images, labels).losses
 
     def loss_and_logits(self, images: Tensor, labels: Tensor) -> TrainingOutput:
-        """:meth:`loss` and the logits it comes from; arguments and errors as there."""
+        """The losses of :meth:`loss` and the logits they come from.
+
+        Args:
+            images: ``B x 3 x H x W`` in [0, 1].
+            labels: ``B x H x W`` int64 in 0..num_classes - 1, or 255 where there is no label.
+
+        Raises:
+            ModelError: shapes or labels are not as stated.
+        """
         logits = self(images)
         check_labels(labels, logits, self.num_classes)
         labelled = labels != IGNORE_INDEX
@@ -128,31 +152,35 @@ class LipschitzNetwork(nn.Module):
         return TrainingOutput(losses, logits, labels)
 
     def certificate(self, size: Sequence[int]) -> ConstantCertificate:
-        """What the audit proves about the features, for images of ``size``; ``weights`` covers head and offset too.
-        Errors as :meth:`certified_bound`."""
+        """What the audit proves about the features of images of ``size`` (height, width). Its sha256 of the weights
+        covers head and offset too.
+
+        Raises:
+            ModelError: nothing can be proven, for the reasons that :meth:`certified_bound` names.
+        """
         return self._proven(size)[0]
 
     def certified_bound(self, size: Sequence[int]) -> LipschitzBound:
-        """What holds for logits of images of this height and width, from the weights as they are now.
+        """What holds for logits of images of ``size`` (height, width), from the weights as they are now.
 
         A constant above the one the network is built for, by more than rounding, is flagged ``constant_above_claim``;
         certificates use what was proven.
 
         Raises:
-            ModelError: the network is in training mode, nothing can be proven for this size, the constant is above the
-                one the network is built for by more than a thousandth, or the network, its head or what follows it
-                is not as it was built.
+            ModelError: the network is in training mode; nothing can be proven for this size; the constant is above the
+                one the network is built for by more than a thousandth; or the network, its head or its offset has been
+                changed since it was built.
         """
         return self._proven(size)[1]
 
-    def compile(self, **settings: object) -> None:
+    def compile(self, **settings: Any) -> None:
         """Compile what eval mode computes, whenever it is baked (``torch.compile``)."""
         torch.compiler.assume_constant_result(resize_norm)  # numpy and caches inside; depends on sizes alone
         self._compilation, self._held.frozen = settings, None
 
-    def _apply(self, fn: Callable, recurse: bool = True) -> LipschitzNetwork:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LipschitzNetwork:
         """Keep weights in their own memory order, whatever order images have: parametrizations reshape them."""
-        super()._apply(fn, recurse)
+        nn.Module._apply(self, fn, recurse)
         for tensor in (*self.parameters(), *self.buffers()):
             if not tensor.is_contiguous():
                 tensor.data = tensor.data.contiguous()
@@ -161,39 +189,40 @@ class LipschitzNetwork(nn.Module):
     def _proven(self, size: Sequence[int]) -> tuple[ConstantCertificate, LipschitzBound]:
         if self.training:
             raise ModelError("Nothing can be proven about a network in training mode", remedy="Call eval()")
-        frozen, size = self._frozen(), (int(size[0]), int(size[1]))
-        if size not in frozen.bounds:
+        frozen, sides = self._frozen(), (int(size[0]), int(size[1]))
+        if sides not in frozen.bounds:
             check_untouched(self, "the network")
             for method in ("__call__", "forward", "features", "_frozen"):
                 if getattr(type(self), method) is not getattr(LipschitzNetwork, method):
                     raise ModelError(f"{type(self).__name__} has a {method} of its own, of which nothing is known")
-            with full_precision(frozen.head.weight.device, self._dtype):
-                certificate = replace(frozen.audit.certificate(size), weights=frozen.weights)
-                frozen.check_ends(self.num_classes, certificate.output, size)
+            with full_precision(frozen.matrix.weight.device, self._dtype):
+                certificate = replace(frozen.audit.certificate(sides), weights=frozen.weights)
+                frozen.check_ends(self.num_classes, certificate.output, sides)
                 if self.constant is not None:
                     certificate.check_claim(self.constant)
-                frozen.bounds[size] = certificate, self._bound(frozen, certificate)
-        return frozen.bounds[size]
+                frozen.bounds[sides] = certificate, self._bound(frozen, certificate)
+        return frozen.bounds[sides]
 
     def _bound(self, frozen: Frozen, certificate: ConstantCertificate) -> LipschitzBound:
+        flags: tuple[str, ...]
         if self._dtype == torch.float64:
             slack, flags = frozen.rounding(certificate), ()
         else:
             slack, flags = frozen.measured_rounding(certificate.size), ("calibrated",)
         if self.constant is not None and certificate.constant > self.constant * _NOTICED:
             flags += ("constant_above_claim",)
-        return LipschitzBound(certificate.constant, frozen.head.weight[:, :, 0, 0].double().clone(), slack, flags)
+        return LipschitzBound(certificate.constant, frozen.matrix.weight[:, :, 0, 0].double().clone(), slack, flags)
 
     def _frozen(self) -> Frozen:
         """The baked network, made anew if anything about the network has changed."""
         state = state_of(self)
         if self._held.frozen is None or self._held.frozen.state != state:
             with torch.inference_mode(False):  # an attack differentiates through what a prediction has baked
-                parts = [bake(part, self._dtype) for part in (self.body, self.head, self.offset)]
-            logits = nn.Sequential(*parts)
+                body, head, offset = (bake(part, self._dtype) for part in (self.body, self.head, self.offset))
+            logits: Callable[[Tensor], Tensor] = nn.Sequential(body, head, offset)
             if self._compilation is not None:
                 logits = torch.compile(logits, **self._compilation)
-            self._held.frozen = Frozen(state, *parts, logits)
+            self._held.frozen = Frozen(state, body, head, offset, logits)
         return self._held.frozen
 
     def train(self, mode: bool = True) -> LipschitzNetwork:

@@ -4,6 +4,10 @@ A network whose features (its logits, or what a last linear map makes logits of)
 pixels and channels together turns a perturbation of norm eps into a budget (L eps)^2 of squared feature distance. Each
 pixel whose class changes uses up a cost that follows from its logits alone, so that one forward pass tells how many
 pixels, which IoU and which share of a class can be lost (Massena et al. 2025, arXiv 2512.06010; seed 000).
+
+``costs`` has the cost of a pixel; ``collective`` how many pixels a budget pays for, ``false_negatives`` how many of one
+class; ``changes`` what can be done to each class, from which ``class_iou`` and ``mean_iou`` bound the IoU; ``curves``
+keep the costs of an image in its row, and ``pooled`` and ``by_radius`` make the figures of a data set from rows.
 """
 
 from certseg.lipschitz.worst_case.by_radius import ROW, SHARES, RadiusFigures, defined_mean, figures_by_radius

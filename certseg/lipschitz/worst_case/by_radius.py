@@ -25,6 +25,7 @@ ROW = "lipschitz"
 """Where a row's counts keep the figures of all radii."""
 
 SHARES = (0.25, 0.5, 0.75)
+"""Shares of the labelled pixels whose radii are asked for: robustness@25, @50 and @75."""
 
 
 @dataclass(frozen=True)
@@ -32,19 +33,20 @@ class RadiusFigures:
     """One image at each of E radii. All lists are plain, for rows.
 
     Args:
-        budgets: squared feature distances.
-        grey_levels: root mean square perturbation on the 8-bit scale.
-        individual: correct labelled pixels that no perturbation can change, each on its own.
-        collective: correct labelled pixels left by every perturbation.
-        correct: correct labelled pixels.
-        labelled: labelled pixels.
-        share_radii: radius below which less than each of :data:`SHARES` of the labelled pixels can change; None in a
-            row that was read stands for an infinite one, or for no labels.
-        false_negatives: of :class:`FalseNegativeCounts`.
-        false_negative_radii: by class, the radius at which the false negative rate may exceed the threshold; None for
-            classes without a label.
-        worst_miou: mean IoU left by every perturbation; None where it was not asked for.
-        curves: of :class:`ClassCurves` by class; likewise.
+        budgets: for each radius the squared feature distance that it pays for.
+        grey_levels: for each radius the root mean square perturbation on the 8-bit scale, 0 to 255.
+        individual: for each radius the number of correct labelled pixels that no perturbation can change, each attacked
+            on its own.
+        collective: for each radius the number of correct labelled pixels left by every perturbation of the image.
+        correct: number of correct labelled pixels.
+        labelled: number of labelled pixels.
+        share_radii: for each of :data:`SHARES` the radius below which less than that share of the labelled pixels can
+            change; None in a row that was read stands for an infinite radius, or for an image without labels.
+        false_negatives: the counts of a :class:`FalseNegativeCounts`, by name.
+        false_negative_radii: for each class the radius at which the false negative rate may exceed the threshold; None
+            for classes without a label.
+        worst_miou: for each radius the mean IoU left by every perturbation; None where it was not asked for.
+        curves: for each class its :class:`ClassCurves` in plain values; None where they were not asked for.
     """
 
     budgets: list[float]
@@ -54,9 +56,9 @@ class RadiusFigures:
     correct: int
     labelled: int
     share_radii: list[float | None]
-    false_negatives: dict[str, list]
+    false_negatives: dict[str, list[int] | list[list[int]]]
     false_negative_radii: list[float | None]
-    worst_miou: list[float | None] | None
+    worst_miou: Sequence[float | None] | None
     curves: list[dict[str, Any]] | None
 
     @classmethod
@@ -73,12 +75,12 @@ class RadiusFigures:
         """Count one image.
 
         Args:
-            image: the image.
-            bound: of the network.
-            size: height and width.
-            radii: not negative, rising, on the [0, 1] image scale.
-            false_negative_rate: threshold whose radius is asked for.
-            worst_case_iou: whether to bound IoUs, the slow part.
+            image: the image, with what it costs to change each of its pixels.
+            bound: what is proven about the network.
+            size: height and width of the image.
+            radii: l2 radii on the [0, 1] image scale, not negative and rising.
+            false_negative_rate: the threshold in [0, 1] whose radius is asked for.
+            worst_case_iou: whether to bound IoUs, which is the slow part.
         """
         budgets = budgets_of(bound, radii, image.costs.device)
         labelled, correct = image.labelled, image.correct
@@ -108,7 +110,7 @@ class RadiusFigures:
     def at(self, index: int) -> dict[str, float | None]:
         """The image's figures at one radius; NaN without labelled pixels, so that the image enters no mean."""
         total = self.labelled
-        figures = {
+        figures: dict[str, float | None] = {
             "grey_levels": self.grey_levels[index],
             "certified_accuracy": self.individual[index] / total if total else math.nan,
             "certified_collective_accuracy": self.collective[index] / total if total else math.nan,
@@ -118,7 +120,7 @@ class RadiusFigures:
         return figures
 
     def to_json(self) -> dict[str, Any]:
-        """For a row."""
+        """All fields in plain values, for a row."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod
@@ -147,6 +149,14 @@ def figures_by_radius(
     ``certified_accuracy`` counts pixels that cannot be changed one by one, ``certified_collective_accuracy`` those left
     by one perturbation of the whole image; the latter is never lower. ``class_iou`` and ``false_negative_rate`` are by
     class, None for classes without a label, each class attacked on its own.
+
+    Args:
+        images: the figures of each image, all at the same radii.
+        radii: l2 radii on the [0, 1] image scale, rising.
+        class_names: the names of the classes.
+
+    Returns:
+        For each radius its figures by name, with ``radius`` among them.
     """
     labelled = sum(image.labelled for image in images)
     curves = [[ClassCurves.from_json(part) for part in image.curves] for image in images if image.curves is not None]
@@ -181,11 +191,20 @@ def figures_by_radius(
 
 
 def falling(bounds: Sequence[float]) -> list[float]:
-    """Lower bounds at rising radii, each raised to those of larger radii, which hold for smaller ones too."""
-    return np.maximum.accumulate(np.asarray(bounds, dtype=np.float64)[::-1])[::-1].tolist()
+    """Lower bounds at rising radii, each raised to the best bound at a larger radius, which holds for smaller ones too.
+
+    >>> falling([0.8, 0.5, 0.6])
+    [0.8, 0.6, 0.6]
+    """
+    raised: list[float] = np.maximum.accumulate(np.asarray(bounds, dtype=np.float64)[::-1])[::-1].tolist()
+    return raised
 
 
 def defined_mean(values: Sequence[float | None]) -> float:
-    """Mean of the values that are defined, infinite ones included; NaN without any."""
+    """Mean of the values that are neither None nor NaN, infinite ones included; NaN without any.
+
+    >>> defined_mean([0.5, None, math.nan, 1.0])
+    0.75
+    """
     kept = [value for value in values if value is not None and not math.isnan(value)]
     return float(np.mean(kept)) if kept else math.nan

@@ -1,7 +1,8 @@
 """What an attacker can do to each class of one image, and at what cost.
 
-For class k he may *break* true positives, which leave the intersection but stay in the union, and make others *enter*:
-a labelled pixel of another class, predicted as neither, joins the union. Undoing errors only helps the defender.
+He may *break* true positives of a class, which leave its intersection but stay in its union, and make other pixels
+*enter* it: a pixel that is neither labelled nor predicted as the class joins its union. Undoing errors only helps the
+defender.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ class FlippableImage:
     """One image with what it costs to change each pixel.
 
     Args:
-        planes: ``K x N`` logits.
-        classes: ``(N,)`` int64, predicted.
-        costs: ``(N,)`` float64, of changing the class (:func:`certseg.lipschitz.worst_case.flip_costs`).
+        planes: ``K x N`` logits of the N pixels.
+        classes: ``(N,)`` int64, the class predicted at each pixel.
+        costs: ``(N,)`` float64, what it costs to change that class into any other one
+            (:func:`certseg.lipschitz.worst_case.flip_costs`).
         target: ``(N,)`` int64 labels, 255 ignored.
-        geometry: of the classes.
+        geometry: distances between the classes.
     """
 
     planes: Tensor
@@ -43,13 +45,17 @@ class FlippableImage:
     def of(
         cls, logits: Tensor, target: Tensor, bound: LipschitzBound, found: tuple[Tensor, Tensor] | None = None
     ) -> FlippableImage:
-        """From logits ``K x H x W`` and labels ``H x W``.
+        """An image from its logits and labels.
 
-        ``found`` is what :func:`certseg.lipschitz.worst_case.flip_costs` said of the logits, if it was asked before.
+        Args:
+            logits: ``K x H x W`` floating point.
+            target: ``H x W`` int64 labels, 255 ignored.
+            bound: what is proven about the network that computed the logits.
+            found: what :func:`certseg.lipschitz.worst_case.flip_costs` returned for the logits, if it was asked before.
 
         Raises:
-            DataError: shapes or labels do not fit.
-            ModelError: see :func:`certseg.lipschitz.worst_case.flip_costs`.
+            DataError: the labels have another shape, or values that are no class.
+            ModelError: a logit is NaN or infinite, or the head of the bound has another number of classes.
         """
         check_target(target, tuple(logits.shape[1:]), len(logits))
         classes, costs = (part.to(logits.device) for part in found or flip_costs(logits, bound))
@@ -59,12 +65,12 @@ class FlippableImage:
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """The number of classes, K."""
         return len(self.planes)
 
     @property
     def labelled(self) -> Tensor:
-        """``(N,)`` bool."""
+        """``(N,)`` bool, the pixels that carry a label."""
         return self.target != IGNORE_INDEX
 
     @property
@@ -78,13 +84,15 @@ class ClassAttack:
     """The costs of attacking one class of one image, as far as a largest budget ``limit`` goes.
 
     Args:
-        hit: t, true positives.
-        target: G, pixels labelled as the class.
-        wrong_as: pixels predicted as the class but labelled otherwise.
-        limit: the largest budget.
-        broken: ``(M,)`` float64, rising: the cheapest costs of breaking true positives, as many as fit into the limit.
-        entered_correct: likewise, of entering, by pixels that are predicted correctly.
-        entered_wrong: likewise, by pixels that are predicted wrongly, as a third class.
+        hit: number t of true positives.
+        target: number G of pixels labelled as the class.
+        wrong_as: number of pixels predicted as the class but labelled otherwise.
+        limit: the largest budget, a squared feature distance.
+        broken: float64, rising: the lowest costs of breaking true positives, as many as fit into the limit together.
+        entered_correct: float64, rising: the lowest costs at which pixels that are predicted correctly, as another
+            class, enter, as many as fit into the limit together.
+        entered_wrong: float64, rising: the lowest costs at which pixels that are predicted wrongly, as a third class,
+            enter, as many as fit into the limit together.
     """
 
     hit: int
@@ -97,7 +105,7 @@ class ClassAttack:
 
     @property
     def union(self) -> int:
-        """U, pixels labelled or predicted as the class."""
+        """The number U of pixels labelled or predicted as the class."""
         return self.target + self.wrong_as
 
     def frontier(self, budget: float) -> tuple[Tensor, Tensor]:
@@ -106,10 +114,10 @@ class ClassAttack:
         The cheapest m and the cheapest n cost least, so (m, n) is feasible exactly if their sums fit together.
 
         Args:
-            budget: squared feature distance, up to the limit.
+            budget: squared feature distance that the attacker has, up to the limit.
 
         Returns:
-            m and n, int64.
+            All affordable m, and for each the largest n; both int64.
         """
         if budget <= 0:
             nothing = torch.zeros(1, dtype=torch.int64, device=self.broken.device)
@@ -123,8 +131,9 @@ class ClassAttack:
 
 
 def class_attacks(image: FlippableImage, limit: float) -> list[ClassAttack]:
-    """The attacks on every class of an image for budgets up to ``limit``: every set of changes of one of the three
-    kinds that costs at most that consists of pixels listed, or may be exchanged for listed ones that cost no more."""
+    """What attacks on every class of an image cost, for budgets (squared feature distances) up to ``limit``. Every set
+    of changes of one of the three kinds that fits into the limit consists of listed ones, or may be exchanged for
+    listed ones that cost no more."""
     correct = image.correct
     wrong = image.labelled & ~correct
     number = image.num_classes
@@ -188,9 +197,10 @@ def changes_within(image: FlippableImage, thresholds: Tensor) -> tuple[Tensor, T
     """All single changes whose cost may be at or below a threshold.
 
     Args:
-        image: the image.
-        thresholds: ``2K x K`` float64; row c for pixels predicted correctly as class c, row K + c for those predicted
-            wrongly so; a column for the class entered. Negative where changes are not of interest.
+        image: the image, with what it costs to change each of its pixels.
+        thresholds: ``2K x K`` float64. Row c holds those of pixels predicted correctly as class c, row K + c those of
+            pixels predicted wrongly as class c; the column is the class entered. Negative where changes are not of
+            interest.
 
     Returns:
         Pixels and the classes they enter, int64: every change of a labelled pixel into a class that it is neither
@@ -225,10 +235,10 @@ def _nearness(image: FlippableImage, planes: Tensor, classes: Tensor, target: Te
     than their rounding in float32; infinite for the predicted class and the true one.
 
     Args:
-        image: where the pixels come from.
-        planes: ``K x n`` logits of some pixels.
-        classes: ``(n,)`` predicted.
-        target: ``(n,)`` labels.
+        image: the image that the pixels belong to.
+        planes: ``K x n`` logits of n of its pixels.
+        classes: ``(n,)`` int64, the class predicted at each of them.
+        target: ``(n,)`` int64, the label of each of them.
     """
     planes = planes.to(torch.promote_types(planes.dtype, torch.float32))
     gap = planes.gather(0, classes[None]) - planes

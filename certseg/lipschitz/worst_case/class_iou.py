@@ -16,8 +16,12 @@ def worst_iou(attack: ClassAttack, budget: float) -> float:
     """The lowest IoU of a class in one image under one perturbation, exact given the costs: for each m the largest
     feasible n is the worst.
 
+    Args:
+        attack: what an attack on the class costs in this image.
+        budget: squared feature distance that the attacker has, up to the limit of the attack.
+
     Returns:
-        A value in [0, 1]; NaN if the class is neither labelled nor predicted nor can be made to.
+        A value in [0, 1]; NaN if no pixel is labelled or predicted as the class, or can be made to be predicted so.
     """
     broken, entered = attack.frontier(budget)
     union = attack.union + entered
@@ -35,11 +39,12 @@ def worst_pooled_iou(attacks: Sequence[ClassAttack], budget: float) -> float:
     adding up gives no bound.)
 
     Args:
-        attacks: on the class, one for each image.
-        budget: of each image.
+        attacks: for each image what an attack on the class costs there.
+        budget: squared feature distance that the attacker has in each image, up to the limit of the attacks.
 
     Returns:
-        A value in [0, 1]; NaN where the class is neither labelled nor predicted nor can be made to in any image.
+        A value in [0, 1]; NaN if in no image a pixel is labelled or predicted as the class, or can be made to be
+        predicted so.
     """
     frontiers = [attack.frontier(budget) for attack in attacks]
     value = math.inf

@@ -1,6 +1,6 @@
 """How many pixels one perturbation can change: sorted prefix sums of costs against a budget.
 
-Strict at the boundary: an attacker whose budget is exactly the sum succeeds. Radius 0 is no attacker.
+An attacker whose budget is exactly the sum succeeds. At radius 0 there is no attacker, so nothing changes.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _STRIDE = 61  # of a sample of the costs
 
 
 def allowed(budgets: Tensor, terms: int) -> Tensor:
-    """``budgets`` raised by more than the rounding of a float64 sum of ``terms`` costs, each off by a few units in the
-    last place: what is not affordable with that is not affordable in exact arithmetic. A float32 sum of two million
-    costs would be off by parts in a hundred."""
+    """``budgets`` raised by more than the rounding error of a float64 sum of ``terms`` costs, each off by a few units
+    in the last place: what is not affordable with a raised budget is not affordable in exact arithmetic. A float32 sum
+    of two million costs would be off by parts in a hundred."""
     return budgets * (1.0 + (terms + 1024) * 2.0**-52)
 
 
@@ -31,10 +31,13 @@ def prefix_sums(costs: Tensor, limit: float = math.inf) -> Tensor:
 
     Args:
         costs: float64, of any shape; infinite where a pixel cannot be changed.
-        limit: the largest budget of interest.
+        limit: the largest budget of interest; infinite asks for all sums.
 
     Returns:
         Rising float64 with a leading 0, on the costs' device; all affordable sums are among them.
+
+    >>> prefix_sums(torch.tensor([3.0, 1.0, 2.0], dtype=torch.float64)).tolist()
+    [0.0, 1.0, 3.0, 6.0]
     """
     flat = costs.flatten()
     most = float(allowed(torch.tensor(limit, dtype=torch.float64), flat.numel()))
@@ -61,15 +64,20 @@ def affordable(prefix: Tensor, budgets: Tensor) -> Tensor:
     affordable. Nothing that uses only costs and budget is better: the k cheapest do fit.
 
     Args:
-        prefix: of :func:`prefix_sums`.
-        budgets: float64; 0 affords nothing, not even what costs nothing.
+        prefix: what :func:`prefix_sums` returns for the costs.
+        budgets: squared feature distances, float64 of any shape; 0 affords nothing, not even what costs nothing.
+
+    >>> costs = torch.tensor([3.0, 1.0, 2.0], dtype=torch.float64)
+    >>> affordable(prefix_sums(costs), torch.tensor([0.0, 1.5, 3.0], dtype=torch.float64)).tolist()
+    [0, 1, 2]
     """
     count = torch.searchsorted(prefix, allowed(budgets, len(prefix)), right=True) - 1
     return count.masked_fill_(budgets <= 0, 0)
 
 
 def budgets_of(bound: LipschitzBound, radii: Sequence[float], device: torch.device | str = "cpu") -> Tensor:
-    """``bound.budget`` of each radius as ``(E,)`` float64."""
+    """The squared feature distance that each of E radii pays for (:meth:`certseg.types.LipschitzBound.budget`), as
+    ``(E,)`` float64 on ``device``."""
     return torch.tensor([bound.budget(radius) for radius in radii], dtype=torch.float64, device=device)
 
 
@@ -79,9 +87,9 @@ class CollectiveCounts:
     which then has a perturbation of its own.
 
     Args:
-        robust: for each radius the number of correct labelled pixels that no perturbation can bring down to fewer.
-        correct: labelled pixels predicted correctly.
-        labelled: labelled pixels.
+        robust: for each radius the smallest number of correct labelled pixels that a perturbation can leave.
+        correct: number of labelled pixels predicted correctly without an attacker.
+        labelled: number of labelled pixels.
     """
 
     robust: tuple[int, ...]
@@ -93,10 +101,11 @@ class CollectiveCounts:
         """Count one image: the correct labelled pixels less the most that can be flipped (:func:`affordable`).
 
         Args:
-            costs: ``H x W`` of :func:`certseg.lipschitz.worst_case.flip_costs`.
-            correct: ``H x W`` bool.
-            labelled: ``H x W`` bool.
-            budgets: ``(E,)`` of :func:`budgets_of`, on the costs' device.
+            costs: ``H x W`` float64, what it costs to change each pixel
+                (:func:`certseg.lipschitz.worst_case.flip_costs`).
+            correct: ``H x W`` bool, the pixels predicted as labelled.
+            labelled: ``H x W`` bool, the pixels that carry a label.
+            budgets: ``(E,)`` float64, what :func:`budgets_of` returns, on the costs' device.
         """
         mine = correct & labelled
         number = int(mine.sum())
@@ -109,8 +118,7 @@ class CollectiveCounts:
         return CollectiveCounts(robust, self.correct + other.correct, self.labelled + other.labelled)
 
     def accuracy(self) -> tuple[float, ...]:
-        """Certified pixel accuracy at each radius; NaN without labelled pixels, as of
-        :class:`certseg.metrics.ClassCounts`, so that such an image enters no mean."""
+        """Certified pixel accuracy at each radius; NaN without labels, so that such an image enters no mean."""
         return tuple(number / self.labelled if self.labelled else math.nan for number in self.robust)
 
 
@@ -121,9 +129,10 @@ def share_radii(costs: Tensor, shares: Sequence[float], constant: float) -> tupl
     cheapest set of that size costs (constant * radius)^2. A data set's figure is the mean of these radii over images.
 
     Args:
-        costs: of :func:`certseg.lipschitz.worst_case.flip_costs` at the pixels that count, of any shape.
-        shares: in (0, 1], each read as the decimal number it prints as.
-        constant: of the features.
+        costs: float64 of any shape, what it costs to change each pixel that counts
+            (:func:`certseg.lipschitz.worst_case.flip_costs`).
+        shares: numbers in (0, 1], each read as the decimal number it prints as.
+        constant: l2 Lipschitz constant of the features.
 
     Returns:
         Radii on the [0, 1] image scale, rounded down; infinite where that many pixels cannot be changed at all, NaN
@@ -148,12 +157,16 @@ def radius_to_change(costs: Tensor, number: int, constant: float) -> float:
     """The radius below which fewer than ``number`` pixels can change class, rounded down.
 
     Args:
-        costs: float64, of any shape.
-        number: of pixels; 0 needs no perturbation.
-        constant: of the features.
+        costs: float64 of any shape, what it costs to change each pixel.
+        number: how many pixels are to change; 0 needs no perturbation.
+        constant: l2 Lipschitz constant of the features.
 
     Returns:
-        On the [0, 1] image scale; infinite where that many pixels cannot be changed.
+        An l2 radius on the [0, 1] image scale; infinite where that many pixels cannot be changed.
+
+    >>> costs = torch.tensor([9.0, 1.0, 3.0], dtype=torch.float64)
+    >>> round(radius_to_change(costs, number=2, constant=1.0), 6)  # 1 + 3 = 2 ** 2
+    2.0
     """
     return 0.0 if number <= 0 else _radius(prefix_sums(costs), number, constant)
 
@@ -162,7 +175,9 @@ def grey_levels(radius: float, height: int, width: int) -> float:
     """The root mean square change of a value of an 8-bit RGB image that ``radius`` stands for,
     255 * radius / sqrt(3 * height * width).
 
-    Losses of accuracy follow it rather than the radius, so it makes resolutions comparable: 0.17 on 1024 x 1024 is
-    0.024 grey levels.
+    Losses of accuracy follow it rather than the radius, so it makes resolutions comparable.
+
+    >>> round(grey_levels(0.17, 1024, 1024), 3)
+    0.024
     """
     return 255.0 * radius / math.sqrt(3 * height * width)

@@ -5,8 +5,9 @@ input of a last linear map with rows w_k. A perturbation of norm eps moves the f
 most ``bound.budget(eps)``, the sum over pixels of squared distances; every cost below is a lower bound on the squared
 distance that the features of one pixel must move. All costs of an image may thus be added up against one budget.
 
-Computed in float64 from logits as they come. A cost may be off by some units in the last place of float64; whoever
-compares sums of costs with a budget adds that to the budget (:func:`certseg.lipschitz.worst_case.collective.allowed`).
+Costs are computed in float64 from logits of any floating point type. A cost may be off by some units in the last place
+of float64; whoever compares sums of costs with a budget adds that to the budget
+(:func:`certseg.lipschitz.worst_case.collective.allowed`).
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ class ClassGeometry:
     between two logits must close by at least the computed one less ``4 * slack`` before computed classes change.
 
     Args:
-        squared: ``K x K`` float64, ||w_k - w_l||^2, never below the exact value; 2 for all pairs without a head.
-        slack: of one logit.
-        is_joint: whether the logits are the features.
+        squared: ``K x K`` float64, ||w_k - w_l||^2 of each pair of rows, never below the exact value; 2 for all pairs
+            where there is no head.
+        slack: bound of the rounding error of one logit.
+        is_joint: whether the logits themselves are the features.
     """
 
     squared: Tensor
@@ -43,7 +45,7 @@ class ClassGeometry:
 
     @classmethod
     def of(cls, bound: LipschitzBound, num_classes: int, device: torch.device) -> ClassGeometry:
-        """The geometry of ``num_classes`` classes.
+        """The geometry of ``num_classes`` classes under the bound of a network, on ``device``.
 
         Raises:
             ModelError: the head has another number of rows.
@@ -70,9 +72,13 @@ class ClassGeometry:
         rows never close one.
 
         Args:
-            gap: float64, of any shape, not negative: computed logit of ``from_class`` less that of ``to_class``.
-            from_class: int64 of the same shape.
-            to_class: likewise, or one class for all.
+            gap: float64, of any shape, not negative: the computed logit of ``from_class`` less that of ``to_class``.
+            from_class: int64 of the shape of ``gap``, the class that has the larger logit.
+            to_class: int64 of the shape of ``gap``, the class that has the smaller logit; a number is that class
+                everywhere.
+
+        Returns:
+            float64 of the shape of ``gap``.
         """
         squared = self.squared[from_class, to_class]
         left = (gap - 4.0 * self.slack).clamp_min(0.0)
@@ -104,14 +110,19 @@ def flip_costs(logits: Tensor, bound: LipschitzBound) -> tuple[Tensor, Tensor]:
 
     Args:
         logits: ``K x H x W`` floating point.
-        bound: of the network.
+        bound: what is proven about the network that computed them.
 
     Returns:
         ``H x W`` int64 classes (of tied ones the first) and ``H x W`` float64 costs, 0 where the maximum is tied,
-        infinite where nothing else can be reached.
+        infinite where no other class can be reached.
 
     Raises:
-        ModelError: a logit is NaN or infinite, or the head does not fit.
+        ModelError: a logit is NaN or infinite, or the head has another number of classes.
+
+    >>> logits = torch.tensor([3.0, 1.0, 0.0]).view(3, 1, 1)
+    >>> classes, costs = flip_costs(logits, LipschitzBound(constant=1.0))
+    >>> classes.item(), costs.item()  # the gap of 2 to the second class, squared, over 2
+    (0, 2.0)
     """
     planes = planes_of(logits)
     geometry = ClassGeometry.of(bound, len(planes), planes.device)
@@ -143,7 +154,7 @@ def _compiled_gaps(planes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _gaps(planes: Tensor) -> tuple[Tensor, Tensor]:
-    """As :func:`_compiled_gaps`, on any device."""
+    """What :func:`_compiled_gaps` returns, on any device."""
     _require_finite(bool(torch.isfinite(planes).all()))
     top, classes = planes.max(dim=0)
     others = planes.scatter(0, classes[None], -torch.inf)
@@ -184,11 +195,11 @@ def entry_costs(planes: Tensor, pixels: Tensor, into: Tensor | int, geometry: Cl
     Args:
         planes: ``K x N`` logits.
         pixels: ``(M,)`` int64, positions among the N.
-        into: the class for all, or ``(M,)`` int64.
-        geometry: of the classes.
+        into: ``(M,)`` int64, the class that each pixel shall get; a number is the class for all of them.
+        geometry: distances between the classes.
 
     Returns:
-        ``(M,)`` float64, 0 where the pixel has the class already.
+        ``(M,)`` float64 costs, 0 where the pixel has the class already.
     """
     if isinstance(into, int):
         into = torch.full_like(pixels, into)

@@ -25,8 +25,8 @@ class CostCurve:
     divisible.
 
     Args:
-        counts: ``(M,)`` float64, positive.
-        costs: ``(M,)`` float64, rising.
+        counts: ``(M,)`` float64, positive, the number of changes in each group.
+        costs: ``(M,)`` float64, rising, the cost of each change of a group.
     """
 
     counts: np.ndarray
@@ -42,14 +42,14 @@ class CostCurve:
         ones leave of the limit.
 
         Args:
-            costs: ``(M,)`` float64, rising.
-            number: of all changes of the kind.
-            limit: into which one more than these would not fit.
+            costs: ``(M,)`` float64, rising, the costs of the cheapest changes.
+            number: how many changes of the kind there are, listed or not.
+            limit: budget into which the listed changes and one more would not fit.
             marks: numbers of changes at which the curve shall be exact.
-            groups: blocks, about.
+            groups: about how many blocks to make.
         """
         beyond = max(float(costs[-1]) if len(costs) else 0.0, limit - float(costs.sum()))
-        counts, values = [], []
+        counts, values = np.zeros(0), np.zeros(0)
         if len(costs):
             sums = np.concatenate([[0.0], np.cumsum(costs)])
             edges = np.unique([*steps(len(costs) - 1, groups)[0].astype(np.int64), *marks, len(costs)])
@@ -87,10 +87,12 @@ class ClassCurves:
     """A :class:`ClassAttack` in a few numbers.
 
     Args:
-        hit: true positives.
-        target: pixels labelled as the class.
-        wrong_as: pixels predicted as the class but labelled otherwise.
-        broken, entered_correct, entered_wrong: the costs of the three kinds of changes.
+        hit: number of true positives.
+        target: number of pixels labelled as the class.
+        wrong_as: number of pixels predicted as the class but labelled otherwise.
+        broken: the costs of breaking true positives.
+        entered_correct: the costs at which pixels that are predicted correctly, as another class, enter.
+        entered_wrong: the costs at which pixels that are predicted wrongly, as a third class, enter.
     """
 
     hit: int
@@ -102,7 +104,13 @@ class ClassCurves:
 
     @classmethod
     def of_image(cls, attacks: Sequence[ClassAttack], budgets: Sequence[float]) -> list[ClassCurves]:
-        """The curves of every class of an image, exact at what each budget affords of one kind alone."""
+        """The curves of every class of an image, each exact at the number of changes that a budget affords if it is
+        spent on that kind alone.
+
+        Args:
+            attacks: what an attack on each class costs.
+            budgets: squared feature distances.
+        """
         correct = sum(attack.hit for attack in attacks)
         wrong = sum(attack.target - attack.hit for attack in attacks)
         tensor = torch.tensor(list(budgets), dtype=torch.float64)
@@ -135,3 +143,4 @@ class ClassCurves:
 
 
 KINDS = ("broken", "entered_correct", "entered_wrong")
+"""The kinds of changes, as :class:`ClassCurves` names them."""

@@ -20,10 +20,11 @@ class FalseNegativeCounts:
     """Bounds on false negatives by class; adds up over images.
 
     Args:
-        hidden: ``(E, K)`` int64, for each radius the most true positives that a perturbation can turn into another
-            class, each class attacked on its own.
-        missed: ``(K,)`` int64, labelled pixels of the class predicted otherwise without an attacker.
-        positive: ``(K,)`` int64, labelled pixels of the class.
+        hidden: ``(E, K)`` int64, for each radius and class the most true positives that a perturbation can turn into
+            another class, each class attacked on its own.
+        missed: ``(K,)`` int64, for each class the pixels labelled as the class but predicted otherwise without an
+            attacker.
+        positive: ``(K,)`` int64, for each class the pixels labelled as the class.
     """
 
     hidden: np.ndarray
@@ -37,11 +38,12 @@ class FalseNegativeCounts:
         """Count one image.
 
         Args:
-            costs: ``(N,)`` float64 of :func:`certseg.lipschitz.worst_case.flip_costs`, of labelled pixels.
-            correct: ``(N,)`` bool.
-            target: ``(N,)`` int64 below ``num_classes``.
-            budgets: ``(E,)`` float64 squared feature distances.
-            num_classes: K.
+            costs: ``(N,)`` float64, what it costs to change each of the N labelled pixels
+                (:func:`certseg.lipschitz.worst_case.flip_costs`).
+            correct: ``(N,)`` bool, whether each of them is predicted as labelled.
+            target: ``(N,)`` int64, the label of each of them, below ``num_classes``.
+            budgets: ``(E,)`` float64, the squared feature distance that each radius pays for.
+            num_classes: the number of classes, K.
         """
         positive = class_histogram(target, num_classes)
         limit = float(budgets.max()) if len(budgets) else 0.0
@@ -62,12 +64,12 @@ class FalseNegativeCounts:
         has = self.positive > 0
         return np.where(has, (self.missed + self.hidden) / np.maximum(self.positive, 1), np.nan)
 
-    def to_json(self) -> dict[str, list]:
+    def to_json(self) -> dict[str, list[int] | list[list[int]]]:
         """Plain lists for a row."""
         return {name: getattr(self, name).tolist() for name in ("hidden", "missed", "positive")}
 
     @classmethod
-    def from_json(cls, data: dict[str, list]) -> FalseNegativeCounts:
+    def from_json(cls, data: dict[str, list[int] | list[list[int]]]) -> FalseNegativeCounts:
         """Inverse of :meth:`to_json`."""
         return cls(*(np.asarray(data[name], dtype=np.int64) for name in ("hidden", "missed", "positive")))
 
@@ -77,19 +79,20 @@ def radius_for_false_negative_rate(
 ) -> float:
     """The smallest radius at which a false negative rate above ``threshold`` cannot be excluded, for one image.
 
-    Let P be the positives, n the true positives that must be hidden for (missed + n) / P to exceed the threshold:
-    n = max(0, floor(threshold * P) + 1 - missed). The n cheapest cost (constant * radius)^2.
+    Let P be the number of positives and n the number of true positives that must be hidden for (missed + n) / P to
+    exceed the threshold: n = max(0, floor(threshold * P) + 1 - missed). The n cheapest cost (constant * radius)^2.
 
     Args:
-        costs: ``(TP,)`` float64, of the true positives of one class.
-        missed: positives that are missed without an attacker.
-        threshold: in [0, 1], read as the decimal number it prints as.
-        constant: of the features.
-        strictly: False asks for a rate of at least the threshold: n = max(0, ceil(threshold * P) - missed).
+        costs: ``(TP,)`` float64, what it costs to change each true positive of one class.
+        missed: number of positives that are missed without an attacker.
+        threshold: a rate in [0, 1], read as the decimal number it prints as.
+        constant: l2 Lipschitz constant of the features.
+        strictly: whether the rate must exceed the threshold. If False it need only reach it:
+            n = max(0, ceil(threshold * P) - missed).
 
     Returns:
-        On the [0, 1] image scale, rounded down; 0 if the clean rate is there already, infinite if no perturbation can
-        bring it there (an image without a positive has no such rate).
+        An l2 radius on the [0, 1] image scale, rounded down; 0 if the rate is there already without an attacker,
+        infinite if no perturbation can bring it there, or if there is no positive.
 
     Raises:
         ConfigError: the threshold is outside [0, 1].

@@ -1,5 +1,6 @@
-"""What an attacker gains by moving pixels at given prices: the largest sum of gains of changes whose costs fit into a
-budget, bounded from above through a price of cost."""
+"""What an attacker gains by moving pixels: the largest sum of gains of changes whose costs fit into a budget, bounded
+from above by setting a price on cost. :class:`SampledChanges` does it on a sample of an image's pixels, to find good
+gains quickly; :func:`exact_gain` on all of them, for the bound itself."""
 
 from __future__ import annotations
 
@@ -19,7 +20,12 @@ _SEARCH = 12
 
 @dataclass(frozen=True)
 class Gains:
-    """Multipliers s and r of broken and entered pixels, ``(K,)`` float64 each, not negative."""
+    """What an attacker gains for each class by changing a pixel.
+
+    Args:
+        broken: ``(K,)`` float64, not negative: the gain s of breaking a true positive of each class.
+        entered: ``(K,)`` float64, not negative: the gain r of making a pixel enter each class.
+    """
 
     broken: np.ndarray
     entered: np.ndarray
@@ -27,18 +33,20 @@ class Gains:
     def table(self) -> np.ndarray:
         """``2K x K``: the gain of a pixel that is predicted correctly as class c (row c) or wrongly (row K + c) and
         enters class j."""
-        return np.concatenate([self.broken, -self.entered])[:, None] + self.entered[None]
+        gains: np.ndarray = np.concatenate([self.broken, -self.entered])[:, None] + self.entered[None]
+        return gains
 
 
 @dataclass(frozen=True)
 class SampledChanges:
-    """Weighted pixels of an image and what it costs to move each into each class.
+    """A weighted sample of n pixels of an image and what it costs to move each into each class.
 
     Args:
         rows: ``(n,)`` int64, c for a pixel predicted correctly as class c and K + c for one predicted wrongly so.
-        costs: ``n x K`` float64, infinite where a change makes no sense or is not affordable.
-        weights: ``(n,)`` float64, how many pixels each stands for.
-        budget: squared feature distance.
+        costs: ``n x K`` float64, the cost of each move; infinite into the classes that a pixel is predicted or labelled
+            as, and where the move alone is above the budget.
+        weights: ``(n,)`` float64, how many pixels of the image each one stands for.
+        budget: squared feature distance that the attacker has.
     """
 
     rows: np.ndarray
@@ -48,8 +56,8 @@ class SampledChanges:
 
     @classmethod
     def of(cls, image: FlippableImage, budget: float, size: int) -> SampledChanges:
-        """About ``size`` affordable pixels at most: equally many, evenly spaced, of each class, correct or not, and
-        octave of the cost."""
+        """At most about ``size`` affordable pixels of an image. They are taken evenly spaced, and equally many for each
+        class, correct or not, and octave of the cost."""
         number = image.num_classes
         kept = torch.nonzero(image.labelled & (image.costs <= budget)).flatten()
         rows = (image.classes + number * (~image.correct))[kept]
@@ -57,7 +65,7 @@ class SampledChanges:
         strata = (rows * _OCTAVES + octave).cpu().numpy()
         order = np.argsort(strata.astype(np.uint16 if 2 * number * _OCTAVES < 1 << 16 else np.int64), kind="stable")
         sizes = np.bincount(strata)
-        taken = np.minimum(sizes, max(1, size // max(1, np.count_nonzero(sizes))))
+        taken = np.minimum(sizes, max(1, size // max(1, int(np.count_nonzero(sizes)))))
         stratum = np.repeat(np.arange(len(sizes)), taken)
         rank = np.arange(taken.sum()) - np.repeat(np.cumsum(taken) - taken, taken)
         place = (np.cumsum(sizes) - sizes)[stratum] + ((rank + 0.5) * sizes[stratum] / taken[stratum]).astype(np.int64)
@@ -76,8 +84,12 @@ class SampledChanges:
         return cls(rows[picked].cpu().numpy(), costs.cpu().numpy(), weights, budget)
 
     def best(self, gains: Gains, price: float) -> tuple[float, float, np.ndarray, np.ndarray]:
-        """price * budget + sum max_j (gain - price * cost)_+, its slope in the price, and the pixels by class that the
-        maximum breaks and makes enter (less those that leave it)."""
+        """The bound price * budget + sum max_j (gain - price * cost)_+ and where it is reached.
+
+        Returns:
+            The bound; its slope in the price; and for each class, ``(K,)`` each, the weight of the pixels that the
+            maximum breaks, and of those that it makes enter less those that leave the union.
+        """
         number = self.costs.shape[1]
         values = gains.table()[self.rows] - price * self.costs
         into = values.argmax(axis=1)
@@ -89,6 +101,10 @@ class SampledChanges:
         left = np.bincount(rows, weights, 2 * number)
         return value, slope, left[:number], np.bincount(into, weights, number) - left[number:]
 
+    def value_and_slope(self, gains: Gains, price: float) -> tuple[float, float]:
+        """The first two of what :meth:`best` returns: the bound at this price, and its slope in the price."""
+        return self.best(gains, price)[:2]
+
 
 def cheapest_price(
     evaluate: Callable[[float], tuple[float, float]], start: float, least: float = 1e-300
@@ -96,9 +112,9 @@ def cheapest_price(
     """The minimum of a convex function of a price, as far as a few steps go: where two tangents meet, again and again.
 
     Args:
-        evaluate: value and slope at a price.
-        start: a first guess, positive.
-        least: the smallest price to consider.
+        evaluate: gives the function's value and slope at a price.
+        start: the positive price to begin with.
+        least: the smallest price to consider, positive.
 
     Returns:
         The lowest value seen and its price.
@@ -137,6 +153,12 @@ def exact_gain(image: FlippableImage, gains: Gains, budget: float, price: float)
 
     Only changes that gain more than they cost at the lowest price considered, and that are affordable on their own, are
     looked at; no other enters the sum.
+
+    Args:
+        image: the image, with what it costs to change each of its pixels.
+        gains: what the attacker gains by each change.
+        budget: squared feature distance that the attacker has.
+        price: a price of cost near the best one, positive.
     """
     table = torch.from_numpy(gains.table()).to(image.planes.device)
     most = budget * (1.0 + 1e-9)

@@ -19,9 +19,9 @@ def worst_mean_iou(image: FlippableImage, attacks: Sequence[ClassAttack], budget
     (:mod:`certseg.lipschitz.worst_case.mean_iou_split`).
 
     Args:
-        image: the image.
-        attacks: on all its classes (:func:`certseg.lipschitz.worst_case.class_attacks`).
-        budget: squared feature distance, up to the limit of the attacks.
+        image: the image, with what it costs to change each of its pixels.
+        attacks: what an attack on each of its classes costs (:func:`certseg.lipschitz.worst_case.class_attacks`).
+        budget: squared feature distance that the attacker has, up to the limit of the attacks.
 
     Returns:
         A value in [0, 1]; NaN where no pixel is labelled.

@@ -23,6 +23,7 @@ sample of the pixels; one pass over all pixels then makes the bound exact for th
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -42,9 +43,9 @@ def dual_bound(images: Sequence[FlippableImage], attacks: Sequence[Sequence[Clas
     """A lower bound on the sum over labelled classes of the IoU pooled over images, each attacked within ``budget``.
 
     Args:
-        images: one for a bound on its own sum.
-        attacks: of every image on every class (:func:`certseg.lipschitz.worst_case.class_attacks`).
-        budget: squared feature distance for each image, up to the limit of the attacks.
+        images: the images that the IoU is pooled over; one alone gives the bound for that image.
+        attacks: for each image what an attack on each class costs (:func:`certseg.lipschitz.worst_case.class_attacks`).
+        budget: squared feature distance that the attacker has in each image, up to the limit of the attacks.
     """
     by_class = list(zip(*attacks, strict=True))
     hits = np.asarray([sum(attack.hit for attack in part) for part in by_class])
@@ -57,7 +58,7 @@ def dual_bound(images: Sequence[FlippableImage], attacks: Sequence[Sequence[Clas
     sample = _Sample([SampledChanges.of(image, budget, size) for image in images], len(hits), active)
     multipliers = best_multipliers(regions, sample)
     gains = sample.gains(multipliers)
-    least = sum(region.minimum(s, r)[0] for region, s, r in zip(regions, *np.split(multipliers, 2), strict=True))
+    least: float = sum(region.minimum(s, r)[0] for region, s, r in zip(regions, *np.split(multipliers, 2), strict=True))
     taken = sum(exact_gain(image, gains, budget, price) for image, price in zip(images, sample.prices, strict=True))
     return least - taken - _ROUNDING * (1.0 + abs(least) + abs(taken))
 
@@ -73,7 +74,7 @@ class _Sample:
         self.prices = [1.0] * len(parts)
 
     def gains(self, multipliers: np.ndarray) -> Gains:
-        """Of all classes, from s and r of the active ones, ``(2A,)``."""
+        """The gains of all classes from the multipliers s and r of the A active ones, ``(2A,)``; 0 for the others."""
         spread = np.zeros((2, self._number))
         spread[:, self._active] = multipliers.reshape(2, -1)
         return Gains(*spread)
@@ -84,7 +85,7 @@ class _Sample:
         gains = self.gains(multipliers)
         total, moved = 0.0, np.zeros((2, self._number))
         for index, part in enumerate(self._parts):
-            value, price = cheapest_price(lambda p, part=part: part.best(gains, p)[:2], self.prices[index])
+            value, price = cheapest_price(functools.partial(part.value_and_slope, gains), self.prices[index])
             _, slope, broken, entered = part.best(gains, price)
             spent = part.budget - slope
             feasible = min(1.0, part.budget / spent) if spent > 0 else 1.0
@@ -101,12 +102,13 @@ def best_multipliers(
     around the best ones so far.
 
     Args:
-        regions: of the A active classes.
-        knapsacks: from s and r, ``(2A,)`` not negative, to an upper bound of the gains, and to pixels broken and
-            entered, ``(2A,)``, whose product with any other multipliers is at most the bound there.
+        regions: the region of each of the A active classes.
+        knapsacks: a function of the multipliers s and r, ``(2A,)`` not negative. It returns an upper bound of the
+            gains, and numbers of pixels broken and entered, ``(2A,)``, whose product with any other multipliers is at
+            most the bound there.
 
     Returns:
-        ``(2A,)``, the last that ``knapsacks`` was called with.
+        The best multipliers s and r, ``(2A,)``; ``knapsacks`` was called with them last.
     """
     unions = np.asarray([region.union for region in regions], dtype=np.float64)
     scale = np.concatenate([1.0 / unions, np.asarray([region.hit for region in regions]) / unions**2])
@@ -155,6 +157,6 @@ class _Model:
         box = [*zip(np.maximum(centre - reach, 0.0), centre + reach), *[(None, None)] * self._number, (0.0, None)]
         goal = np.concatenate([np.zeros(2 * self._number), -np.ones(self._number), [1.0]])
         solved = linprog(goal, np.stack(self._rows), np.asarray(self._limits), bounds=box, method="highs")
-        if solved.status != 0:  # numerically stuck: nothing better is promised
+        if solved.x is None or solved.fun is None or solved.status != 0:  # stuck: nothing better is promised
             return best, -np.inf
         return np.maximum(solved.x[: 2 * self._number], 0.0) * self._scale, -float(solved.fun)

@@ -25,6 +25,7 @@ from certseg.lipschitz.worst_case.collective import allowed
 from certseg.lipschitz.worst_case.regions import steps
 
 SHARES = (0.6, 0.8, 0.9)
+"""The shares of a cost that :func:`split_bound` tries."""
 _RATIO, _LEVELS = 1.07, 171  # budgets of a class: from 1e-5 of the whole upwards
 _STEPS = 256  # of broken pixels
 _CELLS = 4000  # of the budget spent so far
@@ -35,9 +36,9 @@ class _Supply:
     """Changes of one kind, cheapest first, all charged the same share of their cost.
 
     Args:
-        charges: ``(M,)`` float64, rising.
-        number: of all changes of the kind; those without a charge ...
-        beyond: ... are charged no less than this.
+        charges: ``(M,)`` float64, rising, what the M cheapest changes are charged.
+        number: how many changes of the kind there are, the M listed ones included.
+        beyond: the least that each change which is not listed is charged.
     """
 
     charges: np.ndarray
@@ -56,9 +57,9 @@ def split_bound(attacks: Sequence[ClassAttack], budget: float, shares: Sequence[
     """A lower bound on the sum of the IoUs of the labelled classes of one image attacked within ``budget``.
 
     Args:
-        attacks: on every class.
-        budget: squared feature distance, up to the limit of the attacks.
-        shares: to try, each in (0, 1); the best bound counts.
+        attacks: what an attack on each class costs.
+        budget: squared feature distance that the attacker has, up to the limit of the attacks.
+        shares: the shares of a cost to try charging to the class that is broken, each in (0, 1); the best bound counts.
     """
     active = [attack for attack in attacks if attack.hit > 0]
     clean = sum(attack.hit / attack.union for attack in active)
@@ -74,7 +75,8 @@ def split_bound(attacks: Sequence[ClassAttack], budget: float, shares: Sequence[
 
 
 def _lowest(attack: ClassAttack, numbers: dict[str, int], levels: np.ndarray, share: float) -> np.ndarray:
-    """phi of one class at each level, or less: m is taken in steps, its end for the IoU and its start for the cost."""
+    """phi of one class at each level, or less. The number m of broken pixels is taken in steps: the end of a step for
+    the IoU and its start for the cost."""
     broken = _Supply.of(attack.broken, attack.hit, attack.limit, share)
     correct = _Supply.of(attack.entered_correct, numbers["correct"] - attack.hit, attack.limit, 1.0 - share)
     others = numbers["wrong"] - (attack.target - attack.hit) - attack.wrong_as
@@ -89,7 +91,8 @@ def _lowest(attack: ClassAttack, numbers: dict[str, int], levels: np.ndarray, sh
     left = levels[:, None] - cost
     union = attack.union + _entering(correct, wrong, np.maximum(left, 0.0))
     values = np.where(left >= 0, (attack.hit - last) / union, np.inf)
-    return values.min(axis=1)
+    lowest: np.ndarray = values.min(axis=1)
+    return lowest
 
 
 def _entering(correct: _Supply, wrong: _Supply, left: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""Figures of a data set from the cost curves in its rows: one perturbation of a given size for each image.
+"""The IoU of each class and the mean IoU of a data set, from the cost curves in its rows: one perturbation of a given
+size for each image.
 
-Costs are those of curves, groups are divisible: both only help the attacker, so what is returned holds for every attack
-on the images, and is lower than the optimum by what the curves leave out.
+Costs are those of curves, and groups of pixels may be changed in part. Both only help the attacker, so what is returned
+holds for every attack on the images, and is lower than the optimum by what the curves leave out.
 """
 
 from __future__ import annotations
@@ -23,7 +24,15 @@ _SHARE = 0.8  # of the cost of breaking a pixel that its class is charged; the r
 
 @dataclass(frozen=True)
 class _Groups:
-    """Groups of changes of several images, ``(M,)`` each."""
+    """M groups of changes of several images.
+
+    Args:
+        image: ``(M,)`` int64, the image of each group.
+        kind: ``(M,)`` int64, the kind of its changes, a position in :data:`KINDS`.
+        owner: ``(M,)`` int64, the class that is attacked.
+        counts: ``(M,)`` float64, the number of its changes.
+        costs: ``(M,)`` float64, the cost of each of them.
+    """
 
     image: np.ndarray
     kind: np.ndarray
@@ -33,7 +42,7 @@ class _Groups:
 
     @classmethod
     def of(cls, images: Sequence[Sequence[ClassCurves]], classes: Sequence[int]) -> _Groups:
-        """Of the given classes; ``owner`` counts these."""
+        """The groups of the given classes; ``owner`` is a position among these."""
         found = [
             (index, kind, owner, getattr(curves[k], name))
             for index, curves in enumerate(images)
@@ -51,9 +60,9 @@ class _Groups:
         charge first, the last group in part.
 
         Args:
-            values: ``(M,)`` of one change, not negative.
-            charges: ``(M,)``, not negative.
-            budgets: of each image; 0 takes nothing.
+            values: ``(M,)``, the value of one change of each group, not negative.
+            charges: ``(M,)``, what one change of each group uses up of its image's budget, not negative.
+            budgets: what each image may spend; 0 takes nothing.
         """
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.where(values > 0, charges / values, np.inf)
@@ -76,7 +85,7 @@ class _Groups:
         return row, np.arange(len(row)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
     def _spent_before(self, amounts: np.ndarray) -> np.ndarray:
-        """``(M,)`` sums of the amounts before each one in its image, which are sorted by image.
+        """For each of the ``amounts`` ``(M,)``, which are sorted by image, the sum of those before it in its image.
 
         Every image is summed up on its own, from its first amount on: what is spent where a small budget ends must not
         be the difference of large sums.
@@ -84,7 +93,8 @@ class _Groups:
         row, place = self._places
         table = np.zeros((int(row.max(initial=0)) + 1, int(place.max(initial=0)) + 2))
         table[row, place + 1] = amounts
-        return table.cumsum(axis=1)[row, place]
+        before: np.ndarray = table.cumsum(axis=1)[row, place]
+        return before
 
 
 def pooled_class_iou(images: Sequence[Sequence[ClassCurves]], k: int, budgets: Sequence[float]) -> float:
@@ -94,12 +104,13 @@ def pooled_class_iou(images: Sequence[Sequence[ClassCurves]], k: int, budgets: S
     (t - m) - v (U + n) is F; then no ratio is below v + F / U.
 
     Args:
-        images: curves of every class, of each image.
-        k: the class.
-        budgets: squared feature distance, of each image.
+        images: for each image the cost curves of all classes.
+        k: the class to attack.
+        budgets: for each image the squared feature distance that the attacker has.
 
     Returns:
-        A value in [0, 1]; NaN where the class is neither labelled nor predicted nor can be made to.
+        A value in [0, 1]; NaN if in no image a pixel is labelled or predicted as the class, or can be made to be
+        predicted so.
     """
     groups, allowance = _Groups.of(images, [k]), np.asarray(budgets, dtype=np.float64)
     hit, union = _totals(images, k)
@@ -110,7 +121,7 @@ def pooled_class_iou(images: Sequence[Sequence[ClassCurves]], k: int, budgets: S
     while True:
         worth = np.where(groups.kind == 0, 1.0, value)
         taken = groups.most(worth, groups.costs, allowance)
-        broken, entered = taken[groups.kind == 0].sum(), taken[groups.kind > 0].sum()
+        broken, entered = float(taken[groups.kind == 0].sum()), float(taken[groups.kind > 0].sum())
         margin = (hit - broken) - value * (union + entered)
         if margin > -1e-6:
             return max(value + min(margin, 0.0) / union - 1e-12, 0.0)
@@ -129,8 +140,8 @@ def pooled_mean_iou(images: Sequence[Sequence[ClassCurves]], budgets: Sequence[f
     correct pixel the rest, and then all changes are independent.
 
     Args:
-        images: curves of every class, of each image.
-        budgets: squared feature distance, of each image.
+        images: for each image the cost curves of all classes.
+        budgets: for each image the squared feature distance that the attacker has.
 
     Returns:
         A value in [0, 1]; NaN where no pixel is labelled.
@@ -158,7 +169,7 @@ def _shared_dual(images: Sequence[Sequence[ClassCurves]], active: Sequence[int],
 
     regions = [_region(images, k, budgets) for k in active]
     best = best_multipliers(regions, knapsacks)
-    least = sum(region.minimum(s, r)[0] for region, s, r in zip(regions, *np.split(best, 2), strict=True))
+    least: float = sum(region.minimum(s, r)[0] for region, s, r in zip(regions, *np.split(best, 2), strict=True))
     taken = knapsacks(best)[0]
     return least - taken - 1e-9 * (1.0 + abs(least) + taken)
 

@@ -1,4 +1,8 @@
-"""Inpainters: what was behind a mask, guessed from what is visible."""
+"""Inpainters guess what is behind a mask from what is visible.
+
+``constant`` colours, the classical methods of ``opencv``, a network of one's own (``unet``, read by ``learned``) and
+networks of others as ``torchscript``; ``base`` makes sure that none of them sees a hidden pixel.
+"""
 
 from certseg.patches.inpainting.base import Inpainting
 from certseg.patches.inpainting.constant import Black, MeanColour

@@ -52,4 +52,5 @@ class Inpainting(ABC):
 
     @abstractmethod
     def _fill(self, erased: Tensor, hidden: Tensor) -> Tensor:
-        """Images like ``erased``, in which hidden pixels are 0; what is returned for visible pixels is not used."""
+        """Images of the shape of ``erased``, in which hidden pixels are 0, with these filled in; what is returned for
+        visible pixels is not used."""

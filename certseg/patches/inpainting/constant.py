@@ -24,8 +24,14 @@ class MeanColour(Inpainting):
     name = "mean_colour"
 
     def __call__(self, images: Tensor, hidden: Tensor) -> Tensor:
-        """As in :class:`Inpainting`, in fewer passes over the images: one colour is checked in the place of all pixels
-        that it fills."""
+        """Images ``B x 3 x H x W`` in [0, 1] with the pixels filled in that ``hidden`` (``B x H x W`` bool) marks.
+
+        It does what :class:`Inpainting` does in fewer passes over the images: one colour is checked in the place of all
+        pixels that it fills.
+
+        Raises:
+            ModelError: the shapes do not fit, or a mean is not finite.
+        """
         erased = super().__call__(images, hidden)
         number = hidden[0].numel() - hidden.flatten(1).sum(dim=1, dtype=torch.int32)  # of visible pixels
         colour = erased.sum(dim=(2, 3)) / number.clamp_min(1)[:, None]  # B x 3

@@ -28,8 +28,8 @@ class Learned(Inpainting):
     ones is thrown away (:class:`Inpainting`): the result cannot depend on a hidden pixel.
 
     Args:
-        checkpoint: the ``model.pt`` of a training.
-        name: for tables.
+        checkpoint: path of the ``model.pt`` that a training of the inpainter wrote.
+        name: what tables call the inpainter.
 
     Raises:
         ConfigError: ``checkpoint`` is not set.
@@ -56,14 +56,15 @@ class Learned(Inpainting):
 
     @property
     def settings(self) -> dict[str, object]:
-        """The digest of the file."""
+        """The sha256 of the checkpoint, which decides the result."""
         return {"file": self._digest}
 
     def _fill(self, erased: Tensor, hidden: Tensor) -> Tensor:
         if self._device != erased.device:
             with torch.inference_mode(False):  # else attacks could not differentiate through these weights later
                 self._network, self._device = self._network.to(erased.device), erased.device
-        return self._network(erased.to(torch.float32), hidden)
+        filled: Tensor = self._network(erased.to(torch.float32), hidden)
+        return filled
 
 
 def network_of(content: bytes, path: str | os.PathLike[str]) -> MaskedUNet:
@@ -71,11 +72,11 @@ def network_of(content: bytes, path: str | os.PathLike[str]) -> MaskedUNet:
     are read without running any code in them.
 
     Args:
-        content: of the file.
-        path: for messages.
+        content: the bytes of the file.
+        path: where the file lies, for messages.
 
     Raises:
-        CheckpointError: they are no checkpoint, or one of something else.
+        CheckpointError: the bytes are no checkpoint, or a checkpoint of something else.
     """
     try:
         stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

@@ -16,10 +16,10 @@ class _OpenCV(Inpainting):
     """Fills 8-bit images, one by one, on as many threads as torch uses.
 
     Args:
-        radius: pixels around a hidden one that decide its colour, 1 to 100.
+        radius: how far from a hidden pixel, in pixels, others decide its colour; an integer from 1 to 100.
 
     Raises:
-        ConfigError: the radius is outside its domain.
+        ConfigError: the radius is anything else.
     """
 
     _method: int
@@ -31,7 +31,7 @@ class _OpenCV(Inpainting):
 
     @property
     def settings(self) -> dict[str, object]:
-        """The radius."""
+        """The radius, which decides the result."""
         return {"radius": self.radius}
 
     def _fill(self, erased: Tensor, hidden: Tensor) -> Tensor:

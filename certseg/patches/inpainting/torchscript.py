@@ -20,9 +20,9 @@ class TorchScript(Inpainting):
     repeating the border, and the result is cut.
 
     Args:
-        path: the file, written by ``torch.jit.save``.
-        multiple: what both sides must be divisible by; 8 for LaMa.
-        name: for tables.
+        path: the file that ``torch.jit.save`` wrote.
+        multiple: number that must divide both sides of the images the module gets, at least 1; LaMa needs 8.
+        name: what tables call the inpainter.
 
     Raises:
         ConfigError: ``path`` is not set or ``multiple`` is not a positive integer.
@@ -49,7 +49,7 @@ class TorchScript(Inpainting):
 
     @property
     def settings(self) -> dict[str, object]:
-        """The multiple and the digest of the file."""
+        """The multiple and the sha256 of the file, which decide the result."""
         return {"multiple": self.multiple, "file": self._digest}
 
     def _fill(self, erased: Tensor, hidden: Tensor) -> Tensor:

@@ -46,7 +46,8 @@ class _Residual(nn.Module):
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, features: Tensor) -> Tensor:
-        return features + self.second(F.relu(self.first(F.relu(features))))
+        change: Tensor = self.second(F.relu(self.first(F.relu(features))))
+        return features + change
 
 
 class MaskedUNet(nn.Module):
@@ -58,9 +59,9 @@ class MaskedUNet(nn.Module):
     are the same function.
 
     Args:
-        width: channels at the highest resolution; level i, from 0, has (i + 1) width.
-        depth: number of halvings.
-        shrink: side of the blocks.
+        width: channels at the highest resolution, from 1 to 1024; level i, counted from 0, has ``(i + 1) * width``.
+        depth: number of halvings of the resolution, from 1 to 8.
+        shrink: side in pixels of the blocks that are stacked into channels, from 1 to 16.
 
     Raises:
         ConfigError: an argument is outside its domain.
@@ -86,15 +87,15 @@ class MaskedUNet(nn.Module):
         self.up = nn.ModuleList(nn.Conv2d(coarse, 4 * fine, 1) for fine, coarse in reversed(steps))
         self.decoder = nn.ModuleList(_Residual(channels) for channels in reversed(widths[:-1]))
         self.head = nn.Conv2d(width, 3 * shrink**2, 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, erased: Tensor, hidden: Tensor) -> Tensor:
-        """Images ``B x 3 x H x W``, not clipped to [0, 1], of any size.
+        """The filled images, ``B x 3 x H x W``, not clipped to [0, 1]; images may have any size.
 
         Args:
             erased: ``B x 3 x H x W`` in [0, 1], 0 where hidden.
-            hidden: ``B x H x W`` bool.
+            hidden: ``B x H x W`` bool, True for pixels to fill.
         """
         height, width = erased.shape[-2:]
         border = (0, -width % self.multiple, 0, -height % self.multiple)

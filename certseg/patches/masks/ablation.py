@@ -17,9 +17,9 @@ def column_ablations(size: tuple[int, int], threat: Patch, width: int, stride: i
 
     Args:
         size: height and width of the image.
-        threat: the patches.
-        width: of the visible column.
-        stride: from one to the next.
+        threat: size and number of the attacker's patches.
+        width: number of neighbouring pixel columns that a mask leaves visible, from 1 to the image's width.
+        stride: number of pixels from the visible columns of one mask to those of the next, from 1 to the image's width.
 
     Raises:
         ConfigError: an argument is outside its domain, or the image is too small.

@@ -9,16 +9,20 @@ from certseg.patches.masks.mask_set import MaskSet
 from certseg.types.threats import Patch
 
 COVERINGS = ("column", "row", "block")
+"""What a mask of :func:`covering_masks` can hide, by name."""
 
 
 def strips(length: int, patch: int, width: int, stride: int | None = None) -> np.ndarray:
-    """First pixels of intervals of ``width`` that together contain every interval of ``patch`` pixels in
-    ``0 .. length - 1``: ``stride`` apart, the last one moved back to end at the border.
+    """First pixels of intervals of ``width`` pixels such that every interval of ``patch`` pixels in
+    ``0 .. length - 1`` lies in one of them: ``stride`` apart, the last one moved back to end at the border.
 
     Proof, for a stride of at most ``width - patch + 1``, which is the default. Suppose a patch at y lies in no strip,
     and let s be the last strip's beginning that is not after y. The patch ends after this strip, y > s + width - patch.
     So the strip does not end at the border and there is a next one, which begins after y >= s + width - patch + 1:
     further than the stride, a contradiction. []
+
+    >>> strips(length=10, patch=2, width=4).tolist()
+    [0, 3, 6]
     """
     stride = width - patch + 1 if stride is None else stride
     return np.unique(np.append(np.arange(0, length - width, stride), length - width))
@@ -44,12 +48,12 @@ def covering_masks(
     Args:
         kind: ``column`` hides full columns, ``row`` full rows, ``block`` rectangles.
         size: height and width of the image.
-        threat: the patches.
-        width: of a column or height of a row, at least the patch's. Not for blocks.
-        stride: from one column or row of this width to the next; None is the largest that still covers.
-        num_masks: in the place of ``width`` the number of columns or rows, and of blocks side by side in each
-            direction; fewer are made where fewer of the same width suffice. Without both, strips are as wide as the
-            patch.
+        threat: size and number of the attacker's patches.
+        width: width of a column or height of a row in pixels, at least the patch's. Blocks have none.
+        stride: pixels from one column or row of this width to the next; None is the most that still covers every patch.
+        num_masks: the number of columns or rows, for blocks the number side by side in each direction; their width
+            follows from it, and fewer are made where fewer of that width suffice. Where neither ``width`` nor
+            ``num_masks`` is given, strips are as wide as the patch.
 
     Raises:
         ConfigError: an argument is outside its domain, or the image is too small for the patch or for so many masks.
@@ -66,7 +70,7 @@ def covering_masks(
     ]
     hidden = inside[0][:, None, :, None] & inside[1][None, :, None, :]
     visible = ~hidden.reshape(-1, *hidden.shape[2:])
-    return MaskSet(*edges, visible, patch, threat.count).joined(threat.count)
+    return MaskSet(edges[0], edges[1], visible, patch, threat.count).joined(threat.count)
 
 
 def check_covering(kind: str, width: int | None, stride: int | None, num_masks: int | None) -> None:

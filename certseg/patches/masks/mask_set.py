@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 from itertools import combinations
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from certseg.errors import ConfigError
@@ -24,24 +24,30 @@ class MaskSet:
     Args:
         row_edges: ``(R + 1,)`` ascending integers from 0 to H; cell row r holds the pixel rows ``row_edges[r]`` to
             ``row_edges[r + 1] - 1``.
-        column_edges: ``(C + 1,)``, likewise for columns.
-        visible: ``K x R x C`` bool, the cells that are not hidden.
-        patch: height and width of a rectangle.
-        count: number of rectangles an attacker may place.
+        column_edges: ``(C + 1,)`` ascending integers from 0 to W; cell column c holds the pixel columns
+            ``column_edges[c]`` to ``column_edges[c + 1] - 1``.
+        visible: ``K x R x C`` bool, the cells that each mask leaves visible.
+        patch: height and width in pixels of an attacker's rectangle.
+        count: number of rectangles an attacker may place, at least 1.
 
     Raises:
-        ConfigError: the patch does not fit into the image, or no mask is given.
+        ConfigError: no mask is given, the masks do not fit the cells, the edges do not ascend from 0, or the patch does
+            not fit into the image.
+
+    >>> halves = MaskSet([0, 4], [0, 3, 6], np.array([[[True, False]], [[False, True]]]), patch=(2, 2))
+    >>> halves.size, halves.num_masks, halves.most_touched
+    ((4, 6), 2, 2)
     """
 
     def __init__(
         self,
-        row_edges: Sequence[int],
-        column_edges: Sequence[int],
+        row_edges: ArrayLike,
+        column_edges: ArrayLike,
         visible: np.ndarray,
         patch: tuple[int, int],
         count: int = 1,
     ) -> None:
-        self._edges = tuple(np.asarray(edges, dtype=np.int64) for edges in (row_edges, column_edges))
+        self._edges = np.asarray(row_edges, dtype=np.int64), np.asarray(column_edges, dtype=np.int64)
         self._visible = np.asarray(visible, dtype=bool)
         self.patch, self.count = (int(patch[0]), int(patch[1])), count
         cells = tuple(len(edges) - 1 for edges in self._edges)
@@ -61,7 +67,7 @@ class MaskSet:
 
     @property
     def num_masks(self) -> int:
-        """K."""
+        """The number of masks, K."""
         return len(self._visible)
 
     @cached_property
@@ -81,11 +87,11 @@ class MaskSet:
 
     @property
     def covers(self) -> bool:
-        """Whether every placement of all rectangles leaves some mask untouched, that is, is hidden by it entirely."""
+        """Whether every placement of all rectangles is hidden entirely by some mask, which it then does not touch."""
         return not self.touched.all(axis=1).any()
 
     def shows(self, number: int) -> bool:
-        """Whether every ``number`` masks (1 or 2), not necessarily different, leave a pixel that is visible in all."""
+        """Whether every choice of ``number`` masks (1, or 2 that may be the same) has a pixel that all of them show."""
         cells = self._visible.reshape(self.num_masks, -1)
         return bool(cells.any(axis=1).all() if number == 1 else (cells.astype(np.float32) @ cells.T > 0).all())
 
@@ -96,26 +102,28 @@ class MaskSet:
         return cells.repeat_interleave(columns, dim=2).repeat_interleave(rows, dim=1)
 
     def joined(self, number: int) -> MaskSet:
-        """The masks that hide what ``number`` different ones of these hide together: if these cover one rectangle
-        wherever it lies, the joined ones cover ``number`` rectangles."""
+        """The masks that hide together what ``number`` different ones of these hide. If these masks cover one rectangle
+        wherever it lies, the joined ones cover ``number`` rectangles: join the masks that hide each of them."""
         if number == 1:
             return self
         groups = list(combinations(range(self.num_masks), min(number, self.num_masks)))
         visible = np.stack([self._visible[list(group)].all(axis=0) for group in groups])
-        return MaskSet(*self._edges, visible, self.patch, self.count)
+        rows, columns = self._edges
+        return MaskSet(rows, columns, visible, self.patch, self.count)
 
     def _touched_by_one(self) -> np.ndarray:
         """``P x K`` bool: the masks that one rectangle touches, over all windows of cells it can meet.
 
         A rectangle at pixel row y meets the cell rows from that of y to that of y + h' - 1. Both change only where y or
-        y + h' - 1 enters a cell, so one position after each change stands for all; likewise for columns.
+        y + h' - 1 enters a cell, so one position after each change stands for all. The same holds for columns.
         """
         windows = [_windows(edges, side) for edges, side in zip(self._edges, self.patch)]
         total = np.pad(self._visible, ((0, 0), (1, 0), (1, 0))).cumsum(axis=1).cumsum(axis=2)
         (top, bottom), (left, right) = windows
         rows = total[:, bottom] - total[:, top]  # K x P_rows x (C + 1)
         visible = rows[:, :, right] - rows[:, :, left]
-        return visible.reshape(self.num_masks, -1).T > 0
+        touched: np.ndarray = visible.reshape(self.num_masks, -1).T > 0
+        return touched
 
 
 def erase(images: Tensor, hidden: Tensor) -> Tensor:

@@ -13,20 +13,28 @@ from certseg.types.threats import Patch
 
 
 def column_blocks(rows: int, columns: int, num_masks: int) -> np.ndarray:
-    """Column r of blocks is visible in mask ``r mod K``. A patch, as wide as a block, meets two columns at most: T = 2.
+    """Column r of blocks is visible in mask ``r mod K``. A patch, as wide as a block, meets two columns at most, so
+    that it touches at most T = 2 masks.
 
     Args:
-        rows, columns: number of blocks.
-        num_masks: K.
+        rows: number of blocks from top to bottom.
+        columns: number of blocks from left to right.
+        num_masks: the number of masks, K.
 
     Returns:
         ``rows x columns`` integers, the mask in which each block is visible.
+
+    >>> column_blocks(2, 4, num_masks=3).tolist()
+    [[0, 1, 2, 0], [0, 1, 2, 0]]
     """
     return np.broadcast_to(np.arange(columns) % num_masks, (rows, columns))
 
 
 def row_blocks(rows: int, columns: int, num_masks: int) -> np.ndarray:
-    """Row q of blocks is visible in mask ``q mod K``: T = 2. Arguments as in :func:`column_blocks`."""
+    """Row q of blocks is visible in mask ``q mod K``, so that a patch touches at most T = 2 masks.
+
+    It takes and returns what :func:`column_blocks` does.
+    """
     return column_blocks(columns, rows, num_masks).T
 
 
@@ -35,8 +43,8 @@ def three_blocks(rows: int, columns: int, num_masks: int) -> np.ndarray:
     the groups are numbered through all rows, mod K.
 
     The pairs begin anew with every row. So two columns next to one another are a pair either in all odd rows or in all
-    even ones, and of the 2 x 2 blocks a patch can meet two lie in one mask: T = 3. Arguments as in
-    :func:`column_blocks`.
+    even ones, and of the 2 x 2 blocks a patch can meet two lie in one mask: a patch touches at most T = 3 masks. The
+    function takes and returns what :func:`column_blocks` does.
     """
     groups, before = np.empty((rows, columns), dtype=np.int64), 0
     for row in range(rows):
@@ -46,8 +54,11 @@ def three_blocks(rows: int, columns: int, num_masks: int) -> np.ndarray:
 
 
 def four_blocks(rows: int, columns: int, num_masks: int) -> np.ndarray:
-    """Tiles of a x b blocks with ab = K, one block of a tile for each mask; a patch meets four blocks: T = 4.
-    Arguments as in :func:`column_blocks`."""
+    """Tiles of a x b blocks with ab = K, one block of a tile for each mask. A patch meets four blocks at most, so that
+    it touches at most T = 4 masks.
+
+    It takes and returns what :func:`column_blocks` does.
+    """
     high, wide = _tile(num_masks)
     return wide * (np.arange(rows)[:, None] % high) + np.arange(columns)[None] % wide
 
@@ -58,7 +69,8 @@ ASSIGNMENTS: dict[str, tuple[Callable[[int, int, int], np.ndarray], int]] = {
     "three": (three_blocks, 3),
     "four": (four_blocks, 4),
 }
-"""By name of the masks: who shows which block, and the number of masks that one patch can touch."""
+"""For each kind of masks, by name, the rule that says which mask shows which block, and the number T of masks that one
+patch can touch."""
 
 
 def recovery_masks(kind: str, size: tuple[int, int], threat: Patch, num_masks: int | None = None) -> MaskSet:
@@ -68,8 +80,8 @@ def recovery_masks(kind: str, size: tuple[int, int], threat: Patch, num_masks: i
     Args:
         kind: ``column``, ``row``, ``three`` or ``four``.
         size: height and width of the image.
-        threat: the patches.
-        num_masks: K; None is the smallest K that unanimous votes need, :func:`least_masks`.
+        threat: size and number of the attacker's patches.
+        num_masks: the number of masks, K; None is the smallest K that unanimous votes need (:func:`least_masks`).
 
     Raises:
         ConfigError: the kind is unknown, or the image is too small for the patch or for K masks.
@@ -88,14 +100,19 @@ def recovery_masks(kind: str, size: tuple[int, int], threat: Patch, num_masks: i
             expected="a visible block in every mask",
             remedy="Choose a smaller patch, fewer masks or another kind of masks",
         )
-    return MaskSet(*edges, visible, patch, threat.count)
+    return MaskSet(edges[0], edges[1], visible, patch, threat.count)
 
 
 def check_recovery(kind: str, num_masks: int | None, threat: Patch) -> int:
-    """The number of masks to use.
+    """The number of masks of a kind to use.
+
+    Args:
+        kind: ``column``, ``row``, ``three`` or ``four``.
+        num_masks: the number that is wanted, at least 2; None is the smallest that unanimous votes need.
+        threat: size and number of the attacker's patches.
 
     Raises:
-        ConfigError: the kind is unknown or has no masks in this number.
+        ConfigError: the kind is unknown, or there are no masks of this kind in this number.
     """
     if kind not in ASSIGNMENTS:
         raise ConfigError("Unknown masks for certified recovery", expected=", ".join(ASSIGNMENTS), received=repr(kind))
@@ -113,8 +130,13 @@ def check_recovery(kind: str, num_masks: int | None, threat: Patch) -> int:
 
 
 def least_masks(kind: str, count: int) -> int:
-    """The smallest K >= 2 T + 1 of a kind for ``count`` patches, T = 2, 3 or 4 times their number; of kind ``four`` the
-    smallest in tiles of at least 3 x 3 blocks."""
+    """The smallest number K >= 2 T + 1 of masks of a kind, where T is the number of masks that ``count`` patches can
+    touch: that of one patch times ``count``. Of kind ``four`` it is the smallest such K whose tiles have at least
+    3 x 3 blocks.
+
+    >>> least_masks("column", count=1), least_masks("four", count=1)
+    (5, 9)
+    """
     least = 2 * ASSIGNMENTS[kind][1] * count + 1
     while kind == "four" and _tile(least)[0] < 3:
         least += 1

@@ -1,4 +1,4 @@
-"""Exact statistics of counts: binomial tails and multiple testing on histograms."""
+"""Exact statistics of counts: binomial tails, confidence bounds, multiple testing on histograms, and e-processes."""
 
 from certseg.smoothing.statistics.anytime import Bets, e_bonferroni_threshold, e_holm_threshold
 from certseg.smoothing.statistics.binomial import minimum_samples, upper_tail

@@ -44,8 +44,8 @@ class Bets:
 
     Args:
         tau: probability under the null hypothesis, in (0, 1).
-        points: the q of each ratio, in (tau, 1].
-        weights: positive, of the same length; they are divided by their sum.
+        points: the q of each likelihood ratio, in (tau, 1].
+        weights: the positive weight of each likelihood ratio; they are divided by their sum.
 
     Raises:
         ConfigError: an argument is outside its domain.
@@ -75,7 +75,8 @@ class Bets:
         samples of 360 x 480 pixels at tau = .75, alpha = .001 a pixel needs 432 agreements where that test needs 428).
         """
         goal = np.log(num_tests / alpha)
-        points, left = [], float(samples)
+        points: list[float] = []
+        left = float(samples)
         while not points or points[-1] < 1.0:
             points.append(_share_of(tau, goal / left))
             left /= 2.0
@@ -150,7 +151,19 @@ def e_holm_threshold(histogram: np.ndarray, log_values: np.ndarray, alpha: float
 
 
 def e_bonferroni_threshold(histogram: np.ndarray, log_values: np.ndarray, alpha: float) -> int:
-    """As :func:`e_holm_threshold` by the plain union bound: reject where the wealth reaches N / alpha."""
+    """Smallest count whose pixels are rejected now by the plain union bound: where the wealth reaches N / alpha.
+
+    Args:
+        histogram: ``(t + 1,)`` integers, number of pixels with each count; N is their sum.
+        log_values: ``(t + 1,)`` logarithm of the wealth at each count, growing (:meth:`Bets.log_wealth`).
+        alpha: family-wise error rate over all times, in (0, 1).
+
+    Returns:
+        A count in ``0 .. t``, or ``t + 1`` where nothing is rejected.
+
+    Raises:
+        ConfigError: alpha outside (0, 1).
+    """
     if not 0.0 < alpha < 1.0:
         raise ConfigError("alpha must lie inside (0, 1)", received=alpha)
     passing = np.flatnonzero((log_values >= np.log(histogram.sum() / alpha)) & (histogram > 0))

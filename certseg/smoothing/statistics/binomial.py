@@ -1,4 +1,4 @@
-"""Binomial tails, tabulated once for every possible count."""
+"""The binomial test: its p-value for every possible count, and the fewest samples with which it can reject."""
 
 import math
 
@@ -19,6 +19,9 @@ def upper_tail(num_samples: int, probability: float) -> np.ndarray:
 
     Raises:
         ConfigError: ``num_samples`` is not positive or ``probability`` lies outside (0, 1).
+
+    >>> upper_tail(2, 0.5).tolist()
+    [1.0, 0.75, 0.25]
     """
     if num_samples < 1:
         raise ConfigError("A binomial test needs at least one sample", received=num_samples)
@@ -36,7 +39,11 @@ def minimum_samples(tau: float, level: float) -> int:
 
     Args:
         tau: probability under the null hypothesis, in (0, 1).
-        level: the largest p-value that is rejected, in (0, 1); :func:`certseg.smoothing.statistics.largest_level`.
+        level: the largest p-value that is rejected, in (0, 1), for example what
+            :func:`certseg.smoothing.statistics.largest_level` says.
+
+    >>> minimum_samples(tau=0.75, level=0.001)  # 0.75 ** 24 is just above, 0.75 ** 25 below
+    25
     """
     samples = max(1, math.ceil(math.log(level) / math.log(tau)))
     # the rounding of the logarithms may be off by one in either direction; the table decides

@@ -18,15 +18,18 @@ def clopper_pearson_lower(counts: ArrayLike, num_samples: int, level: float) -> 
     equality).
 
     Args:
-        counts: any shape, successes in ``0 .. num_samples``.
-        num_samples: trials behind every count, positive.
-        level: probability of an error, in (0, 1).
+        counts: numbers of successes in ``0 .. num_samples``, of any shape.
+        num_samples: number of trials behind every count, at least 1.
+        level: probability that a bound is above the true probability, in (0, 1).
 
     Returns:
-        float64, shape of ``counts``.
+        float64 of the shape of ``counts``.
 
     Raises:
         ConfigError: an argument is outside its domain.
+
+    >>> clopper_pearson_lower([0, 10], num_samples=10, level=0.05).round(4).tolist()  # 0.05 ** (1 / 10)
+    [0.0, 0.7411]
     """
     if num_samples < 1:
         raise ConfigError("A confidence bound needs at least one sample", received=num_samples)

@@ -11,6 +11,7 @@ import numpy as np
 from certseg.errors import ConfigError
 
 CORRECTIONS = ("holm", "bonferroni", "kfwer", "benjamini_yekutieli")
+"""The procedures by name (:func:`rejection_threshold`)."""
 
 
 def rejection_threshold(
@@ -27,9 +28,9 @@ def rejection_threshold(
     Args:
         histogram: ``(n + 1,)`` integers, number of pixels with each count ``0 .. n``.
         p_values: ``(n + 1,)`` p-value of each count, decreasing (:func:`certseg.smoothing.statistics.upper_tail`).
-        alpha: error rate, in (0, 1).
-        correction: one of :data:`CORRECTIONS`.
-        k: of ``kfwer``.
+        alpha: error rate that the correction keeps to, in (0, 1).
+        correction: the procedure, one of :data:`CORRECTIONS`.
+        k: number of wrong rejections that ``kfwer`` guards against, at least 1; other procedures ignore it.
 
     Returns:
         A count in ``0 .. n``, or ``n + 1`` where nothing is rejected.
@@ -37,6 +38,11 @@ def rejection_threshold(
     Raises:
         ConfigError: unknown correction, alpha outside (0, 1), k not a positive integer, or arrays that do not fit each
             other.
+
+    >>> histogram = np.array([0, 0, 3, 1])  # of 4 pixels, 3 have count 2 and one has count 3
+    >>> p_values = np.array([1.0, 0.5, 0.03, 0.01])
+    >>> rejection_threshold(histogram, p_values, alpha=0.05)  # 0.01 <= 0.05 / 4, but 0.03 > 0.05 / 3
+    3
     """
     check_correction(correction, alpha, k)
     if histogram.shape != p_values.shape or histogram.ndim != 1:
@@ -54,7 +60,7 @@ def rejection_threshold(
 
 
 def check_correction(correction: str, alpha: float, k: int) -> None:
-    """Raise :class:`ConfigError` unless the three are in their domains."""
+    """Raise :class:`ConfigError` unless the correction is known, alpha is inside (0, 1) and k is a positive integer."""
     if correction not in CORRECTIONS:
         raise ConfigError("Unknown multiple testing correction", expected=", ".join(CORRECTIONS), received=correction)
     if not (isinstance(alpha, (int, float)) and 0.0 < alpha < 1.0):
@@ -64,8 +70,12 @@ def check_correction(correction: str, alpha: float, k: int) -> None:
 
 
 def largest_level(num_tests: int, alpha: float, correction: str, k: int = 1) -> float:
-    """The largest p-value that the procedure can ever reject when all ``num_tests`` p-values are equal: with fewer
-    samples than needed to reach it, everything abstains."""
+    """The largest p-value that a correction can ever reject when all ``num_tests`` p-values are equal: with fewer
+    samples than it takes to reach that p-value, everything abstains.
+
+    >>> largest_level(100, alpha=0.05, correction="holm")
+    0.0005
+    """
     if correction == "benjamini_yekutieli":
         return alpha / _harmonic(num_tests)
     return min(1.0, (k if correction == "kfwer" else 1) * alpha / num_tests)
