@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from certseg.certifiers.segcertify import SegCertify
+from certseg.certifiers.segcertify import Guess, SegCertify
 from certseg.errors import ConfigError
 from certseg.types import Guarantee
 from certseg.types.hierarchy import Hierarchy
@@ -79,13 +79,12 @@ class AdaptiveCertify(SegCertify):
         return {**super().settings, "lead": ", ".join(map(str, self.lead)), "hierarchy": str(self.hierarchy)}
 
     @property
-    def samples_identity(self) -> dict[str, object] | None:
-        """What decides :meth:`sample`, None where the samples drawn depend on the decisions."""
-        identity = super().samples_identity
-        return None if identity is None else {**identity, "lead": self.lead, "hierarchy": self.hierarchy.names}
+    def samples_identity(self) -> dict[str, object]:
+        """What decides :meth:`sample`, in plain values."""
+        return {**super().samples_identity, "lead": self.lead, "hierarchy": self.hierarchy.names}
 
-    def _guess(self, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """Class and level (uint8) of each pixel by the rule of the class."""
+    def _guess(self, counts: Tensor) -> Guess:
+        """Class, level and group of each pixel by the rule that the docstring of the class states."""
         hierarchy = self.hierarchy
         if len(counts) != hierarchy.num_classes:
             raise ConfigError(
@@ -99,10 +98,8 @@ class AdaptiveCertify(SegCertify):
             group, ahead = _first_of_groups(counts, groups)
             chosen = torch.where(ahead.double() / self.n0 > lead, group, chosen)
         inside = torch.where(members.T[:, chosen], counts, -1)
-        return inside.argmax(dim=0), hierarchy.levels.to(counts.device)[chosen]
-
-    def _tested(self, classes: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
-        return self.hierarchy.ids(classes, levels), self.hierarchy.members
+        classes, levels = inside.argmax(dim=0), hierarchy.levels.to(counts.device)[chosen]
+        return Guess(classes, hierarchy.ids(classes, levels), levels, hierarchy.members)
 
 
 def _first_of_groups(counts: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:

@@ -53,11 +53,7 @@ class DerandomizedSmoothing(PatchCertifier):
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ConfigError(f"certifier.{name} must be null or a positive integer", received=repr(value))
         self.width, self.stride = width, stride
-
-    @property
-    def name(self) -> str:
-        """``drs_s`` without an inpainter, ``drs_e`` with one."""
-        return "drs_s" if self.inpainter is None else "drs_e"
+        self.name = "drs_s" if inpainter is None else "drs_e"
 
     @property
     def predictor(self) -> str:

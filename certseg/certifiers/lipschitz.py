@@ -43,24 +43,26 @@ from certseg.types import (
     Sides,
     check_image,
     lipschitz_bound_of,
+    sides_of,
 )
 
 _LARGEST_CONSTANT = 1e100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LipschitzCertificate(Certificate):
-    """A certificate with what further figures need.
+    """A certificate with what further figures need. These tensors lie on the device on which they were computed.
 
     Args:
-        logits: ``K x H x W``, where they were computed.
-        costs: ``H x W`` float64 squared feature distances, likewise (:func:`certseg.lipschitz.worst_case.flip_costs`).
-        bound: of the network.
+        logits: ``K x H x W``, the network's logits at the image.
+        costs: ``H x W`` float64, the squared feature distance that changes each pixel's class
+            (:func:`certseg.lipschitz.worst_case.flip_costs`).
+        bound: what was proven about the network for images of this size.
     """
 
-    logits: Tensor | None = None
-    costs: Tensor | None = None
-    bound: LipschitzBound | None = None
+    logits: Tensor
+    costs: Tensor
+    bound: LipschitzBound
 
     @property
     def radii(self) -> Tensor:
@@ -178,7 +180,7 @@ class Lipschitz(Certifier):
         images = image[None].to(device)
         watch = Stopwatch(device)
         with watch("audit"), full_precision(device), torch.no_grad():
-            bound = lipschitz_bound_of(segmenter, tuple(image.shape[-2:]))
+            bound = lipschitz_bound_of(segmenter, sides_of(image))
             if not bound.constant < _LARGEST_CONSTANT:
                 raise ModelError("The Lipschitz constant is too large to compute with", received=bound.constant)
         with watch("forward"), full_precision(device), torch.no_grad():
@@ -212,7 +214,7 @@ class Lipschitz(Certifier):
             counts = RadiusFigures.of(
                 image,
                 certificate.bound,
-                tuple(target.shape),
+                sides_of(target),
                 self.radii,
                 false_negative_rate=self.false_negative_rate,
                 worst_case_iou=self.worst_case_iou,

@@ -131,7 +131,8 @@ class PatchCertifier(Certifier):
 
     def check_size(self, size: tuple[int, int]) -> None:
         """Raise :class:`ConfigError` if no pixel of an image of this height and width could ever be certified."""
-        self.masks(tuple(size))
+        height, width = size
+        self.masks((height, width))
 
     def certify(
         self, segmenter: Segmenter, image: Tensor, *, stream: NoiseStream, hardware: Hardware
@@ -196,7 +197,11 @@ class PatchCertifier(Certifier):
     def score(self, certificate: PatchCertificate, target: Tensor) -> Score:
         """What the labels ``H x W`` add to a row: figures and counts, in no time worth telling."""
         height, width = certificate.patch
-        figures = {"patch_height": height, "patch_width": width, "masks": certificate.num_masks}
+        figures: dict[str, float | None] = {
+            "patch_height": height,
+            "patch_width": width,
+            "masks": certificate.num_masks,
+        }
         figures |= self._own_figures(certificate, target != IGNORE_INDEX, certificate.classes == target)
         return Score(figures, {"pixels": target.numel()})
 

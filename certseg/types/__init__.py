@@ -26,7 +26,7 @@ from certseg.types.contracts import (
     lipschitz_bound_of,
 )
 from certseg.types.guarantees import Guarantee, Promise
-from certseg.types.images import IGNORE_INDEX, Sample, check_image, check_target
+from certseg.types.images import IGNORE_INDEX, Sample, check_image, check_target, sides_of
 from certseg.types.results import (
     AttackResult,
     Certificate,
@@ -83,5 +83,6 @@ __all__ = [
     "check_target",
     "coarse_logits_of",
     "lipschitz_bound_of",
+    "sides_of",
     "threat_of",
 ]

@@ -367,7 +367,7 @@ class Attack(AnyAttack, ABC):
         streams: Sequence[NoiseStream],
         hardware: Hardware,
         starts: Sequence[Tensor] | None = None,
-    ) -> list[AttackResult]:
+    ) -> Sequence[AttackResult]:
         """Attack images of one shape side by side; by default one after the other. Each gets what it would get alone,
         up to the rounding of a batch. Arguments as of :meth:`__call__`, one of each for each image."""
         begins: Sequence[Tensor | None] = [None] * len(images) if starts is None else starts

@@ -90,8 +90,9 @@ class NormBall(Threat):
 
     def is_nearly(self, other: Threat) -> bool:
         """Whether ``other`` is a ball of the same norm whose radius differs by rounding at most."""
-        is_same_kind = isinstance(other, NormBall) and self.norm == other.norm
-        return is_same_kind and math.isclose(self.radius, other.radius, rel_tol=1e-6)
+        if not isinstance(other, NormBall) or self.norm != other.norm:
+            return False
+        return math.isclose(self.radius, other.radius, rel_tol=1e-6)
 
     def scaled_to(self, radius: float) -> NormBall:
         """The ball of this norm with another radius."""
