@@ -13,7 +13,7 @@ from certseg.attacks.geometry import Ball, sparse_direction
 from certseg.attacks.objective import Evaluation, Smoothing
 from certseg.attacks.search import GradientAttack, Search, check_count, check_goal, check_loss, check_scale
 from certseg.errors import ConfigError
-from certseg.types import L1, NormBall, Threat
+from certseg.types import L1, NormBall
 
 MOMENTUM = 0.75
 """Share of the new step; the rest is what is left of the one before."""
@@ -66,10 +66,8 @@ class APGD(GradientAttack):
         """The iterations of the last stage."""
         return self._iterations()[-1]
 
-    def search(self, start: Tensor, image: Tensor, threat: Threat) -> Search:
+    def search(self, start: Tensor, image: Tensor, threat: NormBall) -> Search:
         """The point of lowest accuracy among the start and those of the last stage: all lie within the threat."""
-        if not isinstance(threat, NormBall):
-            raise ConfigError("APGD attacks within a norm ball", expected="L1, L2 or Linf", received=threat)
         first = here = lowest = yield start, 0.0
         for stage, (radius, iterations) in enumerate(self.stages(threat)):
             ball = Ball(image, replace(threat, radius=radius * threat.radius))
@@ -79,7 +77,7 @@ class APGD(GradientAttack):
             lowest = yield from _climb(here, rule or MomentumSteps(ball, iterations, here), iterations)
         return lowest if lowest.accuracy <= first.accuracy else first
 
-    def stages(self, threat: Threat) -> list[tuple[float, int]]:
+    def stages(self, threat: NormBall) -> list[tuple[float, int]]:
         """Radius, as a multiple of the threat's, and iterations of each stage."""
         radii = (3.0, 2.0, 1.0) if isinstance(threat, L1) else (2.0, 1.5, 1.0)
         counts = self._iterations()

@@ -14,14 +14,15 @@ from certseg.types import Attack, AttackResult, Segmenter, Threat
 
 
 class BudgetedAttack(Attack):
-    """An attack within a threat, on a network or on its smoothed version.
+    """An attack within a threat, on a network or on its smoothed version. A subclass has :attr:`smoothing`, as a field
+    with a default or as a property, and :meth:`together`."""
 
-    Args:
-        smoothing: None attacks the network itself.
-    """
-
-    smoothing: Smoothing | None
     side_by_side = True
+
+    @property
+    @abstractmethod
+    def smoothing(self) -> Smoothing | None:
+        """The noise of the smoothed model that is attacked; None attacks the network itself."""
 
     @property
     def predictor(self) -> str:
@@ -72,6 +73,6 @@ class BudgetedAttack(Attack):
         streams: Sequence[NoiseStream],
         hardware: Hardware,
         starts: Sequence[Tensor] | None = None,
-    ) -> list[AttackResult]:
+    ) -> Sequence[AttackResult]:
         """Attack images of one shape side by side. Arguments and errors as for one image; each gets what it would get
         alone, up to the rounding of a batch."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations_with_replacement
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -26,6 +27,7 @@ from certseg.types import (
     Passes,
     Segmenter,
     coarse_logits_of,
+    sides_of,
 )
 
 
@@ -160,7 +162,7 @@ class DefendedObjective(PatchObjective):
         super().__init__(segmenter, target, loss, None, stream, hardware)
         self._defence, self._counted = defence, _Counted(segmenter)
         certifier, device = defence.certifier, hardware.torch_device
-        self._hidden = certifier.masks(tuple(target.shape)).hidden(device)
+        self._hidden = certifier.masks(sides_of(target)).hidden(device)
         number = len(self._hidden)
         single = [(k, k) for k in range(number)]
         self._copies = list(combinations_with_replacement(range(number), 2)) if certifier.asks_pairs else single
@@ -178,7 +180,7 @@ class DefendedObjective(PatchObjective):
         done = 0
         while done < len(copies):
             (part, slope, extremes), size = self.batch.run(
-                lambda most, first=done: self._part(point, copies[first : first + most], progress), len(copies) - done
+                partial(self._part, point, copies[done:], progress), len(copies) - done
             )
             loss, check, gradient = loss + part / len(copies), check + extremes, gradient.add_(slope / len(copies))
             done += size
@@ -223,11 +225,13 @@ class DefendedObjective(PatchObjective):
         shown = [(m, n) for m, n in self._copies if not (covered[m] | covered[n]).all()]
         return [(-1, -1), *shown] if self._defence.certifier.asks_image else shown
 
-    def _part(self, point: Tensor, copies: Sequence[tuple[int, int]], progress: float) -> tuple[float, Tensor, float]:
-        """Sum of the losses of some copies, its gradient, and a number that is finite if all logits and the gradient
-        are."""
+    def _part(
+        self, point: Tensor, copies: Sequence[tuple[int, int]], progress: float, most: int
+    ) -> tuple[float, Tensor, float]:
+        """Sum of the losses of the first ``most`` copies, its gradient, and a number that is finite if all logits and
+        the gradient are."""
         nothing = torch.zeros_like(self._hidden[0])
-        hidden = torch.stack([nothing if m < 0 else self._hidden[m] | self._hidden[n] for m, n in copies])
+        hidden = torch.stack([nothing if m < 0 else self._hidden[m] | self._hidden[n] for m, n in copies[:most]])
         leaf = point[None].detach().requires_grad_(True)
         images = inpainted(leaf.expand(len(hidden), -1, -1, -1), hidden, self._defence.certifier.inpainter)
         target = self.target.expand(len(hidden), -1, -1)

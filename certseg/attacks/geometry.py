@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from certseg.errors import ConfigError
-from certseg.types import L1, L2, Linf, Threat
+from certseg.types import L1, L2, Linf, NormBall, Threat
 
 _KNOWN = "L1, L2 or Linf"
 _MOST_ROUNDINGS = 50
@@ -26,6 +26,17 @@ def perturbation_norm(adversarial: Tensor, image: Tensor, threat: Threat) -> flo
     if isinstance(threat, L1):
         return float(delta.abs().sum())
     raise ConfigError("No perturbation norm for this threat", expected=_KNOWN, received=threat)
+
+
+def norm_ball(threat: Threat) -> NormBall:
+    """The threat itself, once it is known to be a ball whose geometry stands here.
+
+    Raises:
+        ConfigError: it is neither L1 nor L2 nor Linf.
+    """
+    if not isinstance(threat, (L1, L2, Linf)):
+        raise ConfigError("Perturbations cannot be kept within this threat", expected=_KNOWN, received=threat)
+    return threat
 
 
 def project(candidate: Tensor, image: Tensor, threat: Threat) -> Tensor:
@@ -45,9 +56,7 @@ class Ball:
     """
 
     def __init__(self, image: Tensor, threat: Threat) -> None:
-        if not isinstance(threat, (L1, L2, Linf)):
-            raise ConfigError("No projection for this threat", expected=_KNOWN, received=threat)
-        self.image, self.threat = image, threat
+        self.image, self.threat = image, norm_ball(threat)
         self._bounds = _linf_bounds(image, threat.radius) if isinstance(threat, Linf) else None
 
     def project(self, candidate: Tensor) -> Tensor:
@@ -156,7 +165,8 @@ class Ball:
             _flat, (result, point, gradient, point if previous is None else previous, self.image)
         )
         if self._bounds is not None:
-            kernels.step_in_box(here, slope, last, *map(_flat, self._bounds), length, inertia, out)
+            low, high = self._bounds
+            kernels.step_in_box(here, slope, last, _flat(low), _flat(high), length, inertia, out)
             return result
         size, reach = math.sqrt(kernels.squared_norm(slope)), self.threat.radius * _SHORT
         if 0.0 < size < 1e-30:  # its inverse is no float32

@@ -63,7 +63,8 @@ class Pixels:
     @cached_property
     def cross_entropy(self) -> Tensor:
         """``-log p_y``, 0 without label: ``B x H x W``."""
-        return _CrossEntropy.apply(self.logits, self.label, self.labelled)
+        apply: Callable[..., Tensor] = _CrossEntropy.apply
+        return apply(self.logits, self.label, self.labelled)
 
 
 class _CrossEntropy(torch.autograd.Function):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import NamedTuple
 
 import torch
@@ -129,7 +131,6 @@ class Objective:
         self.batch = WorkingBatch(segmenter, (3, *target.shape), hardware, task="gradient")
         self._loss, self._compare = LOSSES[loss], LOSSES[compare or COMPARED_BY[loss] or loss]
         self._stream, self._hardware, self._targeted, self.scale = stream, hardware, targeted, scale
-        self._noise = smoothing.distribution if smoothing else None
         self._calls = 0
         self._zero_shares: list[float] = []
         self._flags: set[str] = set()
@@ -152,9 +153,12 @@ class Objective:
         Raises:
             ModelError: NaN or infinite logits or gradients.
         """
-        if self.smoothing is None:
+        smoothing = self.smoothing
+        if smoothing is None:
             return evaluate_together([self], [point], [progress])[0]
-        (pixels, attacked, gradient, passes), _ = self.batch.run(lambda size: self._smoothed(point, size, progress))
+        (pixels, attacked, gradient, passes), _ = self.batch.run(
+            lambda size: self._smoothed(smoothing, point, size, progress)
+        )
         (summary,) = self.summarise(pixels, attacked, gradient[None], self.number[None])
         return self.record(Evaluation(point, summary.accuracy, summary.loss, gradient), summary, passes)
 
@@ -195,10 +199,12 @@ class Objective:
             remedy="Check the checkpoint",
         )
 
-    def _smoothed(self, point: Tensor, batch: int, progress: float) -> tuple[Pixels, Tensor, Tensor, Passes]:
+    def _smoothed(
+        self, smoothing: Smoothing, point: Tensor, batch: int, progress: float
+    ) -> tuple[Pixels, Tensor, Tensor, Passes]:
         """Gradient of the loss of the mean probability, in two passes over batches of copies so that memory does not
         grow with their number: the mean first, then its gradient copy by copy through the chain rule."""
-        count = self.smoothing.samples
+        count, noise = smoothing.samples, smoothing.distribution
         first = self._calls * count
         starts = range(0, count, batch)
 
@@ -208,25 +214,28 @@ class Objective:
 
         if count <= batch:
             leaf = point[None].detach().requires_grad_(True)
-            pixels, loss = loss_of(self._probabilities(leaf, first, count).mean(dim=0, keepdim=True))
+            pixels, loss = loss_of(self._probabilities(leaf, noise, first, count).mean(dim=0, keepdim=True))
             (gradient,) = torch.autograd.grad(loss, leaf)
             return pixels, loss, gradient[0], Passes(count, count)
         with torch.no_grad():
-            total = sum(self._probabilities(point[None], first + s, min(batch, count - s)).sum(0) for s in starts)
+            total = reduce(
+                add, (self._probabilities(point[None], noise, first + s, min(batch, count - s)).sum(0) for s in starts)
+            )
         mean = (total[None] / count).requires_grad_(True)
         pixels, loss = loss_of(mean)
         (weight,) = torch.autograd.grad(loss, mean)
         gradient = torch.zeros_like(point)
         for s in starts:
             leaf = point[None].detach().requires_grad_(True)
-            part = self._probabilities(leaf, first + s, min(batch, count - s)).sum(0, keepdim=True) / count
+            part = self._probabilities(leaf, noise, first + s, min(batch, count - s)).sum(0, keepdim=True) / count
             gradient += torch.autograd.grad(part, leaf, grad_outputs=weight)[0][0]
         return pixels, loss, gradient, Passes(2 * count, count)
 
-    def _probabilities(self, leaf: Tensor, first: int, size: int) -> Tensor:
-        noise = torch.empty(size, *leaf.shape[1:], device=leaf.device)
-        self._stream.fill(noise, self._noise.fill, first)
-        return (self.scale * checked_logits(self.segmenter, leaf + noise)).log_softmax(dim=1).exp()
+    def _probabilities(self, leaf: Tensor, noise: Noise, first: int, size: int) -> Tensor:
+        """Class probabilities of noisy copies ``first`` to ``first + size - 1``: ``size x K x H x W``."""
+        drawn = torch.empty(size, *leaf.shape[1:], device=leaf.device)
+        self._stream.fill(drawn, noise.fill, first)
+        return (self.scale * checked_logits(self.segmenter, leaf + drawn)).log_softmax(dim=1).exp()
 
     def predict(self, point: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Prediction ``H x W`` at a point, and all votes where the predictor is sampled. Flags a network that does not
@@ -248,7 +257,11 @@ class Objective:
                 self._flags.add("stochastic_logits")
             return prediction, None
         sampler = NoisySampler(
-            self.segmenter, point, self._noise, self._stream.for_purpose("attack evaluation"), self._hardware
+            self.segmenter,
+            point,
+            self.smoothing.distribution,
+            self._stream.for_purpose("attack evaluation"),
+            self._hardware,
         )
         votes = sampler.class_counts(0, self.smoothing.votes)
         self.passes += sampler.passes

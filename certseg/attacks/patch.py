@@ -7,7 +7,7 @@ import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,9 +26,11 @@ from certseg.types import (
     Maps,
     Patch,
     Segmenter,
+    Sides,
     Threat,
     check_image,
     check_target,
+    sides_of,
 )
 
 POSITIONS = ("random", "searched")
@@ -167,7 +169,7 @@ class PatchPGD(BudgetedAttack):
         position = self.position
         if isinstance(position, str) and position in POSITIONS:
             return None
-        corners = position if isinstance(position, (list, tuple)) and position else [None]
+        corners: Sequence[Any] = position if isinstance(position, (list, tuple)) and position else [None]
         corners = corners if isinstance(corners[0], (list, tuple)) else [corners]
         for corner in corners:
             are_numbers = isinstance(corner, (list, tuple)) and all(_is_place(value) for value in corner)
@@ -179,16 +181,17 @@ class PatchPGD(BudgetedAttack):
                 )
         return tuple((corner[0], corner[1]) for corner in corners)
 
-    def check_size(self, size: tuple[int, int], threat: Patch) -> None:
-        """Raise :class:`ConfigError` if the patches of ``threat`` do not fit into an image of this height and width, or
-        do not lie in it where their position is fixed."""
-        patch, fixed = threat.size(*size), self._fixed
+    def check_size(self, size: Sides, threat: Threat) -> None:
+        """Raise :class:`ConfigError` if ``threat`` is none of patches, or these do not fit into an image of this height
+        and width, or do not lie in it where their position is fixed."""
+        patches, fixed = _patches(threat), self._fixed
+        patch = patches.size(*size)
         if fixed is None:
             return
-        if len(fixed) > threat.count:
+        if len(fixed) > patches.count:
             raise ConfigError(
                 "attack.position has more places than there are patches",
-                expected=f"at most {threat.count}",
+                expected=f"at most {patches.count}",
                 received=len(fixed),
             )
         if not is_inside(fixed, size, patch):
@@ -218,8 +221,7 @@ class PatchPGD(BudgetedAttack):
             DataError: as for one image; or ``starts`` are given.
             ModelError: NaN or infinite logits.
         """
-        if not isinstance(threat, Patch):
-            raise ConfigError("A patch attack needs a patch threat", received=str(threat))
+        threat = _patches(threat)
         if starts is not None:
             raise DataError("A patch attack begins with attack.start, not at given images")
         if len({tuple(image.shape) for image in images}) > 1:
@@ -229,7 +231,7 @@ class PatchPGD(BudgetedAttack):
         for image, target, stream in zip(images, targets, streams, strict=True):
             check_image(image, stream.name)
             check_target(target, tuple(image.shape[-2:]), segmenter.num_classes)
-            self.check_size(tuple(target.shape), threat)
+            self.check_size(sides_of(target), threat)
             common = (segmenter, target.to(device), self.loss)
             own = stream.for_purpose("attack")
             objectives.append(
@@ -246,7 +248,8 @@ class PatchPGD(BudgetedAttack):
 
     def _run(self, image: Tensor, threat: Patch, stream: NoiseStream) -> Run:
         """All restarts on one image."""
-        room, size = tuple(image.shape[-2:]), threat.size(*image.shape[-2:])
+        room = sides_of(image)
+        size = threat.size(*room)
         places = [self._place(number, threat.count, room, size, stream) for number in range(self.restarts)]
         canvas = Canvas(image, size, places[0])
         best = Found((yield Asked(canvas, image, 0.0)), canvas)
@@ -345,6 +348,13 @@ class PatchPGD(BudgetedAttack):
             patch=canvas.size,
             corners=canvas.corners,
         )
+
+
+def _patches(threat: Threat) -> Patch:
+    """The threat itself, once it is known to be one of patches."""
+    if not isinstance(threat, Patch):
+        raise ConfigError("A patch attack needs a patch threat", received=str(threat))
+    return threat
 
 
 def _better(best: Found, other: Found) -> Found:

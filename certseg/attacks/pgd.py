@@ -11,7 +11,7 @@ from certseg.attacks.geometry import Ball, ascent_direction, sparse_direction
 from certseg.attacks.objective import Evaluation, Smoothing
 from certseg.attacks.search import GradientAttack, Search, check_count, check_goal, check_loss, check_scale
 from certseg.errors import ConfigError
-from certseg.types import L1, Threat
+from certseg.types import L1, NormBall
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class PGD(GradientAttack):
         """All steps."""
         return self.steps
 
-    def search(self, start: Tensor, image: Tensor, threat: Threat) -> Search:
+    def search(self, start: Tensor, image: Tensor, threat: NormBall) -> Search:
         """The visited point of lowest accuracy, or the last one. The last point is evaluated too."""
         ball = Ball(image, threat)
         best = here = yield start, 0.0
@@ -79,7 +79,7 @@ class PGD(GradientAttack):
         return here if self.keep_last else best
 
 
-def _direction(here: Evaluation, threat: Threat, length: float) -> Tensor:
+def _direction(here: Evaluation, threat: NormBall, length: float) -> Tensor:
     """The unit step; for l1 of at least so many entries that ``length`` could fit into [0, 1]."""
     if isinstance(threat, L1):
         number = max(here.point.numel() // 100, math.ceil(length))

@@ -146,6 +146,7 @@ class _Worst:
     def result(self, is_exact: bool) -> AttackResult:
         """The lowest result with what all members cost; ``is_exact`` is False where predictions are votes."""
         members, best = self._members, self._best
+        assert best is not None  # there is a member for each loss, and at least one loss
         flags = {flag for member in members for flag in member.flags}
         if is_exact:  # votes differ by chance
             flags |= self._mistrust()

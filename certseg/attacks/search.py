@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from certseg.attacks.budgeted import BudgetedAttack
-from certseg.attacks.geometry import perturbation_norm, random_start
+from certseg.attacks.geometry import norm_ball, perturbation_norm, random_start
 from certseg.attacks.losses import LOSSES
 from certseg.attacks.objective import Evaluation, Objective, evaluate_together
 from certseg.compute.hardware import Hardware, Stopwatch
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError, DataError
-from certseg.types import AttackResult, Segmenter, Threat, check_image, check_target
+from certseg.types import AttackResult, NormBall, Segmenter, Threat, check_image, check_target
 
 MOSTLY = 0.5
 """Mean share of zeros in the gradients above which an attack is flagged as one that hardly sees where to go."""
@@ -58,7 +58,7 @@ class GradientAttack(BudgetedAttack):
         """How many points a whole run visits last at the threat's own radius, after its start there."""
 
     @abstractmethod
-    def search(self, start: Tensor, image: Tensor, threat: Threat) -> Search:
+    def search(self, start: Tensor, image: Tensor, threat: NormBall) -> Search:
         """One run from ``start`` (``3 x H x W``, inside the threat)."""
 
     @property
@@ -82,6 +82,7 @@ class GradientAttack(BudgetedAttack):
         Each gets what it would get alone, up to the rounding of a batch. An image whose last labelled pixel has
         fallen leaves the batch. Seconds are an equal share of the batch's. Arguments and errors as for one image.
         """
+        threat = norm_ball(threat)
         shapes = {tuple(image.shape) for image in images}
         if len(shapes) > 1:
             raise DataError("Images attacked together must have one shape", received=sorted(shapes))
@@ -122,8 +123,8 @@ class GradientAttack(BudgetedAttack):
         check_target(wanted, tuple(target.shape), num_classes)
         return wanted
 
-    def _result(self, task: _Task, threat: Threat, watch: Stopwatch, count: int) -> AttackResult:
-        best, objective = task.best, task.objective
+    def _result(self, task: _Task, threat: NormBall, watch: Stopwatch, count: int) -> AttackResult:
+        best, objective = task.found, task.objective
         norm = perturbation_norm(best.point, task.image, threat)
         if not norm <= threat.radius or float(best.point.min()) < 0 or float(best.point.max()) > 1:
             raise AssertionError(f"the attack left its budget on {task.stream.name!r}: norm {norm} of {threat}")
@@ -160,7 +161,13 @@ class _Task:
     objective: Objective
     best: Evaluation | None = None
 
-    def first(self, restart: int, threat: Threat) -> Tensor:
+    @property
+    def found(self) -> Evaluation:
+        """The best point, once a run has ended."""
+        assert self.best is not None
+        return self.best
+
+    def first(self, restart: int, threat: NormBall) -> Tensor:
         """Where a restart begins."""
         if not restart:
             return self.start
@@ -203,7 +210,7 @@ def is_rising(accuracies: Sequence[float]) -> bool:
     return sum(accuracies[-quarter:]) / quarter > sum(accuracies[:quarter]) / quarter + 0.01
 
 
-def _checked_start(start: Tensor, image: Tensor, threat: Threat) -> Tensor:
+def _checked_start(start: Tensor, image: Tensor, threat: NormBall) -> Tensor:
     if start is image:
         return image
     check_image(start, "start")

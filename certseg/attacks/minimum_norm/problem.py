@@ -78,10 +78,12 @@ class Problem:
         """Norm of a perturbation of 1 everywhere."""
         self.best: Tensor | None = None
         self.best_norm = math.inf
-        self.passes, self.flags = Passes(), set()
+        self.passes = Passes()
+        self.flags: set[str] = set()
         self._segmenter, self._name, self._targeted = segmenter, name, targeted
         self._wanted, self._label = wanted, torch.where(self.counting, wanted, 0)[None, None]
-        self._closest, self._closest_share, self._probe = image, -1.0, None
+        self._closest, self._closest_share = image, -1.0
+        self._probe: Tensor | None = None
 
     @property
     def result(self) -> Tensor:
@@ -162,7 +164,7 @@ class Problem:
         perturbation are left out as long as the goal is met."""
         part = 0.2
         for _ in range(passes if self.best is not None and self.best_norm > 0 else 0):
-            shorter = torch.lerp(self.image, self.best, 1.0 - part)
+            shorter = torch.lerp(self.image, self.result, 1.0 - part)
             if not self.look(shorter, gradient=False).met:
                 part /= 2.0
 
