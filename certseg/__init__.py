@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from certseg.compute.hardware import Hardware
-    from certseg.types import AttackResult, Certificate, Segmenter, Threat
+    from certseg.types import AttackResult, Certificate, Certifier, Segmenter, Threat
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "attack", "certify"]
@@ -28,7 +28,7 @@ __all__ = ["__version__", "attack", "certify"]
 def certify(
     model: Segmenter,
     image: Tensor,
-    certifier: Any,
+    certifier: Certifier,
     *,
     name: str = "image",
     seed: int = 0,
@@ -52,7 +52,7 @@ def certify(
     from certseg.compute.streams import NoiseStream
 
     hardware = hardware or Hardware()
-    return certifier.certify(hardware.place(model), image, stream=NoiseStream(seed, name), hardware=hardware)
+    return certifier.certify(_placed(model, hardware), image, stream=NoiseStream(seed, name), hardware=hardware)
 
 
 def attack(
@@ -86,4 +86,11 @@ def attack(
 
     hardware = hardware or Hardware()
     stream = NoiseStream(seed, name)
-    return method(hardware.place(model), image, target, threat, stream=stream, hardware=hardware)
+    return method(_placed(model, hardware), image, target, threat, stream=stream, hardware=hardware)
+
+
+def _placed(model: Segmenter, hardware: Hardware) -> Segmenter:
+    """The model in eval mode on the hardware's device; what is no torch module comes back as it is."""
+    from torch import nn
+
+    return hardware.place(model) if isinstance(model, nn.Module) else model

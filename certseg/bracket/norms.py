@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from certseg.bracket.comparison import Comparison
 from certseg.bracket.pixels import broken_pixels
@@ -60,7 +61,7 @@ def check_norms(
     return NormFindings(compared, norms, pixels) if compared else None
 
 
-def _check_shares(figures: Mapping, smallest: Mapping, name: str, comparison: Comparison) -> int:
+def _check_shares(figures: Mapping[str, Any], smallest: Mapping[str, Any], name: str, comparison: Comparison) -> int:
     """How many shares of an image the perturbation reaches, all of them at no less than their certified radius."""
     reached = 0
     for figure, radius in figures.items():

@@ -61,12 +61,12 @@ class Entry:
     @property
     def kind(self) -> str:
         """``prediction``, ``certifier`` or ``attack``."""
-        return self.summary["kind"]
+        return str(self.summary["kind"])
 
     @property
     def name(self) -> str:
         """The name of the certifier or attack."""
-        return self.summary["name"]
+        return str(self.summary["name"])
 
     @property
     def predictor(self) -> str:

@@ -11,9 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+from numpy.typing import ArrayLike
 
 from certseg.metrics import Estimator, known_figures
 from certseg.reporting.claims import COLLECTIVE, LOWER, UPPER, comparison
@@ -139,16 +142,16 @@ def sweeps(entries: Sequence[Entry]) -> list[list[Entry]]:
     One line shares model, name, predictor and every setting that takes several values at one and the same size (a
     setting that changes only together with the size, such as the threshold a radius comes from, does not split it).
     """
-    families: dict[tuple, list[Entry]] = {}
+    families: dict[tuple[str, ...], list[Entry]] = {}
     for entry in entries:
         families.setdefault((entry.model, entry.subject, entry.name, entry.predictor), []).append(entry)
-    lines: dict[tuple, list[Entry]] = {}
+    lines: dict[tuple[str, ...], list[Entry]] = {}
     for family, members in families.items():
         splitting = _settings_at_equal_size(members)
         for entry in members:
             key = (*family, *(str(entry.settings.get(name)) for name in splitting))
             lines.setdefault(key, []).append(entry)
-    return [sorted(line, key=lambda entry: entry.size) for line in lines.values()]
+    return [sorted(line, key=lambda entry: entry.size or 0.0) for line in lines.values()]
 
 
 def _settings_at_equal_size(members: Sequence[Entry]) -> list[str]:
@@ -189,9 +192,9 @@ def _draw_panel(
     for line in upper:
         colour = next((colours[id(c)] for c in lower if _subject(c) == _subject(line)), None)
         colour = colour or _COLOURS[subjects.index(_subject(line)) % len(_COLOURS)]
-        style = {"color": colour, "marker": _ATTACK_MARKERS[names.index(line[0].name) % len(_ATTACK_MARKERS)]}
+        marker = _ATTACK_MARKERS[names.index(line[0].name) % len(_ATTACK_MARKERS)]
         curve = _curve(line, [entry.figure(quantity.attacked) for entry in line], origins.get(_subject(line)))
-        _draw_attacked(axes, curve, style, _line_label(line, upper, subjects))
+        _draw_attacked(axes, curve, colour, marker, _line_label(line, upper, subjects))
     if len(lower) == 1 and _is_curve(lower[0]):
         _shade_gap(axes, quantity, lower[0], [line for line in upper if _subject(line) == _subject(lower[0])])
     _draw_clean(axes, quantity, [entry for entry in clean if entry.figure(quantity.clean) is not None])
@@ -203,10 +206,11 @@ def _is_curve(line: Sequence[Entry]) -> bool:
     return all(entry.figure(COLLECTIVE) is not None for entry in line)
 
 
-def _curve(line: Sequence[Entry], values: Sequence[float], origin: float | None) -> dict[float, float]:
-    """Values by size, from the one at 0 on where that is known."""
+def _curve(line: Sequence[Entry], values: Sequence[float | None], origin: float | None) -> dict[float, float]:
+    """Values by size where both are known, from the one at 0 on where that is known."""
     start = {} if origin is None else {0.0: origin}
-    return start | dict(zip((entry.size for entry in line), values, strict=True))
+    found = zip((entry.size for entry in line), values, strict=True)
+    return start | {size: value for size, value in found if size is not None and value is not None}
 
 
 def _line_colours(lines: Sequence[list[Entry]], subjects: Sequence[_Subject]) -> dict[int, str]:
@@ -222,56 +226,95 @@ def _draw_certified(axes: Axes, quantity: _Quantity, line: list[Entry], colour: 
     curve = _curve(line, values, origin)
     if is_curve and quantity.alone is not None:
         alone = _curve(line, [entry.figure(quantity.alone) for entry in line], origin)
-        style = {"color": colour, "linewidth": 1.2, "label": f"certified, each pixel alone: {label}", "zorder": 2}
-        axes.plot(*_xy({x: y for x, y in alone.items() if y is not None}), ":", **style)
+        words = f"certified, each pixel alone: {label}"
+        axes.plot(*_xy(alone), ":", color=colour, linewidth=1.2, label=words, zorder=2)
     if not is_curve:
-        _draw_abstention(axes, line, values, colour)
-    style = {"color": colour, "linewidth": 1.8, "label": f"certified: {label}", "zorder": 3}
-    axes.plot(*_xy(curve), "o-", markersize=5.5, markevery=slice(len(curve) - len(line), None), **style)
+        abstentions = [entry.figure(_ABSTENTION) or 0.0 for entry in line]
+        tops = [None if value is None else min(1.0, value + more) for value, more in zip(values, abstentions)]
+        _draw_abstention(axes, curve, _curve(line, tops, None), colour)
+    axes.plot(
+        *_xy(curve),
+        "o-",
+        color=colour,
+        linewidth=1.8,
+        markersize=5.5,
+        markevery=slice(len(curve) - len(line), None),
+        label=f"certified: {label}",
+        zorder=3,
+    )
 
 
-def _draw_abstention(axes: Axes, line: list[Entry], values: list[float], colour: str) -> None:
-    sizes = [entry.size for entry in line]
-    tops = [min(1.0, value + (entry.figure(_ABSTENTION) or 0.0)) for entry, value in zip(line, values)]
-    if len(line) > 1:
-        axes.fill_between(sizes, values, tops, color=colour, alpha=0.12, linewidth=0, gid="abstention")
+def _draw_abstention(axes: Axes, bottom: Mapping[float, float], top: Mapping[float, float], colour: str) -> None:
+    """What abstains: between what is certified and what would be if all that abstains were correct too."""
+    sizes, values = _xy(bottom)
+    if len(sizes) > 1:
+        axes.fill_between(sizes, values, _xy(top)[1], color=colour, alpha=0.12, linewidth=0, gid="abstention")
     else:
-        axes.vlines(sizes, values, tops, color=colour, alpha=0.2, linewidth=7, gid="abstention")
+        axes.vlines(sizes, values, _xy(top)[1], color=colour, alpha=0.2, linewidth=7, gid="abstention")
 
 
 def _shade_gap(axes: Axes, quantity: _Quantity, line: list[Entry], attacks: list[list[Entry]]) -> None:
     """What lies between a certificate and the lowest attack, over the radii that both have."""
     lowest: dict[float, float] = {}
-    for entry in (entry for attack in attacks for entry in attack):
-        lowest[entry.size] = min(lowest.get(entry.size, math.inf), entry.figure(quantity.attacked))
+    for attack in attacks:
+        for size, value in _curve(attack, [entry.figure(quantity.attacked) for entry in attack], None).items():
+            lowest[size] = min(lowest.get(size, math.inf), value)
     shared = [entry for entry in line if entry.size in lowest]
     bottom = _curve(shared, [quantity.lower(entry) for entry in shared], line[0].figure(quantity.own))
-    top = bottom | {entry.size: lowest[entry.size] for entry in shared}
+    top = bottom | {entry.size: lowest[entry.size] for entry in shared if entry.size is not None}
     if len(bottom) > 1:
         axes.fill_between(*_xy(bottom), _xy(top)[1], color="#000000", alpha=0.06, linewidth=0, gid="gap")
 
 
 def _draw_own(axes: Axes, quantity: _Quantity, line: list[Entry], colour: str) -> None:
     """The certified predictor's own figure without attacker, once however many lines are about it."""
-    values = [entry.figure(quantity.own) for entry in line if entry.figure(quantity.own) is not None]
+    known = (entry.figure(quantity.own) for entry in line)
+    values = [value for value in known if value is not None]
     label = f"no attacker: {_own_name(line[0])}"
     if values and label not in axes.get_legend_handles_labels()[1]:
-        style = {"color": colour, "markersize": 6, "markerfacecolor": "white", "clip_on": False, "zorder": 4}
-        axes.plot([0], values[:1], "o", label=label, **style)
+        axes.plot(
+            [0],
+            values[:1],
+            "o",
+            color=colour,
+            markersize=6,
+            markerfacecolor="white",
+            clip_on=False,
+            label=label,
+            zorder=4,
+        )
 
 
-def _draw_attacked(axes: Axes, curve: Mapping[float, float], style: Mapping[str, str], label: str) -> None:
-    more = {"markersize": 7, "markeredgecolor": "white", "linewidth": 1.2, "label": f"attacked: {label}", "zorder": 3}
-    axes.plot(*_xy(curve), linestyle="--", **style, **more)
+def _draw_attacked(axes: Axes, curve: Mapping[float, float], colour: str, marker: str, label: str) -> None:
+    axes.plot(
+        *_xy(curve),
+        color=colour,
+        linestyle="--",
+        linewidth=1.2,
+        marker=marker,
+        markersize=7,
+        markeredgecolor="white",
+        label=f"attacked: {label}",
+        zorder=3,
+    )
 
 
 def _draw_clean(axes: Axes, quantity: _Quantity, clean: Sequence[Entry]) -> None:
     for entry, colour in zip(clean, [INK, *_COLOURS]):
-        label = f"no attacker: {_own_name(entry)}"
-        if label in axes.get_legend_handles_labels()[1]:
-            continue  # what is certified is the plain network itself
-        style = {"color": colour, "markersize": 10, "markeredgecolor": "white", "clip_on": False, "zorder": 4}
-        axes.plot([0], [entry.figure(quantity.clean)], "*", label=label, **style)
+        label, value = f"no attacker: {_own_name(entry)}", entry.figure(quantity.clean)
+        if value is None or label in axes.get_legend_handles_labels()[1]:
+            continue  # with such a label what is certified is the plain network itself
+        axes.plot(
+            [0],
+            [value],
+            "*",
+            color=colour,
+            markersize=10,
+            markeredgecolor="white",
+            clip_on=False,
+            label=label,
+            zorder=4,
+        )
 
 
 def _xy(curve: Mapping[float, float]) -> tuple[list[float], list[float]]:
@@ -300,10 +343,10 @@ def _finish(axes: Axes, quantity: _Quantity, entries: Sequence[Entry]) -> None:
     axes.set_xlabel(f"{example.norm} {example.size_name}{unit}", color=INK)
     axes.set_ylabel(quantity.text.format(plural(example.images, "image")), color=INK)
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0, symbol=" %"))
-    values = [float(value) for line in axes.lines for value in line.get_ydata()]
+    sizes, values = (_all(data) for data in zip(*(line.get_data() for line in axes.lines)))
     top = 1.0 if quantity is _ACCURACY else min(1.0, math.ceil(20 * max(values) + 0.5) / 20)
     axes.set_ylim(max(0.0, math.floor(5 * min(values) - 0.5) / 5), top)
-    axes.set_xlim(0, 1.08 * max(float(value) for line in axes.lines for value in line.get_xdata()))
+    axes.set_xlim(0, 1.08 * max(sizes))
     axes.grid(color="#dddddd", linewidth=0.7)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
@@ -319,14 +362,21 @@ def _finish(axes: Axes, quantity: _Quantity, entries: Sequence[Entry]) -> None:
         axes.set_title("; ".join(shown), loc="right", fontsize=9, color=_FAINT)
 
 
+def _all(data: Iterable[ArrayLike]) -> list[float]:
+    """The values of several lines in one list."""
+    return [value for values in data for value in np.asarray(values, dtype=float).tolist()]
+
+
 def _add_grey_levels(axes: Axes, entries: Sequence[Entry]) -> None:
     """A second scale above: the radius as root mean square change of an 8-bit value, where it is one for all images."""
-    known = [entry for entry in entries if entry.size and entry.figure(GREY_LEVELS)]
-    factors = [entry.figure(GREY_LEVELS) / entry.size for entry in known]
+    pairs = [(entry.figure(GREY_LEVELS), entry.size) for entry in entries]
+    factors = [levels / size for levels, size in pairs if levels and size]
     if not factors or not all(math.isclose(factor, factors[0], rel_tol=1e-6) for factor in factors):
         return
     factor = factors[0]
-    above = axes.secondary_xaxis("top", functions=(lambda size: size * factor, lambda grey: grey / factor))
+    above = axes.secondary_xaxis(
+        "top", functions=(lambda size: np.multiply(size, factor), lambda grey: np.divide(grey, factor))
+    )
     above.set_xlabel("root mean square change in grey levels of 255", fontsize=9, color=_FAINT)
     above.tick_params(colors=_FAINT, labelsize=8)
     above.spines["top"].set_color("#999999")
@@ -342,9 +392,9 @@ def _add_legend(figure: Figure) -> None:
     figure.set_size_inches(3.4 + 3.8 * len(figure.axes), 3.7 + scales + 0.2 * math.ceil(len(texts) / columns))
 
 
-def _unique(handles: Iterable, texts: Iterable[str]) -> tuple[list, list[str]]:
+def _unique(handles: Iterable[Artist], texts: Iterable[str]) -> tuple[list[Artist], list[str]]:
     """Legend entries without repeated texts, certificates first, then attacks, then the figures without attacker."""
-    first = {}
+    first: dict[str, Artist] = {}
     for handle, text in zip(handles, texts):
         first.setdefault(text, handle)
     kinds = ("certified", "attacked", "no attacker")
