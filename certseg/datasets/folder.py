@@ -128,18 +128,24 @@ def _ignored(ignore_index: int | None, reduce_zero_label: bool) -> tuple[int, ..
     return tuple(sorted(set(values)))
 
 
-def _palette(palette: Sequence[Sequence[int]] | None, count: int) -> tuple[tuple[int, ...], ...]:
+def _palette(palette: Sequence[Sequence[int]] | None, count: int) -> tuple[tuple[int, int, int], ...]:
     if palette is None:
-        hues = [(index * 0.618034) % 1.0 for index in range(count)]  # golden ratio: neighbours differ
-        return tuple(tuple(round(255 * v) for v in colorsys.hsv_to_rgb(hue, 0.75, 0.9)) for hue in hues)
-    colours = tuple(tuple(colour) for colour in palette)
-    for colour in colours:
-        if len(colour) != 3 or any(not isinstance(v, int) or not 0 <= v <= 255 for v in colour):
-            raise ConfigError(
-                "dataset.palette holds no RGB colour", expected="three integers 0 to 255", received=colour
-            )
+        return tuple(_hue((index * 0.618034) % 1.0) for index in range(count))  # golden ratio: neighbours differ
+    colours = tuple(_colour(tuple(colour)) for colour in palette)
     if len(colours) != count:
         raise ConfigError(
             "dataset.palette does not fit the classes", expected=f"{count} colours", received=len(colours)
         )
     return colours
+
+
+def _hue(hue: float) -> tuple[int, int, int]:
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, 0.9)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def _colour(colour: tuple[int, ...]) -> tuple[int, int, int]:
+    if len(colour) != 3 or any(not isinstance(v, int) or not 0 <= v <= 255 for v in colour):
+        raise ConfigError("dataset.palette holds no RGB colour", expected="three integers 0 to 255", received=colour)
+    red, green, blue = colour
+    return red, green, blue

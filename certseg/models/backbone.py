@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from certseg.errors import CheckpointError, ConfigError
 from certseg.models.checkpoint import check_fit, read_weights
+from certseg.models.denoiser import inner_segmenter
 
 _SETTING = "model.backbone_checkpoint"
 _WRAPPERS = re.compile(r"^(?:(?:module|base_model|model|_orig_mod|segmenter|network)\.)+")
@@ -39,10 +40,11 @@ def backbone_of(segmenter: nn.Module) -> nn.Module:
     Raises:
         ConfigError: it has none.
     """
-    backbone = getattr(segmenter, "backbone", None)
+    network = inner_segmenter(segmenter)
+    backbone = getattr(network, "backbone", None)  # anybody's module may have one; nothing else asks for it
     if not isinstance(backbone, nn.Module):
         raise ConfigError(
-            f"{type(segmenter).__name__} has no part that it calls its backbone",
+            f"{type(network).__name__} has no part that it calls its backbone",
             remedy=f"Leave {_SETTING} and training.freeze_backbone as they are, or choose a model of mmsegmentation",
         )
     return backbone
@@ -126,10 +128,10 @@ def backbone_weights(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
 def _check_normalisation(path: str | os.PathLike, tensors: Mapping[str, Tensor], segmenter: nn.Module) -> None:
     """Raise CheckpointError if the checkpoint says what its backbone's images were normalised with, and ``segmenter``
     does otherwise."""
-    network = getattr(segmenter, "segmenter", segmenter)  # behind a denoiser
+    buffers = dict(inner_segmenter(segmenter).named_buffers(recurse=False))
     for kind in ("mean", "std"):
-        used = getattr(network, kind, None)
-        if not isinstance(used, Tensor):
+        used = buffers.get(kind)
+        if used is None:
             continue
         used = used.detach().flatten().double().cpu()
         for name, tensor in tensors.items():

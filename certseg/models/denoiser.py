@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from certseg.errors import ConfigError, ModelError
 from certseg.models.checkpoint import Weights, fill, read_weights
-from certseg.types import CoarseLogits, TrainingOutput
+from certseg.types import CoarseLogits, Segmenter, TrainingOutput
+from certseg.types.trainable import explained, trainable
 
 _PARTS = ("denoiser.", "segmenter.")
 
@@ -49,10 +50,10 @@ class DnCNN(nn.Module):
         for _ in range(depth - 2):
             layers.append(nn.Conv2d(width, width, 3, padding=1, bias=False))
             layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
-        layers.append(nn.Conv2d(width, channels, 3, padding=1))
-        self.body = nn.Sequential(*layers)
-        nn.init.zeros_(self.body[-1].weight)
-        nn.init.zeros_(self.body[-1].bias)
+        last = nn.Conv2d(width, channels, 3, padding=1)
+        self.body = nn.Sequential(*layers, last)
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, images: Tensor) -> Tensor:
         """Denoised images ``B x 3 x H x W`` of images ``B x 3 x H x W``; neither is clipped to [0, 1]."""
@@ -70,10 +71,11 @@ class Denoised(nn.Module):
 
     Args:
         denoiser: maps images ``B x 3 x H x W`` to images of the same shape, each on its own.
-        segmenter: maps images to logits; has ``num_classes``, and ``loss`` if it is to be trained.
+        segmenter: a :class:`certseg.types.Segmenter`; trained only if it has a ``loss`` of its own.
 
     Raises:
         ConfigError: ``denoiser`` is no module.
+        ModelError: ``segmenter`` has no ``num_classes``.
     """
 
     def __init__(self, denoiser: nn.Module, segmenter: nn.Module):
@@ -84,20 +86,17 @@ class Denoised(nn.Module):
                 received=type(denoiser).__name__,
                 remedy="Check model.denoiser._target_",
             )
+        if not isinstance(segmenter, Segmenter):
+            raise ModelError(
+                "A denoiser stands in front of a segmenter",
+                expected="a torch.nn.Module with num_classes",
+                received=type(segmenter).__name__,
+            )
         self.denoiser = denoiser
-        self.segmenter = segmenter
+        self.segmenter: nn.Module = segmenter
+        self.num_classes = segmenter.num_classes
         self._is_frozen = False
         self._without_coarse: set[tuple[int, int]] = set()
-
-    @property
-    def num_classes(self) -> int:
-        """Classes of the segmenter."""
-        return self.segmenter.num_classes
-
-    @property
-    def backbone(self) -> nn.Module | None:
-        """The segmenter's backbone, None where it has none."""
-        return getattr(self.segmenter, "backbone", None)
 
     def denoise(self, images: Tensor) -> Tensor:
         """Denoised images ``B x 3 x H x W``.
@@ -121,7 +120,7 @@ class Denoised(nn.Module):
 
     def coarse_logits(self, images: Tensor) -> CoarseLogits | None:
         """The segmenter's logits at its own resolution if it gives them, else None (see :class:`CoarseLogits`)."""
-        coarse, size = getattr(self.segmenter, "coarse_logits", None), tuple(images.shape[-2:])
+        coarse, size = getattr(self.segmenter, "coarse_logits", None), (images.shape[-2], images.shape[-1])
         if coarse is None or size in self._without_coarse:
             return None
         logits = coarse(self.denoise(images))
@@ -130,12 +129,28 @@ class Denoised(nn.Module):
         return logits
 
     def loss(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """The segmenter's own losses on denoised images; arguments and errors as there."""
-        return self.segmenter.loss(self.denoise(images), labels)
+        """The segmenter's own losses, by name, of images ``B x 3 x H x W`` that are denoised first.
+
+        Args:
+            images: ``B x 3 x H x W`` in [0, 1], or noisy ones around it.
+            labels: ``B x H x W`` int64 in 0..num_classes - 1, or 255 where there is no label.
+
+        Raises:
+            ModelError: the segmenter has no loss of its own, or refuses images or labels.
+        """
+        return trainable(self.segmenter).loss(self.denoise(images), labels)
 
     def loss_and_logits(self, images: Tensor, labels: Tensor) -> TrainingOutput:
-        """The segmenter's own losses and logits on denoised images; arguments and errors as there."""
-        return self.segmenter.loss_and_logits(self.denoise(images), labels)
+        """The segmenter's own losses and the logits they come from, of images that are denoised first.
+
+        Args:
+            images: ``B x 3 x H x W`` in [0, 1], or noisy ones around it.
+            labels: ``B x H x W`` int64 in 0..num_classes - 1, or 255 where there is no label.
+
+        Raises:
+            ModelError: the segmenter hides its logits, or refuses images or labels.
+        """
+        return explained(self.segmenter).loss_and_logits(self.denoise(images), labels)
 
     def freeze_segmenter(self) -> None:
         """From now on train the denoiser alone: the segmenter's parameters get no gradients, and :meth:`train` leaves
@@ -151,6 +166,13 @@ class Denoised(nn.Module):
         if self._is_frozen:
             self.segmenter.eval()
         return self
+
+
+def inner_segmenter(network: nn.Module) -> nn.Module:
+    """The segmenter behind the denoisers of ``network``: itself where none stands in front of it."""
+    while isinstance(network, Denoised):
+        network = network.segmenter
+    return network
 
 
 def load_denoised(denoised: Denoised, path: str | os.PathLike, *, trust: bool = False) -> set[str]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from certseg.errors import ConfigError, ModelError
 from certseg.models import inference as infer
 from certseg.models.mmseg_config import normalisation
-from certseg.models.mmseg_library import build, data_samples, has_plain_resize, model_config
+from certseg.models.mmseg_library import EncoderDecoder, build, data_samples, has_plain_resize, model_config
 from certseg.models.training_output import recorded_logits
 from certseg.types import IGNORE_INDEX, CoarseLogits, TrainingOutput
 from certseg.types.checks import check_names
@@ -48,6 +48,10 @@ class MMSegSegmenter(nn.Module):
         ModelError: the config is unknown or cannot be built.
     """
 
+    mean: Tensor
+    std: Tensor
+    network: EncoderDecoder
+
     def __init__(
         self,
         *,
@@ -77,8 +81,9 @@ class MMSegSegmenter(nn.Module):
             self.register_buffer(key, values, persistent=False)
         self.network = build(model, num_classes)
         for module in self.network.modules():
-            if isinstance(getattr(module, "conv_seg", None), nn.Module):
-                module.conv_seg.register_forward_hook(_planes)
+            for name, part in module.named_children():
+                if name == "conv_seg":
+                    part.register_forward_hook(_planes)
         self._input_size, self._divisor = _input_rule(self.network)
         self._plain_resize = has_plain_resize(self.network)
         self._needs_edges = any(type(module).__name__ == "PIDHead" for module in self.network.modules())
@@ -265,7 +270,7 @@ def _planes(module: nn.Module, inputs: tuple, logits: Tensor) -> Tensor:
     return logits.contiguous()
 
 
-def _input_rule(network: nn.Module) -> tuple[tuple[int, int] | None, int]:
+def _input_rule(network: EncoderDecoder) -> tuple[tuple[int, int] | None, int]:
     """The one input size the backbone accepts, if there is only one, and the number its input sides must divide by."""
     backbone = network.backbone
     kind = type(backbone).__name__
@@ -273,7 +278,7 @@ def _input_rule(network: nn.Module) -> tuple[tuple[int, int] | None, int]:
         height, width = backbone.img_size
         return (height, width), 1
     if kind == "UNet":
-        return None, 2 ** (backbone.num_stages - 1)
+        return None, 2 ** (int(backbone.num_stages) - 1)
     if kind in ("DDRNet", "PIDNet"):  # branches of different strides are added at 1/8 of the input
         return None, 8
     return None, 1
@@ -285,8 +290,8 @@ def _flat_losses(losses: Mapping[str, Tensor | list[Tensor]]) -> dict[str, Tenso
     for key, value in losses.items():
         kind = "loss" if "loss" in key else "acc"
         words = [part.removeprefix(f"{kind}_") for part in key.split(".")]
-        parts = value if isinstance(value, (list, tuple)) else [value]
-        flat["_".join([kind, *words])] = sum(part.mean() for part in parts)
+        first, *rest = (part.mean() for part in (value if isinstance(value, (list, tuple)) else [value]))
+        flat["_".join([kind, *words])] = sum(rest, start=first)
     return flat
 
 
