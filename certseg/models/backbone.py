@@ -38,7 +38,7 @@ def backbone_of(segmenter: nn.Module) -> nn.Module:
     """The backbone of ``segmenter``, of the network behind its denoiser if there is one.
 
     Raises:
-        ConfigError: it has none.
+        ConfigError: the network has no part of that name.
     """
     network = inner_segmenter(segmenter)
     backbone = getattr(network, "backbone", None)  # anybody's module may have one; nothing else asks for it
@@ -68,7 +68,7 @@ def load_backbone(segmenter: nn.Module, path: str | os.PathLike, *, trust: bool 
     """Fill the backbone of ``segmenter``, every tensor of it, and nothing else.
 
     Args:
-        segmenter: with a ``backbone``; untouched when an error is raised.
+        segmenter: a network with a ``backbone``, also behind a denoiser; untouched when an error is raised.
         path: a checkpoint of a classifier or of a segmenter with this backbone: see :func:`backbone_weights`.
         trust: allow the file to run code while it is unpickled. Only for files whose source you trust.
 
@@ -102,11 +102,18 @@ def backbone_weights(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
     left out, and weights of 1 x 1 convolutions and linear layers are taken for each other.
 
     Args:
-        tensors: of the checkpoint.
+        tensors: the tensors of the checkpoint, by name.
         wanted: the backbone's state dict.
 
     Returns:
         what was recognised under the names in ``wanted``, and what was not under its own, for the caller to refuse.
+
+    Raises:
+        CheckpointError: two tensors would have one name.
+
+    >>> stored = {"module.downsample_layers.0.0.weight": torch.ones(1), "head.fc.bias": torch.zeros(1)}
+    >>> backbone_weights(stored, {"stem.0.weight": torch.empty(1)})
+    {'stem.0.weight': tensor([1.])}
     """
     found = _renamed(tensors, lambda name: _WRAPPERS.sub("", name))
     if any(name.startswith("backbone.") for name in found):

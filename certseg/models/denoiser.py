@@ -31,11 +31,16 @@ class DnCNN(nn.Module):
 
     Args:
         depth: number of convolutions, at least 2.
-        width: channels between them.
-        shrink: side of the blocks; 1 works on pixels.
+        width: number of channels between the convolutions.
+        shrink: side of the blocks in pixels; 1 works on pixels.
 
     Raises:
         ConfigError: an argument is outside its domain.
+
+    >>> import torch
+    >>> images = torch.rand(1, 3, 5, 7)
+    >>> bool((DnCNN()(images) == images).all())  # as long as it is untrained
+    True
     """
 
     def __init__(self, depth: int = 4, width: int = 16, shrink: int = 2):
@@ -179,15 +184,15 @@ def load_denoised(denoised: Denoised, path: str | os.PathLike, *, trust: bool = 
     """Load a checkpoint of both parts, or of the segmenter alone, in any form :func:`load_checkpoint` reads.
 
     Args:
-        denoised: filled with what the file holds.
-        path: the checkpoint.
+        denoised: the pair to fill with what the file holds.
+        path: the checkpoint file.
         trust: allow the file to run code while it is unpickled. Only for files whose source you trust.
 
     Returns:
         The parts that were filled: ``segmenter``, and ``denoiser`` if the file has its weights.
 
     Raises:
-        CheckpointError: as :func:`load_checkpoint`.
+        CheckpointError: the file is missing, corrupt, needs ``trust``, or does not fit the pair.
     """
     weights = read_weights(path, trust=trust)
     if not _is_whole(weights, denoised.segmenter):
@@ -204,12 +209,12 @@ def load_denoiser(denoiser: nn.Module, path: str | os.PathLike, *, trust: bool =
     """Load a checkpoint of the denoiser alone, or its part of one of :class:`Denoised`.
 
     Args:
-        denoiser: filled.
-        path: the checkpoint: a state dict, also under ``state_dict``, or a file certseg wrote.
+        denoiser: the denoiser to fill.
+        path: the checkpoint file: a state dict, also under ``state_dict``, or a file certseg wrote.
         trust: allow the file to run code while it is unpickled. Only for files whose source you trust.
 
     Raises:
-        CheckpointError: as :func:`load_checkpoint`.
+        CheckpointError: the file is missing, corrupt, needs ``trust``, or does not fit the denoiser.
     """
     weights = read_weights(path, trust=trust, setting="model.denoiser.checkpoint")
     fill(denoiser, _part(weights, "denoiser.") if _is_whole(weights, denoiser) else weights, path)

@@ -1,4 +1,4 @@
-"""The adapter from mmsegmentation networks to :class:`certseg.types.Segmenter`."""
+"""The adapter from mmsegmentation networks to :class:`certseg.types.Segmenter`: :class:`MMSegSegmenter`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class MMSegSegmenter(nn.Module):
     flip the logits of the network come back as they are; otherwise the log of the mean of the softmax probabilities.
 
     Args:
-        num_classes: classes of the data set; at least 2.
+        num_classes: number of classes of the data set; at least 2.
         config: a model config in mmsegmentation's form, or the name of a config shipped with mmsegmentation, with or
             without ``.py``, such as ``upernet/upernet_r50_4xb2-40k_cityscapes-512x1024``. Pretrained weights named in
             it are not fetched.
@@ -150,13 +150,18 @@ class MMSegSegmenter(nn.Module):
         return self._losses(*self._training_inputs(images, labels))
 
     def loss_and_logits(self, images: Tensor, labels: Tensor) -> TrainingOutput:
-        """:meth:`loss` and the logits it comes from, for one forward pass; arguments and errors as there.
+        """The losses of :meth:`loss` and the logits they come from, for one forward pass.
 
         The logits are those of the head that predicts, at the resolution of the loss (``scale * H`` by ``scale * W``,
         padded where the network needs it), and in training mode.
 
+        Args:
+            images: ``B x 3 x H x W`` in [0, 1].
+            labels: ``B x H x W`` int64 in 0..num_classes - 1, or 255 where there is no label.
+
         Raises:
-            ModelError: the network's head does not say which of several outputs is the prediction.
+            ModelError: the network's head does not say which of several outputs is the prediction, or :meth:`loss`
+                refuses images or labels.
         """
         inputs, labels = self._training_inputs(images, labels)
         with recorded_logits(self.network) as found:

@@ -45,7 +45,7 @@ class ViewCounts:
     """Pixels per class on one view of the validation images; adds up over images.
 
     Args:
-        counts: of predictions against labels.
+        counts: counts of predictions against labels.
     """
 
     counts: ClassCounts
