@@ -83,7 +83,7 @@ def network_of(path: str, arithmetic: str | None) -> LipschitzNetwork:
 
     Raises:
         CheckpointError: the file cannot be read or does not say which network it belongs to.
-        ModelError: that is no Lipschitz network.
+        ModelError: the network is no Lipschitz network.
     """
     weights = read_weights(path)
     meta = weights.meta or {}
@@ -116,7 +116,7 @@ def images_of(settings: Mapping[str, Any]) -> tuple[tuple[int, int], list[torch.
 
     Raises:
         ConfigError: there is no such data set.
-        DataError: it cannot be read.
+        DataError: the data set cannot be read.
     """
     overrides = [f"dataset={settings['dataset']}"]
     overrides += [] if settings["root"] is None else [f"++dataset.root={json.dumps(str(settings['root']))}"]

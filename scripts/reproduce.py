@@ -3,9 +3,9 @@
     python scripts/reproduce.py segcertify-figure2 [--repetitions 600] [--seed 0] [--output FOLDER]
 
 ``segcertify-figure2``: the toy study of Fischer et al. 2021 (seed 001, section 6.1, Fig. 2). A base model without input
-is right on each of N components with probability 1 - gamma, on k of them with 1 - 5 gamma, independently; drawn is the
-share of components that JointClass, IndivClass and SegCertify certify. Writes figure2.png, .pdf and .csv, then checks
-the paper's findings. Exit status 1, with one line that names the finding, where one does not hold.
+is right on each of N components with probability 1 - gamma, on k of them with 1 - 5 gamma, independently. The figure
+shows the share of components that JointClass, IndivClass and SegCertify certify. Writes figure2.png, .pdf and .csv and
+checks the paper's findings; where one does not hold, one line names it and the exit status is 1.
 
 Every method sees counts only, so the counts themselves are simulated, exactly in law: n0 samples choose a class by
 majority (a draw chooses the wrong one), a wrong choice is tested like a right one, with its own small probability.
@@ -84,7 +84,7 @@ def simulate(toy: Toy, repetitions: int, rng: np.random.Generator, *, baselines:
     """Certified share of every method in every repetition.
 
     Args:
-        toy: the setting.
+        toy: the setting to simulate.
         repetitions: number of independent images.
         rng: generator of all random draws.
         baselines: False leaves out JointClass and IndivClass; the former takes memory that grows with N.

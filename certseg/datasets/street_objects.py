@@ -1,4 +1,4 @@
-"""What stands in a procedural street: buildings, trees, cars, persons, poles. Each draws itself on a canvas."""
+"""What stands in a procedural street: functions that draw a building, tree, hedge, car, person or pole on a canvas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Composes one procedural street scene: weather, camera, sky, ground, everything that stands, and the sensor."""
+"""One procedural street scene: :func:`draw` composes weather, camera, sky, ground, everything that stands, sensor."""
 
 from __future__ import annotations
 

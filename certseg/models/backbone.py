@@ -1,4 +1,7 @@
-"""Weights for the backbone alone: of an ImageNet classifier or of another segmenter, whatever names they have."""
+"""The backbone of a segmenter: finding it, freezing it, and filling it with weights from elsewhere.
+
+The weights may be those of an ImageNet classifier or of another segmenter, whatever names they have there.
+"""
 
 from __future__ import annotations
 

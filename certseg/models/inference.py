@@ -1,4 +1,4 @@
-"""Rescaled, mirrored, multi-scale and sliding-window inference: pure functions on tensors, differentiable."""
+"""Rescaled, multi-scale and sliding-window inference: functions on tensors, differentiable in images and logits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a forward pass of training gives beyond its losses: the logits they were computed from."""
+"""The logits from which a network of mmsegmentation computes its training losses: :func:`recorded_logits`."""
 
 from __future__ import annotations
 

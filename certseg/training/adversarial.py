@@ -1,4 +1,4 @@
-"""Adversarial training: every batch is attacked before it is learned from."""
+"""Adversarial training: :class:`AdversarialObjective` attacks every batch before the network learns from it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class AdversarialObjective(Objective[TrainableSegmenter]):
         """Refuse a segmenter without a loss; it must also be differentiable with respect to its input.
 
         Raises:
-            ModelError: it has no method ``loss``.
+            ModelError: the network has no method ``loss``.
         """
         check_own_loss(network)
 

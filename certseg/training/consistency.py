@@ -1,4 +1,4 @@
-"""Consistency regularisation: noisy copies of an image are to be segmented alike."""
+"""Consistency regularisation: :class:`ConsistencyObjective` asks that noisy copies of an image are segmented alike."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class ConsistencyObjective(GaussianNoise[ExplainedSegmenter]):
         """Refuse a segmenter without ``loss_and_logits``.
 
         Raises:
-            ModelError: it has no such method.
+            ModelError: the network has no such method.
         """
         explained(inner_segmenter(network))
 

@@ -1,4 +1,4 @@
-"""Training a denoiser in front of a segmenter that stays as it is."""
+"""Training a denoiser in front of a segmenter that stays as it is: :class:`DenoiserObjective`."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class DenoiserObjective(GaussianNoise[Denoised]):
 
     - ``stability``: cross-entropy between ``f(D(x + noise))`` and the class that ``f(x)`` predicts, averaged over the
       labelled pixels; 0 where there are none. The segmenter is run twice and differentiated once.
-    - ``mse``: squared error of ``D(x + noise)`` against ``x``, averaged over all values. The segmenter is not run, and
-      the denoiser suits any. The paper also trains with ``mse`` first and with ``stability`` from there.
+    - ``mse``: squared error of ``D(x + noise)`` against ``x``, averaged over all values. The segmenter is not run, so
+      the denoiser suits any segmenter. The paper also trains with ``mse`` first and goes on with ``stability``.
 
     The segmenter is in eval mode and keeps its weights and batch statistics to the bit.
 

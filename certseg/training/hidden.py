@@ -1,4 +1,7 @@
-"""Random masks as the certifiers against patches use them: drawn for training what fills them, or what sees it."""
+"""Random masks as the certifiers against patches use them, for training inpainters and the networks behind them.
+
+:func:`checked_draws` looks at an objective's settings, :func:`draw_hidden` draws a mask.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens around the steps: seeds, checkpoints, history, progress, and a stop when the loss is not finite."""
+"""Hooks of mmengine around the steps: seeds, averages, states to resume from, history, progress."""
 
 from __future__ import annotations
 

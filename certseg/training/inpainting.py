@@ -1,4 +1,4 @@
-"""Training an inpainter: the certifiers' masks over images, and what they hide to be guessed."""
+"""Training an inpainter: :class:`InpainterObjective` hides parts of images by the certifiers' masks to be guessed."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ _NEAR = 3  # pixels: how far from a visible one a hidden pixel belongs to the bo
 
 
 class TrainableInpainter(nn.Module):
-    """An inpainter as :func:`certseg.training.train` trains it, which stores the class names of the data with the
-    weights; ``inpainter.*`` are those :class:`certseg.patches.inpainting.Learned` loads.
+    """An inpainter in the form in which :func:`certseg.training.train` trains it.
+
+    Its checkpoint holds the class names of the data set, and the weights under ``inpainter.*``, where
+    :class:`certseg.patches.inpainting.Learned` finds them.
 
     Args:
         inpainter: the network to train.
@@ -40,7 +42,12 @@ class TrainableInpainter(nn.Module):
 
 @dataclass(frozen=True)
 class HiddenError:
-    """Absolute error of hidden values, in sum and number; adds up over images."""
+    """Absolute error of hidden values; adds up over images.
+
+    Args:
+        total: sum of the errors, on the [0, 1] image scale.
+        count: number of values, three for each hidden pixel.
+    """
 
     total: float
     count: int
@@ -49,19 +56,22 @@ class HiddenError:
         return HiddenError(self.total + other.total, self.count + other.count)
 
     def figures(self) -> dict[str, float]:
-        """Mean over all values; NaN without any."""
+        """``absolute_error/pooled``, the mean over all values; NaN without any."""
         return {"absolute_error/pooled": self.total / self.count if self.count else float("nan")}
 
 
 @dataclass(frozen=True)
 class InpainterObjective(Objective[TrainableInpainter]):
-    """Mean absolute error of hidden pixels, each image under a random mask of its own (:func:`draw_hidden`); its mean
-    over the images, plus ``border`` times the same of the hidden pixels at most 3 pixels from a visible one.
+    """The mean absolute error of hidden pixels, each image under a random mask of its own.
+
+    The masks are drawn by :func:`certseg.training.hidden.draw_hidden`. ``loss_hidden`` is the error of an image's
+    hidden pixels, averaged over the images; ``loss_border`` is ``border`` times the same of those hidden pixels that
+    lie at most 3 pixels from a visible one.
 
     Args:
         masks: the kinds of masks to draw from, each equally often; one named twice is drawn twice as often.
         shares: smallest and largest share of the (cropped) image that the masks' patch covers.
-        border: weight of the second term; 0 for none.
+        border: weight of ``loss_border``, at least 0; 0 leaves it out.
 
     Raises:
         ConfigError: a value is outside its domain.

@@ -1,4 +1,7 @@
-"""Training of Lipschitz networks: losses that trade accuracy for margins, since logits cannot simply be scaled up."""
+"""Training of Lipschitz networks: losses that trade accuracy for margins, since logits cannot simply be scaled up.
+
+:class:`LipschitzObjective` minimises one of :data:`LOSSES` and measures :class:`CertifiedAccuracies` in validation.
+"""
 
 from __future__ import annotations
 
@@ -100,7 +103,7 @@ class LipschitzObjective(Objective[LipschitzSegmenter]):
         """Refuse a segmenter whose constant nobody bounds: its logits would simply grow.
 
         Raises:
-            ModelError: it has no ``certified_bound``.
+            ModelError: the network has no method ``certified_bound``.
         """
         if not isinstance(network, LipschitzSegmenter):
             raise ModelError(

@@ -1,4 +1,4 @@
-"""Training the network that certificates against patches ask: on masked, inpainted images."""
+"""Training the network that certificates against patches ask: :class:`MaskedObjective`, on masked, inpainted images."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from certseg.types.trainable import TrainableSegmenter
 
 @dataclass(frozen=True)
 class MaskedObjective(Objective[TrainableSegmenter]):
-    """The segmenter's own loss on images of which a random mask is hidden and inpainted, labels of hidden pixels
-    included: trains the base classifier of demasked smoothing and double masking, as noise does that of randomized
-    smoothing. Yatsura et al. (2023) ask networks that never saw an inpainted image; masked copies of a network that
-    did agree on more pixels.
+    """The segmenter's own loss on images of which a random part is hidden and inpainted.
+
+    The labels of hidden pixels count as well. This trains the base classifier of demasked smoothing and of double
+    masking, as training with noise does for randomized smoothing. Yatsura et al. (2023) certify networks that never saw
+    an inpainted image; a network that did agrees with itself on more pixels of its masked copies.
 
     Args:
         inpainter: fills the masked pixels, best the one the certifier will use; it need not be differentiable.
@@ -53,7 +54,7 @@ class MaskedObjective(Objective[TrainableSegmenter]):
         """Refuse a segmenter without a loss.
 
         Raises:
-            ModelError: it has no method ``loss``.
+            ModelError: the network has no method ``loss``.
         """
         check_own_loss(network)
 

@@ -125,7 +125,7 @@ class CleanObjective(Objective[TrainableSegmenter]):
         """Refuse a segmenter without a loss.
 
         Raises:
-            ModelError: it has no method ``loss``.
+            ModelError: the network has no method ``loss``.
         """
         check_own_loss(network)
 
@@ -196,7 +196,7 @@ class NoiseObjective(GaussianNoise[TrainableSegmenter]):
         """Refuse a segmenter without a loss.
 
         Raises:
-            ModelError: it has no method ``loss``.
+            ModelError: the network has no method ``loss``.
         """
         check_own_loss(network)
 

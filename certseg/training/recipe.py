@@ -1,4 +1,4 @@
-"""The settings of a training, validated before anything is built."""
+"""The settings of a training, :class:`Recipe` and :class:`Augmentation`, validated before anything is built."""
 
 from __future__ import annotations
 
@@ -59,10 +59,11 @@ class Recipe:
         objective: what a step minimises, a :class:`certseg.training.Objective`.
         from_checkpoint: start from the weights of ``model.checkpoint`` instead of fresh ones. A run does so before it
             calls :func:`certseg.training.train`, which itself starts from the weights it is given.
-        freeze_backbone: train the other parts alone. The backbone's parameters get no gradients, from then on, and its
-            batch normalisation stays in eval mode, so that it keeps weights and statistics to the bit.
-        ema: validate and save a moving average of weights and batch statistics instead of the last ones: it starts at
-            those after the first step, and then keeps this share of itself in every step. None for the last ones.
+        freeze_backbone: train the other parts alone. The backbone's parameters get no gradients any more, and its batch
+            normalisation stays in eval mode, so that it keeps weights and statistics to the bit.
+        ema: share in (0, 1) of itself that a moving average of weights and batch statistics keeps in every step; it
+            starts at those after the first step, and is validated and saved in the place of the last ones. None, the
+            default, for the last ones.
         iterations: number of optimiser steps, at least 1.
         batch_size: images per step over all processes together.
         crop: height and width of the training crop, None for whole images. A side longer than that of the split's first

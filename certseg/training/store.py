@@ -139,7 +139,7 @@ class TrainingFolder:
 
         Raises:
             CheckpointError: the file is damaged.
-            ResultError: it belongs to another training.
+            ResultError: the state belongs to another training.
         """
         if not self.state.exists():
             return None

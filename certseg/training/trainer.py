@@ -1,4 +1,4 @@
-"""Train once: reuse a finished training, resume an interrupted one, else start."""
+"""Train once: :func:`train` reuses a finished training, resumes an interrupted one, or starts a new one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The segmenter as mmengine's runner drives it, and the metric it is validated with."""
+"""The segmenter as mmengine's runner drives it (:class:`TrainingModel`), and its validation (:class:`ViewMetric`)."""
 
 from __future__ import annotations
 
