@@ -10,6 +10,7 @@ import time
 import numpy as np
 import torch
 from mmengine.hooks import EMAHook, Hook
+from mmengine.runner import Runner
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import nn
@@ -35,7 +36,7 @@ class SeedHook(Hook):
     def __init__(self, seed: int):
         self._seed = seed
 
-    def before_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """Seed step ``runner.iter``."""
         seed = derive_seed(self._seed, STEP, rank(), runner.iter)
         random.seed(seed)
@@ -61,7 +62,7 @@ class AverageHook(EMAHook):
         """Go on from an average that :meth:`state_dict` gave."""
         self.ema_model.load_state_dict(state)
 
-    def after_train(self, runner) -> None:
+    def after_train(self, runner: Runner) -> None:
         """Leave the average in the model."""
         self._swap_ema_parameters()
 
@@ -102,7 +103,7 @@ class StateHook(Hook):
         earlier = 0.0 if self._state is None else float(self._state["seconds"])
         return earlier + time.perf_counter() - self._begin
 
-    def restore(self, runner) -> None:
+    def restore(self, runner: Runner) -> None:
         """Put the state, if there is one, into the runner.
 
         Raises:
@@ -124,7 +125,7 @@ class StateHook(Hook):
             ) from error
         runner.train_loop._iter = self.start
 
-    def before_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """Save at the interval, except where this run began."""
         if rank() == 0 and runner.iter > self.start and runner.iter % self._interval == 0:
             self._folder.write_state(
@@ -149,7 +150,7 @@ class HistoryHook(Hook):
         self._folder = folder
         self.figures: dict[str, float] = {}
 
-    def after_train_iter(self, runner, batch_idx: int, data_batch: dict | None, outputs: dict) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None, outputs: dict) -> None:
         """Check every step, record every twentieth and the last.
 
         Raises:
@@ -166,7 +167,7 @@ class HistoryHook(Hook):
             lr = float(runner.optim_wrapper.get_lr()["lr"][0])
             self._folder.append_history({"iteration": iteration, "lr": lr, **losses})
 
-    def after_val_epoch(self, runner, metrics: dict[str, float]) -> None:
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
         """Record the figures of a validation; NaN (no labelled pixels) becomes null."""
         self.figures = {name: float(value) for name, value in metrics.items()}
         if rank() == 0:
@@ -190,7 +191,7 @@ class ProgressHook(Hook):
             self._task = self._bar.add_task(f"training {name}", total=total, completed=start)
             self._bar.start()
 
-    def after_train_iter(self, runner, batch_idx: int, data_batch: dict | None, outputs: dict) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None, outputs: dict) -> None:
         """Move on by one step."""
         iteration, loss = runner.iter + 1, float(outputs["loss"].detach())
         if self._bar is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from typing import Any
 
 import torch.multiprocessing as mp
 from mmengine.logging import MMLogger
@@ -30,11 +31,11 @@ _TRACKING_SECONDS = 30  # how long W&B may take to start, or a terminal may ask 
 class FolderRunner(Runner):
     """mmengine's runner without its own files, console output, device choice and pickled checkpoints."""
 
-    def __init__(self, *, folder: TrainingFolder, hardware: Hardware, state: StateHook, **kwargs):
+    def __init__(self, *, folder: TrainingFolder, hardware: Hardware, state: StateHook, **kwargs: Any):
         self._folder, self._hardware, self._state = folder, hardware, state
         super().__init__(default_scope=None, **kwargs)
 
-    def build_logger(self, log_level: str = "INFO", log_file: str | None = None, **kwargs) -> MMLogger:
+    def build_logger(self, log_level: str = "INFO", log_file: str | None = None, **kwargs: Any) -> MMLogger:
         """A logger that writes to the training's ``train.log`` and not to the console."""
         logger = super().build_logger(log_level=log_level, log_file=str(self._folder.log), **kwargs)
         logger.handlers = [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
