@@ -60,7 +60,7 @@ def settings_of(arguments: list[str]) -> dict[str, Any]:
         ConfigError: a setting is unknown, malformed or missing.
     """
     try:
-        given = OmegaConf.to_container(OmegaConf.from_dotlist(arguments))
+        given: Any = OmegaConf.to_container(OmegaConf.from_dotlist(arguments))  # a dict, for it comes from such a list
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError("Cannot read the command line", received=str(error).splitlines()[0]) from error
     settings = {**DEFAULTS, **given}
@@ -83,18 +83,19 @@ def network_of(path: str, arithmetic: str | None) -> LipschitzNetwork:
 
     Raises:
         CheckpointError: the file cannot be read or does not say which network it belongs to.
-        ModelError: that is no Lipschitz network.
+        ModelError: the network is no Lipschitz network.
     """
     weights = read_weights(path)
-    identity = (weights.meta or {}).get("identity", {})
-    if not isinstance(identity.get("model"), Mapping) or "classes" not in weights.meta:
+    meta = weights.meta or {}
+    identity = meta.get("identity", {})
+    if not isinstance(identity.get("model"), Mapping) or "classes" not in meta:
         raise CheckpointError(
             f"{path} does not say which network it belongs to", expected="a model.pt that certseg trained"
         )
     options = {k: v for k, v in identity["model"].items() if k != "denoiser"}
     if arithmetic is not None and "arithmetic" in options:
         options["arithmetic"] = arithmetic
-    network = build("model", options, num_classes=len(weights.meta["classes"]))
+    network = build("model", options, num_classes=len(meta["classes"]))
     if not isinstance(network, LipschitzNetwork) or "denoiser" in identity["model"]:
         raise ModelError(f"{options.get('name')} is no Lipschitz network", received=options.get("_target_"))
     fill(network, weights, path)
@@ -115,7 +116,7 @@ def images_of(settings: Mapping[str, Any]) -> tuple[tuple[int, int], list[torch.
 
     Raises:
         ConfigError: there is no such data set.
-        DataError: it cannot be read.
+        DataError: the data set cannot be read.
     """
     overrides = [f"dataset={settings['dataset']}"]
     overrides += [] if settings["root"] is None else [f"++dataset.root={json.dumps(str(settings['root']))}"]
@@ -127,7 +128,8 @@ def images_of(settings: Mapping[str, Any]) -> tuple[tuple[int, int], list[torch.
     whole = build_dataset(config)
     chosen = evenly_spaced(whole, max(1, settings["images"]))
     images = [chosen[index].image for index in range(len(chosen))]
-    size = tuple(settings["size"] or images[0].shape[-2:])
+    height, width = settings["size"] or images[0].shape[-2:]
+    size = height, width
     resized = [
         F.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0].clamp(0, 1)
         if image.shape[-2:] != size
@@ -171,7 +173,7 @@ def report(
         "claimed": network.constant,
         "padding": "zeros",
         "local_norms": norms,
-        "head": bound.head.tolist(),
+        "head": None if bound.head is None else bound.head.tolist(),
         **translations(network),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
     }

@@ -49,12 +49,14 @@ class CamVid(FileDataset):
 
     Args:
         root: folder that holds ``train``, ``val`` and ``test``.
-        split: ``train``, ``val`` or ``test``.
-        size: ``[height, width]`` to resize to, or None.
-        strict: see :class:`~certseg.datasets.files.FileDataset`.
+        split: name of the split, ``train``, ``val`` or ``test``.
+        size: ``[height, width]`` in pixels that every sample is resized to; None, the default, keeps the files' sizes.
+        strict: whether missing and unpaired files are an error, the default; otherwise they are listed in
+            ``problems`` and the complete pairs are used.
 
     Raises:
-        ConfigError, DataError: see :class:`~certseg.datasets.files.FileDataset`.
+        ConfigError: a setting is outside its domain.
+        DataError: the folder or the split is missing, holds no image, or is incomplete while ``strict``.
     """
 
     def __init__(
@@ -81,5 +83,9 @@ class CamVid(FileDataset):
 
     @classmethod
     def legend(cls, **settings: Any) -> Legend:
-        """The classes, whatever the constructor's arguments ``settings``."""
+        """The eleven classes, which do not depend on the constructor's arguments ``settings``.
+
+        >>> CamVid.legend().class_names[:3]
+        ('sky', 'building', 'pole')
+        """
         return Legend("camvid", CLASS_NAMES, PALETTE)

@@ -1,4 +1,8 @@
-"""Data sets made of image files and label files: finding, reading, checking and fingerprinting them."""
+"""Data sets made of image files and label files: finding, reading, checking and fingerprinting them.
+
+:class:`FileDataset` is what every such data set is made from; :func:`match_folders` and :func:`missing_files` pair its
+files, and the ``checked_`` functions look at what its users set.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +77,10 @@ def checked_size(size: Sequence[int] | None) -> tuple[int, int] | None:
     """``(height, width)`` from a config value, or None to keep the files' own sizes.
 
     Raises:
-        ConfigError: not two positive integers.
+        ConfigError: ``size`` is neither None nor two positive integers.
+
+    >>> checked_size([360, 480])
+    (360, 480)
     """
     if size is None:
         return None
@@ -89,7 +96,7 @@ def checked_root(root: str | Path) -> Path:
     """The folder that ``dataset.root`` names, with ``~`` replaced.
 
     Raises:
-        ConfigError: it is no path.
+        ConfigError: ``root`` is no path, or empty.
     """
     if not isinstance(root, (str, Path)) or not str(root):
         raise ConfigError(
@@ -104,8 +111,13 @@ def checked_root(root: str | Path) -> Path:
 def checked_split(split: str, known: Iterable[str], title: str) -> str:
     """``split`` if it is one of ``known``.
 
+    Args:
+        split: name of a split.
+        known: the names that the data set has.
+        title: what the data set is called in the message.
+
     Raises:
-        DataError: it is not.
+        DataError: ``split`` is not among them.
     """
     if split not in (known := tuple(known)):
         raise DataError(f"{title} has no such split", expected=" or ".join(known), received=repr(split))
@@ -115,8 +127,13 @@ def checked_split(split: str, known: Iterable[str], title: str) -> str:
 def require(path: Path, origin: Origin, root: Path) -> Path:
     """``path`` if it exists.
 
+    Args:
+        path: a file or folder of the data set.
+        origin: what a message tells about the data set.
+        root: the folder of the data set.
+
     Raises:
-        DataError: it does not; says where it looked, the expected layout, the source and the option to set.
+        DataError: ``path`` does not exist; says where it looked, the expected layout, the source and the option to set.
     """
     if path.exists():
         return path
@@ -129,6 +146,12 @@ def require(path: Path, origin: Origin, root: Path) -> Path:
 
 def match_folders(images: Path, labels: Path, image_suffixes: Sequence[str], label_suffix: str = ".png") -> Listing:
     """Pair the images below one folder with the label files of the same relative name below another.
+
+    Args:
+        images: folder of the image files.
+        labels: folder of the label files.
+        image_suffixes: what names of image files end in, in small letters; other files are passed over.
+        label_suffix: what names of label files end in, ``.png`` by default.
 
     Returns:
         ``(pairs, problems)``: the complete pairs in the order of their names, and one line for each file that

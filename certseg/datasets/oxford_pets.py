@@ -37,18 +37,20 @@ class OxfordPets(FileDataset):
     """Oxford-IIIT Pet (Parkhi, Vedaldi, Zisserman, Jawahar 2012): pet against background, from the trimaps.
 
     ``trainval`` and ``test`` are the authors' lists. They have none for validation: ``val`` are the images of
-    ``trainval`` whose :func:`~certseg.datasets.listing.tenth_of` their name is 0, ``train`` the others.
+    ``trainval`` whose names :func:`~certseg.datasets.listing.tenth_of` maps to 0, ``train`` the others.
 
     Args:
         root: folder that holds ``images`` and ``annotations``.
-        split: ``train``, ``val``, ``trainval`` or ``test``.
-        border: what pixels between pet and background are: ``ignore`` ("not classified", as the authors say: no
+        split: name of the split, ``train``, ``val``, ``trainval`` or ``test``.
+        border: what the pixels between pet and background are: ``ignore`` ("not classified", as the authors say: no
             label) or ``class`` (a third class, as in tutorials).
-        size, strict: see :class:`~certseg.datasets.files.FileDataset`.
+        size: ``[height, width]`` in pixels that every sample is resized to; None, the default, keeps the files' sizes.
+        strict: whether missing and unpaired files are an error, the default; otherwise they are listed in
+            ``problems`` and the complete pairs are used.
 
     Raises:
-        ConfigError: ``border`` is unknown; see also :class:`~certseg.datasets.files.FileDataset`.
-        DataError: see :class:`~certseg.datasets.files.FileDataset`.
+        ConfigError: ``border`` is unknown, or another setting outside its domain.
+        DataError: the folder or the split is missing, holds no image, or is incomplete while ``strict``.
     """
 
     def __init__(
@@ -81,7 +83,7 @@ class OxfordPets(FileDataset):
 
     @classmethod
     def legend(cls, border: str = "ignore", **settings: Any) -> Legend:
-        """The classes, of which the constructor's other arguments ``settings`` change nothing.
+        """The classes, which depend on ``border`` alone of the constructor's arguments.
 
         Raises:
             ConfigError: ``border`` is neither ``ignore`` nor ``class``.

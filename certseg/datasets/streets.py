@@ -37,14 +37,19 @@ class Streets:
     for and kept in memory while the whole split fits into half a gigabyte.
 
     Args:
-        split: ``train``, ``val`` or ``test``; splits share no scene.
-        size: ``[height, width]``, at least 16 each.
-        count: number of scenes; None for 300, 50, 100. A smaller count gives the first of a larger one.
-        seed: another seed gives other scenes.
+        split: name of the split, ``train``, ``val`` or ``test``; splits share no scene.
+        size: ``[height, width]`` in pixels, at least 16 each; 128 x 256 by default.
+        count: number of scenes; None for 300 in ``train``, 50 in ``val`` and 100 in ``test``. A smaller count gives the
+            first scenes of a larger one.
+        seed: integer >= 0; another seed gives other scenes.
 
     Raises:
-        ConfigError: a size, count or seed out of range.
-        DataError: unknown split.
+        ConfigError: size, count or seed is out of range.
+        DataError: the split is unknown.
+
+    >>> sample = Streets(size=(16, 32), count=1)[0]
+    >>> sample.name, sample.image.shape, sample.target.shape
+    ('test_0000', torch.Size([3, 16, 32]), torch.Size([16, 32]))
     """
 
     name = "streets"
@@ -71,7 +76,7 @@ class Streets:
 
     @classmethod
     def legend(cls, **settings: Any) -> Legend:
-        """The classes, whatever the constructor's arguments ``settings``."""
+        """The eight classes, which do not depend on the constructor's arguments ``settings``."""
         return Legend(cls.name, cls.class_names, cls.palette)
 
     def __len__(self) -> int:

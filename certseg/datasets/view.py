@@ -1,4 +1,4 @@
-"""A part of a data set that is a data set itself."""
+"""A part of a data set that is a data set itself: a :class:`View`, or samples :func:`evenly_spaced` over it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ class View:
     """The samples of ``dataset`` at ``indices``, in that order.
 
     Args:
-        dataset: the whole.
-        indices: positions in it.
+        dataset: the whole data set.
+        indices: positions of the samples in it.
     """
 
     def __init__(self, dataset: SegmentationDataset, indices: tuple[int, ...]):
@@ -45,11 +45,15 @@ def evenly_spaced(dataset: SegmentationDataset, limit: int | None) -> Segmentati
     """``limit`` samples evenly spaced over ``dataset``, the first one included: positions ``floor(i * len / limit)``.
 
     Args:
-        dataset: the whole.
+        dataset: the whole data set.
         limit: number of samples; None, or more than there are, gives ``dataset`` itself.
 
     Raises:
         ConfigError: ``limit`` is neither None nor a positive integer.
+
+    >>> from certseg.datasets.streets import Streets
+    >>> evenly_spaced(Streets(count=10), 3).names()
+    ('test_0000', 'test_0003', 'test_0006')
     """
     if limit is None:
         return dataset

@@ -1,4 +1,8 @@
-"""Segmentation models behind the :class:`certseg.types.Segmenter` protocol, denoisers in front of them, checkpoints."""
+"""Segmentation models behind the :class:`certseg.types.Segmenter` protocol, denoisers in front of them, checkpoints.
+
+:class:`MMSegSegmenter` adapts every network of mmsegmentation; :class:`LipDeepLabV3` and :class:`LipUPerNet` have a
+proven Lipschitz constant; :class:`Denoised` puts a denoiser in front of any of them.
+"""
 
 from certseg.lipschitz.networks import LipDeepLabV3, LipschitzNetwork, LipUPerNet
 from certseg.models.backbone import backbone_of, backbone_weights, freeze_backbone, load_backbone

@@ -1,4 +1,4 @@
-"""The settings of a training, validated before anything is built."""
+"""The settings of a training, :class:`Recipe` and :class:`Augmentation`, validated before anything is built."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ class Augmentation:
     """Random changes of a training image and its labels, applied in this order by mmcv's and mmseg's transforms.
 
     Args:
-        scale: smallest and largest factor by which image and labels are resized, or None.
+        scale: smallest and largest factor by which image and labels are resized, or None to keep their size.
         cat_max_ratio: a crop in which one class covers more than this share is redrawn, up to ten times; 1 accepts
             every crop.
         flip: probability of a left-right flip.
-        photometric: random brightness, contrast, saturation and hue (mmseg's ``PhotoMetricDistortion``).
+        photometric: whether brightness, contrast, saturation and hue are random too (mmseg's
+            ``PhotoMetricDistortion``).
 
     Raises:
         ConfigError: a value is outside its domain.
@@ -55,21 +56,22 @@ class Recipe:
 
     Args:
         name: short name used in folders and tables, such as ``clean`` or ``noise``.
-        objective: what a step minimises.
+        objective: what a step minimises, a :class:`certseg.training.Objective`.
         from_checkpoint: start from the weights of ``model.checkpoint`` instead of fresh ones. A run does so before it
             calls :func:`certseg.training.train`, which itself starts from the weights it is given.
-        freeze_backbone: train the other parts alone. The backbone's parameters get no gradients, from then on, and its
-            batch normalisation stays in eval mode, so that it keeps weights and statistics to the bit.
-        ema: validate and save a moving average of weights and batch statistics instead of the last ones: it starts at
-            those after the first step, and then keeps this share of itself in every step. None for the last ones.
-        iterations: optimiser steps.
+        freeze_backbone: train the other parts alone. The backbone's parameters get no gradients any more, and its batch
+            normalisation stays in eval mode, so that it keeps weights and statistics to the bit.
+        ema: share in (0, 1) of itself that a moving average of weights and batch statistics keeps in every step; it
+            starts at those after the first step, and is validated and saved in the place of the last ones. None, the
+            default, for the last ones.
+        iterations: number of optimiser steps, at least 1.
         batch_size: images per step over all processes together.
         crop: height and width of the training crop, None for whole images. A side longer than that of the split's first
             image (at its largest scale) is cut down to it; images smaller than the crop are padded with void.
         lr: peak learning rate of AdamW.
         weight_decay: decoupled weight decay of AdamW.
         warmup: share of the iterations over which the rate rises linearly from 1 % of its peak.
-        power: exponent of the polynomial decay after the warm-up.
+        power: exponent of the polynomial decay of the rate after the warm-up.
         clip: largest gradient norm, None for no clipping.
         augmentation: random changes of the training images.
         precision: ``float32``, ``bfloat16`` or ``float16`` (automatic mixed precision; float16 needs a GPU).
@@ -79,6 +81,10 @@ class Recipe:
 
     Raises:
         ConfigError: a value is outside its domain.
+
+    >>> recipe = Recipe(iterations=100, warmup=0.1, validations=4)
+    >>> recipe.warmup_iterations, recipe.validation_interval
+    (10, 25)
     """
 
     name: str = "clean"
@@ -104,7 +110,8 @@ class Recipe:
         valid_name = isinstance(self.name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name)
         _require("name", self.name, "a word of letters, digits, '.', '_' and '-'", bool(valid_name))
         for name in ("objective", "augmentation"):
-            _require(name, getattr(self, name), "an object, see configs/training/", self._is_built(name))
+            expected = f"a certseg.training.{name.capitalize()}, see configs/training/"
+            _require(name, getattr(self, name), expected, self._is_built(name))
         for name in ("from_checkpoint", "freeze_backbone"):
             _require(name, getattr(self, name), "true or false", isinstance(getattr(self, name), bool))
         ema = self.ema
@@ -126,7 +133,7 @@ class Recipe:
 
     def _is_built(self, name: str) -> bool:
         value = getattr(self, name)
-        return isinstance(value, Augmentation) if name == "augmentation" else callable(value)
+        return isinstance(value, Augmentation if name == "augmentation" else Objective)
 
     def _check_crop(self) -> None:
         if self.crop is None:

@@ -32,6 +32,4 @@ class Hoeffding(Certifier):
         share = sampler.agreement(classes, self.n0, self.n).double() / self.n
         slack = math.sqrt(math.log(classes.numel() / self.alpha) / (2 * self.n))
         certified = share - slack > self.tau
-        return Certificate(
-            classes.cpu(), certified.cpu(), self.guarantee, sampler.passes, samples=self.n0 + self.n
-        )
+        return Certificate(classes.cpu(), certified.cpu(), self.guarantee, sampler.passes, samples=self.n0 + self.n)
