@@ -12,6 +12,7 @@ from torch import Tensor
 
 from certseg.attacks.losses import Pixels
 from certseg.attacks.objective import Evaluation, Objective, Summary, checked_logits
+from certseg.checks import check_count
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError
@@ -74,11 +75,8 @@ class Defence:
                 received=getattr(self.certifier, "name", None),
                 remedy="Or attack the network: attack=patch",
             )
-        for option, value in (("copies", self.copies), ("judge_every", self.judge_every)):
-            if value is None and option == "copies":
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigError(f"attack.defence.{option} must be a positive integer", received=value)
+        check_count("attack.defence.copies", self.copies, optional=True)
+        check_count("attack.defence.judge_every", self.judge_every)
         if self.copies == 1 and self.certifier.asks_image:
             raise ConfigError(
                 f"One copy shows the attack no mask of {self.certifier.name}, which also asks for the image itself",

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from certseg.attacks.budgeted import BudgetedAttack
 from certseg.attacks.defence import Defence, DefendedObjective, PatchObjective
+from certseg.attacks.losses import LOSSES
 from certseg.attacks.objective import Evaluation, evaluate_together
-from certseg.attacks.search import MOSTLY, check_count, check_loss, is_rising
+from certseg.attacks.search import MOSTLY, is_rising
+from certseg.checks import check_choice, check_count, check_number, is_count
 from certseg.compute.hardware import Hardware, Stopwatch
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError, DataError
@@ -112,15 +114,11 @@ class PatchPGD(BudgetedAttack):
 
     def __post_init__(self) -> None:
         for option in ("steps", "restarts", "grid", "probe_steps"):
-            check_count(option, getattr(self, option))
-        check_loss("loss", self.loss)
-        for option, most, words in (("step_size", 1, "(0, 1]"), ("momentum", 1, "[0, 1)")):
-            value = getattr(self, option)
-            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not is_number or not (0 < value <= most if option == "step_size" else 0 <= value < most):
-                raise ConfigError(f"attack.{option} must be a number in {words}", received=value)
-        if self.start not in STARTS:
-            raise ConfigError("Unknown attack.start", expected=", ".join(STARTS), received=self.start)
+            check_count(f"attack.{option}", getattr(self, option))
+        check_choice("attack.loss", self.loss, LOSSES)
+        check_number("attack.step_size", self.step_size, "(0, 1]")
+        check_number("attack.momentum", self.momentum, "[0, 1)")
+        check_choice("attack.start", self.start, STARTS)
         if self.defence is not None and not isinstance(self.defence, Defence):
             raise ConfigError("attack.defence must be null or a Defence", received=type(self.defence).__name__)
         self._fixed  # noqa: B018 - it checks the position
@@ -139,7 +137,7 @@ class PatchPGD(BudgetedAttack):
         corners = position if isinstance(position, (list, tuple)) and position else [None]
         corners = corners if isinstance(corners[0], (list, tuple)) else [corners]
         for corner in corners:
-            are_numbers = isinstance(corner, (list, tuple)) and all(_is_place(value) for value in corner)
+            are_numbers = isinstance(corner, (list, tuple)) and all(is_count(value, 0) for value in corner)
             if not are_numbers or len(corner) != 2:
                 raise ConfigError(
                     "attack.position must say where the patch lies",
@@ -347,7 +345,3 @@ def _advance(runs: Sequence[Run], objectives: Sequence[PatchObjective]) -> list[
                 found[index] = end.value
                 del asked[index]
     return [found[index] for index in range(len(runs))]
-
-
-def _is_place(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from certseg.attacks.apgd import APGD
 from certseg.attacks.budgeted import BudgetedAttack
+from certseg.attacks.losses import LOSSES
 from certseg.attacks.objective import Smoothing
 from certseg.attacks.pgd import PGD
-from certseg.attacks.search import GradientAttack, check_loss
+from certseg.attacks.search import GradientAttack
 from certseg.attacks.transfer import Transfer
+from certseg.checks import check_choice, check_count
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError
@@ -73,10 +75,8 @@ class SEA(BudgetedAttack):
                 remedy="For example attack.losses=[jensen_shannon]",
             )
         for loss in self.losses:
-            check_loss("losses", loss)
-        steps = self.reference_steps
-        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 0:
-            raise ConfigError("attack.reference_steps must be a non-negative integer", received=steps)
+            check_choice("An entry of attack.losses", loss, LOSSES)
+        check_count("attack.reference_steps", self.reference_steps, 0)
         self.members()  # they check the rest
 
     def members(self) -> dict[str, BudgetedAttack]:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from certseg.attacks.budgeted import BudgetedAttack
 from certseg.attacks.geometry import perturbation_norm, random_start
-from certseg.attacks.losses import LOSSES
 from certseg.attacks.objective import Evaluation, Objective, evaluate_together
+from certseg.checks import is_count
 from certseg.compute.hardware import Hardware, Stopwatch
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError, DataError
@@ -217,31 +217,11 @@ def _checked_start(start: Tensor, image: Tensor, threat: Threat) -> Tensor:
     return start
 
 
-def check_count(option: str, value: object) -> None:
-    """Raise ConfigError unless ``value`` is a positive integer."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigError(f"attack.{option} must be a positive integer", received=value)
-
-
-def check_loss(option: str, value: object) -> None:
-    """Raise ConfigError unless ``value`` names a loss."""
-    if value not in LOSSES:
-        raise ConfigError(f"Unknown attack.{option}", expected=", ".join(LOSSES), received=value)
-
-
-def check_scale(value: object) -> None:
-    """Raise ConfigError unless ``value`` is a positive finite number."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0.0 < value < float("inf"):
-        raise ConfigError("attack.logit_scale must be a positive number", received=repr(value))
-
-
 def check_goal(goal: object, loss: str) -> None:
     """Raise ConfigError unless ``goal`` is None, a class or a map, and ``loss`` one that can be lowered towards it."""
     if goal is None:
         return
-    is_class = isinstance(goal, int) and not isinstance(goal, bool) and goal >= 0
-    if not is_class and not isinstance(goal, Tensor):
+    if not is_count(goal, 0) and not isinstance(goal, Tensor):
         raise ConfigError("attack.goal must be a class", expected="its name, or its number from 0 on", received=goal)
     if loss not in GOAL_LOSSES:
         raise ConfigError(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from certseg.certifiers.patch_certifier import PatchCertificate, PatchCertifier, defined_mean, require_cover, share
+from certseg.checks import check_choice
 from certseg.errors import ConfigError
 from certseg.patches.copies import MaskedPredictions
 from certseg.patches.masks import MaskSet, check_covering, check_recovery, covering_masks, recovery_masks
@@ -70,8 +71,7 @@ class DemaskedRecovery(PatchCertifier):
         big_classes: str | Sequence[int] | None = None,
     ) -> None:
         super().__init__(patch, inpainter, big_classes)
-        if rule not in RULES:
-            raise ConfigError("Unknown certifier.rule", expected=", ".join(RULES), received=repr(rule))
+        check_choice("certifier.rule", rule, RULES)
         self.kind, self.rule = masks, rule
         self.num_masks = check_recovery(masks, num_masks, patch)
 

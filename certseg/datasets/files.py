@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from certseg.checks import checked_size
 from certseg.datasets.content import file_digests
 from certseg.datasets.reading import LabelCoding, read_image, read_label, resized, to_sample
 from certseg.errors import ConfigError, DataError
@@ -67,22 +68,6 @@ class Pair:
 
 Listing = tuple[list[Pair], list[str]]
 """Complete pairs, and one line for each problem with the files."""
-
-
-def checked_size(size: Sequence[int] | None) -> tuple[int, int] | None:
-    """``(height, width)`` from a config value, or None to keep the files' own sizes.
-
-    Raises:
-        ConfigError: not two positive integers.
-    """
-    if size is None:
-        return None
-    values = tuple(size) if isinstance(size, (list, tuple)) else ()
-    if len(values) != 2 or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in values):
-        raise ConfigError(
-            "dataset.size is no image size", expected="null or [height, width] in pixels", received=repr(size)
-        )
-    return values
 
 
 def checked_root(root: str | Path) -> Path:
@@ -212,7 +197,7 @@ class FileDataset:
         self.class_names = legend.class_names
         self.palette = legend.palette
         self.split = split
-        self.size = checked_size(size)
+        self.size = checked_size("dataset.size", size, optional=True)
         self.coding = coding
         self.pairs, self.problems = tuple(listing[0]), tuple(listing[1])
         if strict and self.problems:

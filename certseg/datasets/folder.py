@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from certseg.checks import check_count, check_flag, is_count
 from certseg.datasets.files import FileDataset, Legend, Origin, checked_root, match_folders, require
 from certseg.datasets.reading import LabelCoding
 from certseg.errors import ConfigError, DataError
@@ -109,21 +110,13 @@ def _class_names(class_names: Sequence[str] | None, num_classes: int | None) -> 
         if len(set(names)) != len(names):
             raise ConfigError("dataset.class_names holds a name twice", received=names)
         num_classes = len(names)
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or not 1 <= num_classes <= IGNORE_INDEX - 1:
-        raise ConfigError(
-            "dataset.num_classes is out of range", expected=f"1 to {IGNORE_INDEX - 1}", received=repr(num_classes)
-        )
+    check_count("dataset.num_classes", num_classes, most=IGNORE_INDEX - 1)
     return names if class_names is not None else tuple(f"class {index}" for index in range(num_classes))
 
 
 def _ignored(ignore_index: int | None, reduce_zero_label: bool) -> tuple[int, ...]:
-    if not isinstance(reduce_zero_label, bool):
-        raise ConfigError("dataset.reduce_zero_label must be true or false", received=repr(reduce_zero_label))
-    valid = isinstance(ignore_index, int) and not isinstance(ignore_index, bool) and 0 <= ignore_index <= 255
-    if ignore_index is not None and not valid:
-        raise ConfigError(
-            "dataset.ignore_index is out of range", expected="null or 0 to 255", received=repr(ignore_index)
-        )
+    check_flag("dataset.reduce_zero_label", reduce_zero_label)
+    check_count("dataset.ignore_index", ignore_index, 0, 255, optional=True)
     values = ([0] if reduce_zero_label else []) + ([ignore_index] if ignore_index is not None else [])
     return tuple(sorted(set(values)))
 
@@ -134,7 +127,7 @@ def _palette(palette: Sequence[Sequence[int]] | None, count: int) -> tuple[tuple
         return tuple(tuple(round(255 * v) for v in colorsys.hsv_to_rgb(hue, 0.75, 0.9)) for hue in hues)
     colours = tuple(tuple(colour) for colour in palette)
     for colour in colours:
-        if len(colour) != 3 or any(not isinstance(v, int) or not 0 <= v <= 255 for v in colour):
+        if len(colour) != 3 or not all(is_count(v, 0, 255) for v in colour):
             raise ConfigError(
                 "dataset.palette holds no RGB colour", expected="three integers 0 to 255", received=colour
             )

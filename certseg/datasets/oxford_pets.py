@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from certseg.checks import check_choice
 from certseg.datasets.files import (
     FileDataset,
     Legend,
@@ -18,7 +19,6 @@ from certseg.datasets.files import (
 )
 from certseg.datasets.listing import listed_names, tenth_of
 from certseg.datasets.reading import LabelCoding
-from certseg.errors import ConfigError
 
 CLASS_NAMES = ("pet", "background", "border")
 PALETTE = ((220, 20, 60), (70, 130, 180), (255, 215, 0))
@@ -86,7 +86,6 @@ class OxfordPets(FileDataset):
         Raises:
             ConfigError: ``border`` is neither ``ignore`` nor ``class``.
         """
-        if border not in ("ignore", "class"):
-            raise ConfigError("dataset.border is unknown", expected="ignore or class", received=repr(border))
+        check_choice("dataset.border", border, ("ignore", "class"))
         count = 3 if border == "class" else 2
         return Legend("oxford_pets", CLASS_NAMES[:count], PALETTE[:count])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from certseg.checks import check_count
 from certseg.datasets.files import digest
-from certseg.errors import ConfigError
 from certseg.types import Sample, SegmentationDataset
 
 
@@ -51,10 +51,7 @@ def evenly_spaced(dataset: SegmentationDataset, limit: int | None) -> Segmentati
     Raises:
         ConfigError: ``limit`` is neither None nor a positive integer.
     """
-    if limit is None:
-        return dataset
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise ConfigError("dataset.limit must be null or a positive integer", received=repr(limit))
-    if limit >= len(dataset):
+    check_count("dataset.limit", limit, optional=True)
+    if limit is None or limit >= len(dataset):
         return dataset
     return View(dataset, tuple(i * len(dataset) // limit for i in range(limit)))

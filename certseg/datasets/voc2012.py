@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from certseg.checks import check_flag
 from certseg.datasets.files import Origin
 from certseg.datasets.mmseg import Layout, LibraryDataset, Part
-from certseg.errors import ConfigError
 
 _LISTS = "ImageSets/Segmentation"
 LAYOUT = Layout(
@@ -51,7 +51,6 @@ class VOC2012(LibraryDataset):
         size: Sequence[int] | None = None,
         strict: bool = True,
     ):
-        if not isinstance(augmented, bool):
-            raise ConfigError("dataset.augmented must be true or false", received=repr(augmented))
+        check_flag("dataset.augmented", augmented)
         extra = (_SBD,) if augmented and split == "train" else ()
         super().__init__(root, split, size, strict, extra)

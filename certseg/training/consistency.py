@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from certseg.checks import check_count, check_number
 from certseg.errors import ModelError
 from certseg.models import Denoised
 from certseg.training.objectives import NoiseObjective, TrainableSegmenter
 from certseg.types import IGNORE_INDEX, TrainingOutput
-from certseg.types.checks import is_count, is_number, require
 
 
 class ExplainedSegmenter(TrainableSegmenter, Protocol):
@@ -60,10 +60,9 @@ class ConsistencyObjective(NoiseObjective):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require("training.objective.copies", self.copies, "an integer of at least 2", is_count(self.copies, 2))
+        check_count("training.objective.copies", self.copies, 2)
         for name in ("weight", "entropy"):
-            value = getattr(self, name)
-            require(f"training.objective.{name}", value, "a number >= 0", is_number(value) and value >= 0)
+            check_number(f"training.objective.{name}", getattr(self, name), "[0, inf)")
 
     def prepare(self, segmenter: ExplainedSegmenter) -> None:
         """Refuse a segmenter without ``loss_and_logits``.

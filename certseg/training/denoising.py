@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from certseg.checks import check_choice
 from certseg.errors import ConfigError
 from certseg.models import Denoised
 from certseg.training.objectives import NoiseObjective
 from certseg.types import IGNORE_INDEX
-from certseg.types.checks import require
 
 LOSSES = ("stability", "mse")
 
@@ -43,7 +43,7 @@ class DenoiserObjective(NoiseObjective):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require("training.objective.loss", self.loss, " or ".join(LOSSES), self.loss in LOSSES)
+        check_choice("training.objective.loss", self.loss, LOSSES)
 
     def prepare(self, segmenter: Denoised) -> None:
         """Freeze the segmenter behind the denoiser.

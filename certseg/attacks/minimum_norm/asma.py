@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from certseg.attacks.minimum_norm.attack import MinimumNormAttack, check_positive
+from certseg.attacks.minimum_norm.attack import MinimumNormAttack
 from certseg.attacks.minimum_norm.problem import Problem
 from certseg.attacks.minimum_norm.steps import Stepper
+from certseg.checks import check_number
 
 _LEAST = 0.1  # of the step length, the paper's tau / beta = 1e-7 / 1e-6
 
@@ -41,8 +42,7 @@ class ASMA(MinimumNormAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.step_size is not None:
-            check_positive("step_size", self.step_size)
+        check_number("attack.step_size", self.step_size, "(0, inf)", optional=True)
 
     def search(self, problem: Problem) -> None:
         """One run, or runs from coarse to fine."""

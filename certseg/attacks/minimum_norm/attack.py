@@ -11,6 +11,7 @@ from torch import Tensor
 from certseg.attacks.geometry import perturbation_norm
 from certseg.attacks.minimum_norm.problem import MinimumNormResult, Problem
 from certseg.attacks.objective import checked_logits
+from certseg.checks import check_choice, check_count, check_number, is_count
 from certseg.compute.decisions import decide
 from certseg.compute.hardware import Hardware, Stopwatch
 from certseg.compute.streams import NoiseStream
@@ -58,14 +59,11 @@ class MinimumNormAttack(ABC):
         """Look at points; the problem keeps the best one."""
 
     def __post_init__(self) -> None:
-        _check_integer("iterations", self.iterations, 1)
-        _check_integer("line_search", self.line_search, 0)
-        if not _is_number(self.success) or not 0 < self.success <= 1:
-            raise ConfigError("attack.success must be a share of the pixels in (0, 1]", received=self.success)
-        if self.away_from not in AWAY_FROM:
-            raise ConfigError("Unknown attack.away_from", expected=" or ".join(AWAY_FROM), received=self.away_from)
-        is_class = isinstance(self.goal, int) and not isinstance(self.goal, bool) and self.goal >= 0
-        if self.goal is not None and not is_class and not isinstance(self.goal, Tensor):
+        check_count("attack.iterations", self.iterations)
+        check_count("attack.line_search", self.line_search, 0)
+        check_number("attack.success", self.success, "(0, 1]", what="a share of the pixels")
+        check_choice("attack.away_from", self.away_from, AWAY_FROM)
+        if self.goal is not None and not is_count(self.goal, 0) and not isinstance(self.goal, Tensor):
             raise ConfigError("attack.goal must be a class", expected="its number, from 0 on", received=self.goal)
 
     def __call__(
@@ -146,18 +144,3 @@ def _predict(segmenter: Segmenter, image: Tensor, name: str) -> Tensor:
     if not bool(torch.isfinite(check).all()):
         raise ModelError(f"The model gave NaN or infinite logits on image {name!r}", remedy="Check the checkpoint")
     return classes[0].long().clone()
-
-
-def _check_integer(option: str, value: object, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigError(f"attack.{option} must be an integer of at least {least}", received=value)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def check_positive(option: str, value: object) -> None:
-    """Raise ConfigError unless ``value`` is a finite positive number."""
-    if not _is_number(value) or not 0 < value < math.inf:
-        raise ConfigError(f"attack.{option} must be a positive number", received=value)

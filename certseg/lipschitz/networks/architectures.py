@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from certseg.checks import check_choice, checked_counts, is_count
 from certseg.errors import ConfigError
 from certseg.lipschitz.networks.convolutions import Builder
 from certseg.lipschitz.networks.parts import ASPP, deeplabv3, stages_of, upernet
@@ -50,9 +51,8 @@ class LipDeepLabV3(LipschitzNetwork):
         stages = stages_of(size)
         width = _checked_width(stages[0][0] // 2 if width is None else width)
         make, position = Builder(convolution, activation, residual, spread), bool(settings.get("position_bias", True))
-        if aspp not in ASPP:
-            raise ConfigError("Unknown model.aspp", expected=" or ".join(ASPP), received=aspp)
-        rates = _counts("rates", rates)
+        check_choice("model.aspp", aspp, ASPP)
+        rates = checked_counts("model.rates", rates)
         body = deeplabv3(make, stages, width=width, rates=rates, pyramid=aspp, skips=skips, position=position)
         settings |= {"convolution": convolution, "spread": spread}
         super().__init__(body, width, num_classes=num_classes, name=name, **settings)
@@ -97,19 +97,13 @@ class LipUPerNet(LipschitzNetwork):
         width = _checked_width(stages[0][0] // 2 if width is None else width)
         channels = _checked_width(stages[min(1, len(stages) - 1)][0] if channels is None else channels)
         make, position = Builder(convolution, activation, residual, spread), bool(settings.get("position_bias", True))
-        bins = _counts("bins", bins)
+        bins = checked_counts("model.bins", bins)
         body = upernet(make, stages, width=width, channels=channels, bins=bins, position=position)
         settings |= {"convolution": convolution, "spread": spread}
         super().__init__(body, width, num_classes=num_classes, name=name, **settings)
 
 
 def _checked_width(channels: int) -> int:
-    if isinstance(channels, bool) or not isinstance(channels, int) or channels < 2 or channels % 2:
+    if not is_count(channels, 2) or channels % 2:
         raise ConfigError("Channels of features must be even numbers", received=repr(channels))
     return channels
-
-
-def _counts(setting: str, values: Sequence[int]) -> tuple[int, ...]:
-    if isinstance(values, str) or not all(isinstance(value, int) and value > 0 for value in values):
-        raise ConfigError(f"model.{setting} must be a list of positive integers", received=values)
-    return tuple(values)
