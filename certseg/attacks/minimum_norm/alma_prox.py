@@ -88,10 +88,6 @@ class ALMAProx(MinimumNormAttack):
     """
 
     iterations: int = 500
-    success: float = 0.99
-    away_from: str = "labels"
-    line_search: int = 10
-    goal: int | Tensor | None = None
     step_size: float = 0.1
     masking: float = 0.01
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from certseg.types import IGNORE_INDEX, L2, Passes, Segmenter, check_image, chec
 AWAY_FROM = ("labels", "prediction")
 
 
+@dataclass(frozen=True)
 class MinimumNormAttack(ABC):
     """Looks for the smallest l2 perturbation that meets a goal, within [0, 1].
 
@@ -34,7 +36,8 @@ class MinimumNormAttack(ABC):
 
     A tie counts as the class the network answers (:func:`certseg.compute.decisions.decide`), not as a change.
 
-    Subclasses are frozen dataclasses with the fields below and :meth:`search`.
+    Subclasses are frozen dataclasses that give ``iterations`` a default, add fields of their own, and have
+    :meth:`search`.
 
     Args:
         iterations: forward-backward passes of the search; those that lie beyond are forward passes.
@@ -47,10 +50,10 @@ class MinimumNormAttack(ABC):
     """
 
     iterations: int
-    success: float
-    away_from: str
-    line_search: int
-    goal: int | Tensor | None
+    success: float = 0.99
+    away_from: str = "labels"
+    line_search: int = 10
+    goal: int | Tensor | None = None
     predictor = "base"
     norms = ("l2",)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from certseg.attacks.minimum_norm.attack import MinimumNormAttack
 from certseg.attacks.minimum_norm.problem import Problem
@@ -49,10 +48,6 @@ class PDPGD(MinimumNormAttack):
     """
 
     iterations: int = 500
-    success: float = 0.99
-    away_from: str = "labels"
-    line_search: int = 10
-    goal: int | Tensor | None = None
     step_size: float = 0.03
     dual_step_size: float = 0.1
 
