@@ -17,6 +17,7 @@ from certseg.attacks.defence import Defence, DefendedObjective, PatchObjective
 from certseg.attacks.losses import LOSSES
 from certseg.attacks.objective import Evaluation, evaluate_together
 from certseg.attacks.search import MOSTLY, is_rising
+from certseg.attacks.side_by_side import side_by_side
 from certseg.checks import check_choice, check_count, check_number, is_count
 from certseg.compute.hardware import Hardware, Stopwatch
 from certseg.compute.streams import NoiseStream
@@ -207,7 +208,7 @@ class PatchPGD(BudgetedAttack):
             runs.append(self._run(image.to(device, torch.float32), threat, stream.for_purpose("patch")))
         watch = Stopwatch(device)
         with watch("attack"):
-            found = _advance(runs, objectives)
+            found = side_by_side(runs, objectives, _evaluate)
         seconds = {part: value / len(runs) for part, value in watch.seconds.items()}
         return [self._result(*one, threat, seconds) for one in zip(found, objectives)]
 
@@ -325,23 +326,11 @@ def _order(evaluation: Evaluation) -> tuple[float, float]:
     return evaluation.accuracy, -evaluation.loss
 
 
-def _advance(runs: Sequence[Run], objectives: Sequence[PatchObjective]) -> list[Found]:
-    """Advance all runs in step, those that have ended leaving the batch, and return what each found."""
-    asked = {index: next(run) for index, run in enumerate(runs)}
-    found: dict[int, Found] = {}
-    while asked:
-        here = [objectives[index] for index in asked]
-        for objective, question in zip(here, asked.values()):
-            objective.canvas = question.canvas
-        points, progress = zip(*((question.point, question.progress) for question in asked.values()))
-        if isinstance(here[0], DefendedObjective):
-            answers = [o.at(q.point, q.progress, q.is_judged) for o, q in zip(here, asked.values())]
-        else:
-            answers = evaluate_together(here, points, progress)
-        for index, answer in zip(list(asked), answers):
-            try:
-                asked[index] = runs[index].send(answer)
-            except StopIteration as end:
-                found[index] = end.value
-                del asked[index]
-    return [found[index] for index in range(len(runs))]
+def _evaluate(objectives: Sequence[PatchObjective], asked: Sequence[Asked]) -> list[Evaluation]:
+    """What each objective says at its point."""
+    for objective, question in zip(objectives, asked):
+        objective.canvas = question.canvas
+    if isinstance(objectives[0], DefendedObjective):
+        return [o.at(q.point, q.progress, q.is_judged) for o, q in zip(objectives, asked)]
+    points, progress = zip(*((question.point, question.progress) for question in asked))
+    return evaluate_together(objectives, points, progress)

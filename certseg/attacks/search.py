@@ -12,6 +12,7 @@ from torch import Tensor
 from certseg.attacks.budgeted import BudgetedAttack
 from certseg.attacks.geometry import perturbation_norm, random_start
 from certseg.attacks.objective import Evaluation, Objective, evaluate_together
+from certseg.attacks.side_by_side import side_by_side
 from certseg.checks import is_count
 from certseg.compute.hardware import Hardware, Stopwatch
 from certseg.compute.streams import NoiseStream
@@ -108,7 +109,8 @@ class GradientAttack(BudgetedAttack):
             for restart in range(self.restarts):
                 waiting = [task for task in tasks if task.best is None or task.best.accuracy > 0.0]
                 searches = [self.search(task.first(restart, threat), task.image, threat) for task in waiting]
-                for task, best in zip(waiting, _run(searches, [task.objective for task in waiting])):
+                found = side_by_side(searches, [task.objective for task in waiting], _evaluate)
+                for task, best in zip(waiting, found):
                     task.offer(best)
         return [self._result(task, threat, watch, len(tasks)) for task in tasks]
 
@@ -174,24 +176,12 @@ class _Task:
             self.best = candidate
 
 
-def _run(searches: Sequence[Search], objectives: Sequence[Objective]) -> list[Evaluation]:
-    """Advance all searches in step, those that have ended leaving the batch, and return what each found."""
-    asked = {index: next(search) for index, search in enumerate(searches)}
-    found: dict[int, Evaluation] = {}
-    while asked:
-        here = [objectives[index] for index in asked]
-        points, progress = zip(*asked.values())
-        if here[0].smoothing is None:
-            evaluations = evaluate_together(here, points, progress)
-        else:
-            evaluations = [objective(*arguments) for objective, *arguments in zip(here, points, progress)]
-        for index, evaluation in zip(list(asked), evaluations):
-            try:
-                asked[index] = searches[index].send(evaluation)
-            except StopIteration as end:
-                found[index] = end.value
-                del asked[index]
-    return [found[index] for index in range(len(searches))]
+def _evaluate(objectives: Sequence[Objective], asked: Sequence[tuple[Tensor, float]]) -> list[Evaluation]:
+    """What each objective says at its point: in one batch, unless each draws noisy copies of its own."""
+    points, progress = zip(*asked)
+    if objectives[0].smoothing is None:
+        return evaluate_together(objectives, points, progress)
+    return [objective(*arguments) for objective, *arguments in zip(objectives, points, progress)]
 
 
 def is_rising(accuracies: Sequence[float]) -> bool:
