@@ -70,11 +70,12 @@ Listing = tuple[list[Pair], list[str]]
 """Complete pairs, and one line for each problem with the files."""
 
 
-def checked_root(root: str | Path) -> Path:
+def checked_root(root: str | Path, origin: Origin) -> Path:
     """The folder that ``dataset.root`` names, with ``~`` replaced.
 
     Raises:
         ConfigError: it is no path.
+        DataError: there is no such folder.
     """
     if not isinstance(root, (str, Path)) or not str(root):
         raise ConfigError(
@@ -83,7 +84,8 @@ def checked_root(root: str | Path) -> Path:
             received=repr(root),
             remedy="Set dataset.root=<folder>",
         )
-    return Path(root).expanduser()
+    folder = Path(root).expanduser()
+    return existing(folder, origin, folder)
 
 
 def checked_split(split: str, known: Iterable[str], title: str) -> str:
@@ -97,7 +99,7 @@ def checked_split(split: str, known: Iterable[str], title: str) -> str:
     return split
 
 
-def require(path: Path, origin: Origin, root: Path) -> Path:
+def existing(path: Path, origin: Origin, root: Path) -> Path:
     """``path`` if it exists.
 
     Raises:

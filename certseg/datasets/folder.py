@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from certseg.checks import check_count, check_flag, is_count
-from certseg.datasets.files import FileDataset, Legend, Origin, checked_root, match_folders, require
+from certseg.datasets.files import FileDataset, Legend, Origin, checked_root, existing, match_folders
 from certseg.datasets.reading import LabelCoding
 from certseg.errors import ConfigError, DataError
 from certseg.types import IGNORE_INDEX
@@ -55,8 +55,7 @@ class Folder(FileDataset):
     ):
         legend = self.legend(class_names, num_classes, palette)
         ignore = _ignored(ignore_index, reduce_zero_label)
-        base = checked_root(root)
-        require(base, ORIGIN, base)
+        base = checked_root(root, ORIGIN)
         folder = base if split is None else base / str(split)
         if not folder.is_dir():
             found = sorted(path.name for path in base.iterdir() if (path / "images").is_dir())
@@ -65,7 +64,7 @@ class Folder(FileDataset):
                 expected=" or ".join(found) or ORIGIN.tree,
                 remedy="Set dataset.split=<name>, or dataset.split=null for the flat layout",
             )
-        images, labels = (require(folder / kind, ORIGIN, base) for kind in ("images", "labels"))
+        images, labels = (existing(folder / kind, ORIGIN, base) for kind in ("images", "labels"))
         super().__init__(
             legend=legend,
             split="all" if split is None else str(split),

@@ -19,8 +19,8 @@ from certseg.datasets.files import (
     Pair,
     checked_root,
     checked_split,
+    existing,
     missing_files,
-    require,
 )
 from certseg.datasets.reading import LabelCoding
 from certseg.types import IGNORE_INDEX
@@ -84,14 +84,13 @@ class LibraryDataset(FileDataset):
 
     def __post_init__(self, size: Sequence[int] | None) -> None:
         layout, split = self.layout, self.split
-        folder = checked_root(self.root)
-        require(folder, layout.origin, folder)
+        folder = checked_root(self.root, layout.origin)
         checked_split(split, layout.splits, layout.origin.title)
         pairs: list[Pair] = []
         problems: list[str] = []
         for part in self.parts():
             for path in filter(None, (part.images, part.labels, part.listing)):
-                require(folder / path, layout.origin, folder)
+                existing(folder / path, layout.origin, folder)
             library = _library_dataset(layout, folder, part)
             listed = _pairs(library, folder / part.images)
             pairs += listed

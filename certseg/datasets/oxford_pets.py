@@ -14,8 +14,8 @@ from certseg.datasets.files import (
     Pair,
     checked_root,
     checked_split,
+    existing,
     missing_files,
-    require,
 )
 from certseg.datasets.listing import listed_names, tenth_of
 from certseg.datasets.reading import LabelCoding
@@ -60,12 +60,11 @@ class OxfordPets(FileDataset):
         strict: bool = True,
     ):
         legend = self.legend(border)
-        folder = checked_root(root)
-        require(folder, ORIGIN, folder)
+        folder = checked_root(root, ORIGIN)
         checked_split(split, LISTS, ORIGIN.title)
-        images = require(folder / "images", ORIGIN, folder)
-        trimaps = require(folder / "annotations" / "trimaps", ORIGIN, folder)
-        names = listed_names(require(folder / "annotations" / f"{LISTS[split]}.txt", ORIGIN, folder))
+        images = existing(folder / "images", ORIGIN, folder)
+        trimaps = existing(folder / "annotations" / "trimaps", ORIGIN, folder)
+        names = listed_names(existing(folder / "annotations" / f"{LISTS[split]}.txt", ORIGIN, folder))
         if split in ("train", "val"):
             names = [name for name in names if (tenth_of(name) == 0) == (split == "val")]
         ignored = () if border == "class" else (BORDER,)
