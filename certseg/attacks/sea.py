@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,6 +19,7 @@ from certseg.checks import check_choice, check_count
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError
+from certseg.metrics.over_images import sums
 from certseg.types import IGNORE_INDEX, AttackResult, MemberResult, Passes, Segmenter, Threat
 
 REFERENCE = "reference"
@@ -151,7 +152,7 @@ class _Worst:
             members=tuple(members),
             flags=tuple(sorted(flags)),
             passes=sum((member.passes for member in members), Passes()),
-            seconds=_sums([member.seconds for member in members]),
+            seconds=sums([member.seconds for member in members]),
             zero_gradients=max(member.zero_gradients for member in members),
         )
 
@@ -179,8 +180,3 @@ def _without_image(name: str, result: AttackResult, num_classes: int) -> MemberR
         result.flags,
         result.zero_gradients,
     )
-
-
-def _sums(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Sums by key."""
-    return {key: sum(part.get(key, 0.0) for part in parts) for key in dict.fromkeys(k for part in parts for k in part)}

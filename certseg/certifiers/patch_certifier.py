@@ -268,13 +268,6 @@ def share(part: Tensor, whole: Tensor) -> float:
     return int((part & whole).sum()) / total if total else float("nan")
 
 
-def defined_mean(rows: Sequence[Mapping[str, Any]], figure: str) -> float:
-    """Mean of a figure over the rows that have it; NaN without any."""
-    values = [row["figures"][figure] for row in rows if row["figures"][figure] is not None]
-    kept = [value for value in values if np.isfinite(value)]
-    return float(np.mean(kept)) if kept else float("nan")
-
-
 def _checked_list(big: str | Sequence[int] | None) -> tuple[int, ...] | None:
     if isinstance(big, str):
         if big not in BIG_CLASSES:

@@ -14,8 +14,9 @@ from torch import Tensor
 from certseg.certifiers import Samples
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
-from certseg.evaluation.loop import by_class, image_mean
+from certseg.evaluation.loop import by_class
 from certseg.metrics import CertifiedCounts, ClassCounts, GroupCounts, worst_case_miou
+from certseg.metrics.over_images import image_mean
 from certseg.types import Certificate, Maps, Passes, Row, Sample, Segmenter, Store, Threat
 from certseg.types.hierarchy import Hierarchy
 

@@ -20,8 +20,9 @@ from torch import Tensor
 from certseg.attacks import MinimumNormResult
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
-from certseg.evaluation.loop import by_class, image_mean
+from certseg.evaluation.loop import by_class
 from certseg.metrics import ClassCounts
+from certseg.metrics.over_images import image_mean
 from certseg.types import Maps, Row, Sample, Segmenter
 
 _PERCENTILES = (25, 75)
