@@ -16,7 +16,7 @@ from certseg.checks import check_count
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError
-from certseg.patches.canvas import Canvas
+from certseg.patches.canvas import PatchCanvas
 from certseg.patches.masks import MaskSet, erase
 from certseg.types import IGNORE_INDEX, Certificate, Inpainter, Passes, Patch, Segmenter
 
@@ -110,7 +110,7 @@ class PatchObjective(Objective):
     :attr:`canvas` is to be set before a point is evaluated.
     """
 
-    canvas: Canvas
+    canvas: PatchCanvas
 
     def record(self, evaluation: Evaluation, summary: Summary, passes: Passes) -> Evaluation:
         """Count an evaluation and let its self-checks see it; one that was not judged has an accuracy of NaN."""
@@ -153,7 +153,7 @@ class DefendedObjective(PatchObjective):
         number = len(self._hidden)
         single = [(k, k) for k in range(number)]
         self._copies = list(combinations_with_replacement(range(number), 2)) if certifier.asks_pairs else single
-        self._shown: tuple[Canvas | None, list[tuple[int, int]]] = (None, [])
+        self._shown: tuple[PatchCanvas | None, list[tuple[int, int]]] = (None, [])
 
     def at(self, point: Tensor, progress: float, is_judged: bool) -> Evaluation:
         """The objective at ``point`` (``3 x H x W``); its accuracy is the share of safe pixels, NaN if not judged.

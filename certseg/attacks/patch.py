@@ -16,13 +16,13 @@ from certseg.attacks.budgeted import BudgetedAttack
 from certseg.attacks.defence import Defence, DefendedObjective, PatchObjective
 from certseg.attacks.losses import LOSSES
 from certseg.attacks.objective import Evaluation, evaluate_together
-from certseg.attacks.search import MOSTLY, is_rising
+from certseg.attacks.search import fired
 from certseg.attacks.side_by_side import side_by_side
 from certseg.checks import check_choice, check_count, check_number, is_count
 from certseg.compute.hardware import Hardware, Stopwatch
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError, DataError
-from certseg.patches.canvas import Canvas, Corners, grid_corners, is_inside, random_corners
+from certseg.patches.canvas import Corners, PatchCanvas, grid_corners, is_inside, random_corners
 from certseg.types import AttackResult, Patch, Segmenter, Threat, check_image, check_target
 
 POSITIONS = ("random", "searched")
@@ -48,7 +48,7 @@ class PatchResult(AttackResult):
 class Asked(NamedTuple):
     """A point to evaluate: what is painted on, the image, how far the run is, whether a defence is to answer for it."""
 
-    canvas: Canvas
+    canvas: PatchCanvas
     point: Tensor
     progress: float
     is_judged: bool = True
@@ -58,7 +58,7 @@ class Found(NamedTuple):
     """The best point of a run and where it is painted."""
 
     evaluation: Evaluation
-    canvas: Canvas
+    canvas: PatchCanvas
 
 
 Run = Generator[Asked, Evaluation, Found]
@@ -216,7 +216,7 @@ class PatchPGD(BudgetedAttack):
         """All restarts on one image."""
         room, size = tuple(image.shape[-2:]), threat.size(*image.shape[-2:])
         places = [self._place(number, threat.count, room, size, stream) for number in range(self.restarts)]
-        canvas = Canvas(image, size, places[0])
+        canvas = PatchCanvas(image, size, places[0])
         best = Found((yield Asked(canvas, image, 0.0)), canvas)
         if self.position == "searched":
             places, tried = yield from self._searched(best, threat.count, room, stream)
@@ -225,7 +225,7 @@ class PatchPGD(BudgetedAttack):
             if best.evaluation.accuracy == 0.0:
                 break
             own = self.start == "image" and corners not in places[:number]
-            canvas = Canvas(image, size, corners)
+            canvas = PatchCanvas(image, size, corners)
             found = yield from self._climb(canvas, self._content(canvas, own, number, stream), self.steps)
             best = _better(best, found)
         return best
@@ -246,7 +246,7 @@ class PatchPGD(BudgetedAttack):
         image, size = clean.canvas.image, clean.canvas.size
         tried = []
         for number, corner in enumerate(grid_corners(self.grid, room, size)):
-            canvas = Canvas(image, size, (corner,))
+            canvas = PatchCanvas(image, size, (corner,))
             content = self._content(canvas, self.start == "image", self.restarts + number, stream)
             tried.append((yield from self._climb(canvas, content, self.probe_steps)))
         tried.sort(key=lambda found: _order(found.evaluation))
@@ -256,7 +256,7 @@ class PatchPGD(BudgetedAttack):
         best = heapq.nsmallest(self.restarts, pairs, key=lambda group: sum(one.evaluation.accuracy for one in group))
         return [tuple(one.canvas.corners[0] for one in group) for group in best], tried[0]
 
-    def _content(self, canvas: Canvas, own: bool, number: int, stream: NoiseStream) -> Tensor:
+    def _content(self, canvas: PatchCanvas, own: bool, number: int, stream: NoiseStream) -> Tensor:
         """What a run begins with, ``N x 3 x h' x w'``: the image's own pixels or random ones."""
         content = canvas.read(canvas.image)
         if own:
@@ -264,7 +264,7 @@ class PatchPGD(BudgetedAttack):
         generator = stream.for_purpose("patch content").generator(number, content.device)
         return torch.rand(content.shape, generator=generator, device=content.device)
 
-    def _climb(self, canvas: Canvas, content: Tensor, steps: int) -> Run:
+    def _climb(self, canvas: PatchCanvas, content: Tensor, steps: int) -> Run:
         """One run from ``content``; the last point is evaluated too."""
         every = 1 if self.defence is None else self.defence.judge_every
         velocity = torch.zeros_like(content)
@@ -295,10 +295,7 @@ class PatchPGD(BudgetedAttack):
                 flags |= {"stochastic_answer"} if safe != best.accuracy else set()
             else:
                 prediction, _ = objective.predict(best.point, best.probe)
-        rising = self.defence is None and best.accuracy > 0.0 and is_rising(objective.accuracies[-self.steps :])
-        vanishing = best.accuracy > 0.0 and objective.zero_gradients > MOSTLY
-        fired = {"accuracy_rising": rising, "vanishing_gradients": vanishing}
-        flags |= {*objective.flags, *(flag for flag, holds in fired.items() if holds)}
+        flags |= fired(objective, best.accuracy, self.steps if self.defence is None else 0)
         return PatchResult(
             adversarial=best.point.cpu(),
             prediction=prediction.cpu().long(),

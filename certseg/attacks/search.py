@@ -133,10 +133,7 @@ class GradientAttack(BudgetedAttack):
         with own("evaluation"):
             prediction, votes = objective.predict(best.point, best.probe)
         seconds = {part: value / count for part, value in watch.seconds.items()} | own.seconds
-        rising = self.smoothing is None and best.accuracy > 0.0 and is_rising(objective.accuracies[-self.last_leg :])
-        vanishing = best.accuracy > 0.0 and objective.zero_gradients > MOSTLY
-        fired = {"accuracy_rising": rising, "vanishing_gradients": vanishing}
-        flags = {*objective.flags, *(flag for flag, holds in fired.items() if holds)}
+        flags = fired(objective, best.accuracy, self.last_leg if self.smoothing is None else 0)
         return AttackResult(
             adversarial=best.point.cpu(),
             prediction=prediction.cpu(),
@@ -182,6 +179,24 @@ def _evaluate(objectives: Sequence[Objective], asked: Sequence[tuple[Tensor, flo
     if objectives[0].smoothing is None:
         return evaluate_together(objectives, points, progress)
     return [objective(*arguments) for objective, *arguments in zip(objectives, points, progress)]
+
+
+def fired(objective: Objective, accuracy: float, last: int) -> set[str]:
+    """The self-checks that fired in an attack: those of its objective and, where pixels are still correct,
+    ``accuracy_rising`` and ``vanishing_gradients``.
+
+    Args:
+        objective: of the attack.
+        accuracy: of the best point.
+        last: how many points the attack visited last, without a change of its rules; 0 where their accuracies say
+            nothing about its steps.
+    """
+    flags = set(objective.flags)
+    if accuracy > 0.0 and last and is_rising(objective.accuracies[-last:]):
+        flags.add("accuracy_rising")
+    if accuracy > 0.0 and objective.zero_gradients > MOSTLY:
+        flags.add("vanishing_gradients")
+    return flags
 
 
 def is_rising(accuracies: Sequence[float]) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from certseg.checks import checked_counts
-from certseg.lipschitz.networks.parts import Plan, upernet
+from certseg.lipschitz.networks.parts import BodyPlan, upernet
 from certseg.lipschitz.networks.staged import StagedNetwork, checked_width
 
 
@@ -27,7 +27,7 @@ class LipUPerNet(StagedNetwork):
     def __init__(self, *, channels: int | None = None, bins: Sequence[int] = (1, 2, 3, 6), **settings: Any):
         cells = checked_counts("model.bins", bins)
 
-        def body(plan: Plan) -> nn.Module:
+        def body(plan: BodyPlan) -> nn.Module:
             second = plan.stages[min(1, len(plan.stages) - 1)][0]
             return upernet(plan, channels=checked_width(second if channels is None else channels), bins=cells)
 

@@ -26,7 +26,7 @@ _GRID = (6, 8)  # of the position bias at the coarsest level
 
 
 @dataclass(frozen=True)
-class Plan:
+class BodyPlan:
     """What every body is built by.
 
     Args:
@@ -95,7 +95,7 @@ def split_aspp(make: Builder, channels: int, rates: Sequence[int]) -> list[nn.Mo
 ASPP = {"concat": aspp, "split": split_aspp}
 
 
-def deeplabv3(plan: Plan, *, rates: Sequence[int], pyramid: str, skips: bool) -> nn.Module:
+def deeplabv3(plan: BodyPlan, *, rates: Sequence[int], pyramid: str, skips: bool) -> nn.Module:
     """Encoder, ASPP and a decoder of transposed convolutions, 3 channels to the plan's width at the size of the image.
 
     Args:
@@ -126,7 +126,7 @@ def deeplabv3(plan: Plan, *, rates: Sequence[int], pyramid: str, skips: bool) ->
     return level(0, 3, plan.width)
 
 
-def upernet(plan: Plan, *, channels: int, bins: Sequence[int]) -> nn.Module:
+def upernet(plan: BodyPlan, *, channels: int, bins: Sequence[int]) -> nn.Module:
     """An encoder, pyramid pooling and a feature pyramid, all fused by weighted concatenation; 3 channels to the plan's
     width.
 

@@ -10,7 +10,7 @@ from torch import nn
 from certseg.checks import is_count
 from certseg.errors import ConfigError
 from certseg.lipschitz.networks.convolutions import Builder
-from certseg.lipschitz.networks.parts import Plan, stages_of
+from certseg.lipschitz.networks.parts import BodyPlan, stages_of
 from certseg.lipschitz.networks.segmenter import LipschitzNetwork
 
 
@@ -36,7 +36,7 @@ class StagedNetwork(LipschitzNetwork):
 
     def __init__(
         self,
-        body: Callable[[Plan], nn.Module],
+        body: Callable[[BodyPlan], nn.Module],
         *,
         num_classes: int,
         name: str,
@@ -51,7 +51,7 @@ class StagedNetwork(LipschitzNetwork):
     ):
         stages = stages_of(size)
         width = checked_width(stages[0][0] // 2 if width is None else width)
-        plan = Plan(Builder(convolution, activation, residual, spread), stages, width, bool(position_bias))
+        plan = BodyPlan(Builder(convolution, activation, residual, spread), stages, width, bool(position_bias))
         settings |= {"convolution": convolution, "spread": spread, "position_bias": position_bias}
         super().__init__(body(plan), width, num_classes=num_classes, name=name, **settings)
 
