@@ -12,8 +12,8 @@ from torch import Tensor
 from certseg.attacks.geometry import Ball, sparse_direction
 from certseg.attacks.losses import LOSSES
 from certseg.attacks.objective import Evaluation, Smoothing
-from certseg.attacks.search import GradientAttack, Search, check_goal
-from certseg.checks import check_choice, check_count, check_flag, check_number
+from certseg.attacks.search import GradientAttack, Search
+from certseg.checks import check_choice, check_count, check_flag
 from certseg.errors import ConfigError
 from certseg.types import L1, NormBall, Threat
 
@@ -53,11 +53,8 @@ class APGD(GradientAttack):
     logit_scale: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_count("attack.iterations", self.iterations)
-        check_count("attack.restarts", self.restarts)
-        check_choice("attack.loss", self.loss, LOSSES)
-        check_number("attack.logit_scale", self.logit_scale, "(0, inf)")
-        check_goal(self.goal, self.loss)
         check_choice("attack.compare", self.compare, LOSSES, optional=True)
         check_flag("attack.reduce_radius", self.reduce_radius)
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from certseg.attacks.geometry import Ball, ascent_direction, sparse_direction
-from certseg.attacks.losses import LOSSES
 from certseg.attacks.objective import Evaluation, Smoothing
-from certseg.attacks.search import GradientAttack, Search, check_goal
-from certseg.checks import check_choice, check_count, check_number
+from certseg.attacks.search import GradientAttack, Search
+from certseg.checks import check_count, check_number
 from certseg.types import L1, Threat
 
 
@@ -49,11 +48,8 @@ class PGD(GradientAttack):
     logit_scale: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_count("attack.steps", self.steps)
-        check_count("attack.restarts", self.restarts)
-        check_choice("attack.loss", self.loss, LOSSES)
-        check_number("attack.logit_scale", self.logit_scale, "(0, inf)")
-        check_goal(self.goal, self.loss)
         check_number("attack.step_size", self.step_size, "(0, 2]", what="a share of the radius")
 
     @property

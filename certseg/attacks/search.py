@@ -6,14 +6,15 @@ from abc import abstractmethod
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from certseg.attacks.budgeted import BudgetedAttack
 from certseg.attacks.geometry import perturbation_norm, random_start
+from certseg.attacks.goals import check_goal, wanted_map
+from certseg.attacks.losses import LOSSES
 from certseg.attacks.objective import Evaluation, Objective, evaluate_together
 from certseg.attacks.side_by_side import side_by_side
-from certseg.checks import is_count
+from certseg.checks import check_choice, check_count, check_number
 from certseg.compute.hardware import Hardware, Stopwatch
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError, DataError
@@ -52,6 +53,18 @@ class GradientAttack(BudgetedAttack):
     logit_scale: float
     goal: int | Tensor | None
     norms = ("l2", "linf", "l1")
+
+    def __post_init__(self) -> None:
+        check_count("attack.restarts", self.restarts)
+        check_choice("attack.loss", self.loss, LOSSES)
+        check_number("attack.logit_scale", self.logit_scale, "(0, inf)")
+        check_goal(self.goal)
+        if self.goal is not None and self.loss not in GOAL_LOSSES:
+            raise ConfigError(
+                "attack.loss cannot be lowered towards attack.goal",
+                expected=" or ".join(GOAL_LOSSES),
+                received=self.loss,
+            )
 
     @property
     @abstractmethod
@@ -116,13 +129,7 @@ class GradientAttack(BudgetedAttack):
 
     def _wanted(self, target: Tensor, num_classes: int) -> Tensor:
         """The map the objective is about: the labels, or the goal in their place."""
-        if self.goal is None:
-            return target
-        if isinstance(self.goal, int) and self.goal >= num_classes:
-            raise DataError("attack.goal is no class of the model", expected=f"below {num_classes}", received=self.goal)
-        wanted = self.goal if isinstance(self.goal, Tensor) else torch.full_like(target, self.goal)
-        check_target(wanted, tuple(target.shape), num_classes)
-        return wanted
+        return target if self.goal is None else wanted_map(self.goal, target, num_classes)
 
     def _result(self, task: _Task, threat: Threat, watch: Stopwatch, count: int) -> AttackResult:
         best, objective = task.best, task.objective
@@ -220,15 +227,3 @@ def _checked_start(start: Tensor, image: Tensor, threat: Threat) -> Tensor:
             received=norm,
         )
     return start
-
-
-def check_goal(goal: object, loss: str) -> None:
-    """Raise ConfigError unless ``goal`` is None, a class or a map, and ``loss`` one that can be lowered towards it."""
-    if goal is None:
-        return
-    if not is_count(goal, 0) and not isinstance(goal, Tensor):
-        raise ConfigError("attack.goal must be a class", expected="its name, or its number from 0 on", received=goal)
-    if loss not in GOAL_LOSSES:
-        raise ConfigError(
-            "attack.loss cannot be lowered towards attack.goal", expected=" or ".join(GOAL_LOSSES), received=loss
-        )

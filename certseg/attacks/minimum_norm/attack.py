@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from certseg.attacks.geometry import perturbation_norm
+from certseg.attacks.goals import check_goal, wanted_map
 from certseg.attacks.minimum_norm.problem import MinimumNormResult, Problem
 from certseg.attacks.objective import checked_logits
-from certseg.checks import check_choice, check_count, check_number, is_count
+from certseg.checks import check_choice, check_count, check_number
 from certseg.compute.decisions import decide
 from certseg.compute.hardware import Hardware, Stopwatch
 from certseg.compute.streams import NoiseStream
-from certseg.errors import ConfigError, DataError, ModelError
+from certseg.errors import ModelError
 from certseg.types import IGNORE_INDEX, L2, Passes, Segmenter, check_image, check_target
 
 AWAY_FROM = ("labels", "prediction")
@@ -66,8 +67,7 @@ class MinimumNormAttack(ABC):
         check_count("attack.line_search", self.line_search, 0)
         check_number("attack.success", self.success, "(0, 1]", what="a share of the pixels")
         check_choice("attack.away_from", self.away_from, AWAY_FROM)
-        if self.goal is not None and not is_count(self.goal, 0) and not isinstance(self.goal, Tensor):
-            raise ConfigError("attack.goal must be a class", expected="its number, from 0 on", received=self.goal)
+        check_goal(self.goal)
 
     def __call__(
         self, segmenter: Segmenter, image: Tensor, target: Tensor, *, stream: NoiseStream, hardware: Hardware
@@ -107,11 +107,7 @@ class MinimumNormAttack(ABC):
         """The classes to leave, or to reach; 255 where a pixel does not count."""
         if self.goal is None:
             return target if self.away_from == "labels" else torch.where(target == IGNORE_INDEX, target, clean)
-        wanted = torch.full_like(target, self.goal) if isinstance(self.goal, int) else self.goal.cpu()
-        if isinstance(self.goal, int) and self.goal >= num_classes:
-            raise DataError("attack.goal is no class of the model", expected=f"below {num_classes}", received=self.goal)
-        check_target(wanted, tuple(target.shape), num_classes)
-        return wanted
+        return wanted_map(self.goal, target, num_classes)
 
     def _result(self, problem: Problem, target: Tensor, clean: Tensor, watch: Stopwatch) -> MinimumNormResult:
         look = problem.confirm()
