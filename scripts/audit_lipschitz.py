@@ -29,6 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
+from certseg.checks import check_count, checked_size
 from certseg.compute.atomic import replacing
 from certseg.datasets import evenly_spaced
 from certseg.errors import BracketError, CheckpointError, ConfigError, ModelError
@@ -68,13 +69,8 @@ def settings_of(arguments: list[str]) -> dict[str, Any]:
         raise ConfigError("Unknown setting", expected=", ".join(DEFAULTS), received=", ".join(unknown))
     if not settings["checkpoint"]:
         raise ConfigError("There is nothing to audit", remedy="Give checkpoint=<model.pt of a Lipschitz network>")
-    size = settings["size"]
-    if size is not None and not (
-        isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)
-    ):
-        raise ConfigError("size must be two positive integers", expected="[height,width]", received=size)
-    if not isinstance(settings["images"], int) or settings["images"] < 0:
-        raise ConfigError("images must be a non-negative integer", received=settings["images"])
+    checked_size("size", settings["size"], optional=True)
+    check_count("images", settings["images"], 0)
     return settings
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from certseg.checks import check_flag, check_number, checked_numbers
 from certseg.compute.forward import check_logits
 from certseg.compute.hardware import Hardware, Stopwatch
 from certseg.compute.streams import NoiseStream
@@ -112,14 +113,11 @@ class Lipschitz(Certifier):
         false_negative_rate: float = 0.5,
     ) -> None:
         self._guarantee = Guarantee(Promise.EVERY_PIXEL, "base", L2(radius), confidence=1.0)
-        if isinstance(radii, str) or not all(_is_number(value) and 0 <= value < math.inf for value in radii):
-            raise ConfigError("certifier.radii must be a list of finite numbers, none negative", received=radii)
-        if not isinstance(worst_case_iou, bool):
-            raise ConfigError("certifier.worst_case_iou must be true or false", received=worst_case_iou)
-        if not (_is_number(false_negative_rate) and 0 <= false_negative_rate < 1):
-            raise ConfigError("certifier.false_negative_rate must lie in [0, 1)", received=false_negative_rate)
+        radii = checked_numbers("certifier.radii", radii, "[0, inf)")
+        check_flag("certifier.worst_case_iou", worst_case_iou)
+        check_number("certifier.false_negative_rate", false_negative_rate, "[0, 1)")
         self.radius = float(radius)
-        self.radii = tuple(sorted({float(value) for value in (*radii, radius)}))
+        self.radii = tuple(sorted({*radii, float(radius)}))
         self.worst_case_iou, self.false_negative_rate = worst_case_iou, float(false_negative_rate)
 
     @property
@@ -252,7 +250,3 @@ class Lipschitz(Certifier):
                 "image_mean": {name: defined_mean(radii) for name, radii in hidden},
             },
         }
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

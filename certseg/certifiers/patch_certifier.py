@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from certseg.checks import is_count
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError
@@ -284,19 +285,12 @@ def share(part: Tensor, whole: Tensor) -> float:
     return int((part & whole).sum()) / total if total else float("nan")
 
 
-def defined_mean(rows: Sequence[Mapping[str, Any]], figure: str) -> float:
-    """Mean of a figure over the rows that have it; NaN without any."""
-    values = [row["figures"][figure] for row in rows if row["figures"][figure] is not None]
-    kept = [value for value in values if np.isfinite(value)]
-    return float(np.mean(kept)) if kept else float("nan")
-
-
 def _checked_list(big: str | Sequence[int] | None) -> tuple[int, ...] | None:
     if isinstance(big, str):
         if big not in BIG_CLASSES:
             expected = f"null, {', '.join(BIG_CLASSES)} or a list of class ids"
             raise ConfigError("Unknown certifier.big_classes", expected=expected, received=big)
         return BIG_CLASSES[big]
-    if big is None or all(isinstance(value, int) and not isinstance(value, bool) and value >= 0 for value in big):
+    if big is None or all(is_count(value, 0) for value in big):
         return None if big is None else tuple(big)
     raise ConfigError("certifier.big_classes must hold class ids", received=list(big))

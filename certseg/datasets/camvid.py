@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from certseg.datasets.files import FileDataset, Legend, Origin, checked_root, checked_split, match_folders, require
+from certseg.datasets.files import FileDataset, Legend, Origin, checked_root, checked_split, existing, match_folders
 from certseg.datasets.reading import LabelCoding
 
 CLASS_NAMES = (
@@ -66,11 +66,10 @@ class CamVid(FileDataset):
         size: Sequence[int] | None = None,
         strict: bool = True,
     ):
-        folder = checked_root(root)
-        require(folder, ORIGIN, folder)
+        folder = checked_root(root, ORIGIN)
         checked_split(split, ("train", "val", "test"), ORIGIN.title)
-        images = require(folder / split / "images", ORIGIN, folder)
-        labels = require(folder / split / "labels", ORIGIN, folder)
+        images = existing(folder / split / "images", ORIGIN, folder)
+        labels = existing(folder / split / "labels", ORIGIN, folder)
         super().__init__(
             legend=self.legend(),
             split=split,

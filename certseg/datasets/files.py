@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from certseg.checks import checked_size
 from certseg.datasets.content import file_digests
 from certseg.datasets.reading import LabelCoding, read_image, read_label, resized, to_sample
 from certseg.errors import ConfigError, DataError
@@ -73,30 +74,16 @@ Listing = tuple[list[Pair], list[str]]
 """Complete pairs, and one line for each problem with the files."""
 
 
-def checked_size(size: Sequence[int] | None) -> tuple[int, int] | None:
-    """``(height, width)`` from a config value, or None to keep the files' own sizes.
-
-    Raises:
-        ConfigError: ``size`` is neither None nor two positive integers.
-
-    >>> checked_size([360, 480])
-    (360, 480)
-    """
-    if size is None:
-        return None
-    values = tuple(size) if isinstance(size, (list, tuple)) else ()
-    if len(values) != 2 or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in values):
-        raise ConfigError(
-            "dataset.size is no image size", expected="null or [height, width] in pixels", received=repr(size)
-        )
-    return values
-
-
-def checked_root(root: str | Path) -> Path:
+def checked_root(root: str | Path, origin: Origin) -> Path:
     """The folder that ``dataset.root`` names, with ``~`` replaced.
+
+    Args:
+        root: the setting.
+        origin: what a message tells about the data set.
 
     Raises:
         ConfigError: ``root`` is no path, or empty.
+        DataError: there is no such folder.
     """
     if not isinstance(root, (str, Path)) or not str(root):
         raise ConfigError(
@@ -105,7 +92,8 @@ def checked_root(root: str | Path) -> Path:
             received=repr(root),
             remedy="Set dataset.root=<folder>",
         )
-    return Path(root).expanduser()
+    folder = Path(root).expanduser()
+    return existing(folder, origin, folder)
 
 
 def checked_split(split: str, known: Iterable[str], title: str) -> str:
@@ -124,7 +112,7 @@ def checked_split(split: str, known: Iterable[str], title: str) -> str:
     return split
 
 
-def require(path: Path, origin: Origin, root: Path) -> Path:
+def existing(path: Path, origin: Origin, root: Path) -> Path:
     """``path`` if it exists.
 
     Args:
@@ -235,7 +223,7 @@ class FileDataset:
         self.class_names = legend.class_names
         self.palette = legend.palette
         self.split = split
-        self.size = checked_size(size)
+        self.size = checked_size("dataset.size", size, optional=True)
         self.coding = coding
         self.pairs, self.problems = tuple(listing[0]), tuple(listing[1])
         if strict and self.problems:

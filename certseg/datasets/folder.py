@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from certseg.datasets.files import FileDataset, Legend, Origin, checked_root, match_folders, require
+from certseg.checks import check_count, check_flag
+from certseg.datasets.files import FileDataset, Legend, Origin, checked_root, existing, match_folders
 from certseg.datasets.reading import LabelCoding
 from certseg.errors import ConfigError, DataError
 from certseg.types import IGNORE_INDEX
@@ -57,8 +58,7 @@ class Folder(FileDataset):
     ):
         legend = self.legend(class_names, num_classes, palette)
         ignore = _ignored(ignore_index, reduce_zero_label)
-        base = checked_root(root)
-        require(base, ORIGIN, base)
+        base = checked_root(root, ORIGIN)
         folder = base if split is None else base / str(split)
         if not folder.is_dir():
             found = sorted(path.name for path in base.iterdir() if (path / "images").is_dir())
@@ -67,7 +67,7 @@ class Folder(FileDataset):
                 expected=" or ".join(found) or ORIGIN.tree,
                 remedy="Set dataset.split=<name>, or dataset.split=null for the flat layout",
             )
-        images, labels = (require(folder / kind, ORIGIN, base) for kind in ("images", "labels"))
+        images, labels = (existing(folder / kind, ORIGIN, base) for kind in ("images", "labels"))
         super().__init__(
             legend=legend,
             split="all" if split is None else str(split),
@@ -121,21 +121,13 @@ def _class_names(class_names: Sequence[str] | None, num_classes: int | None) -> 
         if len(set(names)) != len(names):
             raise ConfigError("dataset.class_names holds a name twice", received=names)
         num_classes = len(names)
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or not 1 <= num_classes <= IGNORE_INDEX - 1:
-        raise ConfigError(
-            "dataset.num_classes is out of range", expected=f"1 to {IGNORE_INDEX - 1}", received=repr(num_classes)
-        )
+    check_count("dataset.num_classes", num_classes, most=IGNORE_INDEX - 1)
     return names if class_names is not None else tuple(f"class {index}" for index in range(num_classes))
 
 
 def _ignored(ignore_index: int | None, reduce_zero_label: bool) -> tuple[int, ...]:
-    if not isinstance(reduce_zero_label, bool):
-        raise ConfigError("dataset.reduce_zero_label must be true or false", received=repr(reduce_zero_label))
-    valid = isinstance(ignore_index, int) and not isinstance(ignore_index, bool) and 0 <= ignore_index <= 255
-    if ignore_index is not None and not valid:
-        raise ConfigError(
-            "dataset.ignore_index is out of range", expected="null or 0 to 255", received=repr(ignore_index)
-        )
+    check_flag("dataset.reduce_zero_label", reduce_zero_label)
+    check_count("dataset.ignore_index", ignore_index, 0, 255, optional=True)
     values = ([0] if reduce_zero_label else []) + ([ignore_index] if ignore_index is not None else [])
     return tuple(sorted(set(values)))
 

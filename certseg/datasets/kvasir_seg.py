@@ -16,9 +16,9 @@ from certseg.datasets.files import (
     Pair,
     checked_root,
     checked_split,
+    existing,
     match_folders,
     missing_files,
-    require,
 )
 from certseg.datasets.listing import listed_names, tenth_of
 from certseg.datasets.reading import LabelCoding, read_image, resized, to_sample
@@ -66,10 +66,9 @@ class KvasirSEG(FileDataset):
         size: Sequence[int] | None = None,
         strict: bool = True,
     ):
-        folder = checked_root(root)
-        require(folder, ORIGIN, folder)
-        images = require(folder / "images", ORIGIN, folder)
-        masks = require(folder / "masks", ORIGIN, folder)
+        folder = checked_root(root, ORIGIN)
+        images = existing(folder / "images", ORIGIN, folder)
+        masks = existing(folder / "masks", ORIGIN, folder)
         super().__init__(
             legend=self.legend(),
             split=split,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from certseg.checks import check_choice
 from certseg.datasets.files import (
     FileDataset,
     Legend,
@@ -13,12 +14,11 @@ from certseg.datasets.files import (
     Pair,
     checked_root,
     checked_split,
+    existing,
     missing_files,
-    require,
 )
 from certseg.datasets.listing import listed_names, tenth_of
 from certseg.datasets.reading import LabelCoding
-from certseg.errors import ConfigError
 
 CLASS_NAMES = ("pet", "background", "border")
 PALETTE = ((220, 20, 60), (70, 130, 180), (255, 215, 0))
@@ -62,12 +62,11 @@ class OxfordPets(FileDataset):
         strict: bool = True,
     ):
         legend = self.legend(border)
-        folder = checked_root(root)
-        require(folder, ORIGIN, folder)
+        folder = checked_root(root, ORIGIN)
         checked_split(split, LISTS, ORIGIN.title)
-        images = require(folder / "images", ORIGIN, folder)
-        trimaps = require(folder / "annotations" / "trimaps", ORIGIN, folder)
-        names = listed_names(require(folder / "annotations" / f"{LISTS[split]}.txt", ORIGIN, folder))
+        images = existing(folder / "images", ORIGIN, folder)
+        trimaps = existing(folder / "annotations" / "trimaps", ORIGIN, folder)
+        names = listed_names(existing(folder / "annotations" / f"{LISTS[split]}.txt", ORIGIN, folder))
         if split in ("train", "val"):
             names = [name for name in names if (tenth_of(name) == 0) == (split == "val")]
         ignored = () if border == "class" else (BORDER,)
@@ -88,7 +87,6 @@ class OxfordPets(FileDataset):
         Raises:
             ConfigError: ``border`` is neither ``ignore`` nor ``class``.
         """
-        if border not in ("ignore", "class"):
-            raise ConfigError("dataset.border is unknown", expected="ignore or class", received=repr(border))
+        check_choice("dataset.border", border, ("ignore", "class"))
         count = 3 if border == "class" else 2
         return Legend("oxford_pets", CLASS_NAMES[:count], PALETTE[:count])

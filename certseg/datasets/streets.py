@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from certseg.datasets.files import Legend, checked_size, checked_split, digest
+from certseg.checks import check_count, checked_size
+from certseg.datasets.files import Legend, checked_split, digest
 from certseg.datasets.reading import to_sample
 from certseg.datasets.street_scene import draw
 from certseg.errors import ConfigError
@@ -58,8 +59,8 @@ class Streets:
 
     def __init__(self, split: str = "test", size: Sequence[int] = (128, 256), count: int | None = None, seed: int = 0):
         self.split = checked_split(split, COUNTS, "streets")
-        checked = checked_size(size)
-        if checked is None or min(checked) < _SMALLEST:
+        checked = checked_size("dataset.size", size)
+        if min(checked) < _SMALLEST:
             raise ConfigError(
                 "dataset.size is too small for streets",
                 expected=f"[height, width] of at least {_SMALLEST}",
@@ -67,8 +68,7 @@ class Streets:
             )
         self.size = checked
         for option, value, lowest in (("count", COUNTS[split] if count is None else count, 1), ("seed", seed, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-                raise ConfigError(f"dataset.{option} must be an integer of at least {lowest}", received=repr(value))
+            check_count(f"dataset.{option}", value, lowest)
         self.count = COUNTS[split] if count is None else count
         self.seed = seed
         self._drawn: dict[int, tuple[np.ndarray, np.ndarray]] = {}

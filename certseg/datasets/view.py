@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from certseg.checks import check_count
 from certseg.datasets.files import digest
-from certseg.errors import ConfigError
 from certseg.types import Sample, SegmentationDataset
 
 
@@ -55,10 +55,7 @@ def evenly_spaced(dataset: SegmentationDataset, limit: int | None) -> Segmentati
     >>> evenly_spaced(Streets(count=10), 3).names()
     ('test_0000', 'test_0003', 'test_0006')
     """
-    if limit is None:
-        return dataset
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise ConfigError("dataset.limit must be null or a positive integer", received=repr(limit))
-    if limit >= len(dataset):
+    check_count("dataset.limit", limit, optional=True)
+    if limit is None or limit >= len(dataset):
         return dataset
     return View(dataset, tuple(i * len(dataset) // limit for i in range(limit)))

@@ -20,8 +20,9 @@ from torch import Tensor
 from certseg.compute.forward import check_logits
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
-from certseg.evaluation.loop import by_class, image_mean
+from certseg.evaluation.loop import by_class
 from certseg.metrics import ClassCounts, worst_pooled_miou
+from certseg.metrics.over_images import image_mean, sums
 from certseg.types import (
     IGNORE_INDEX,
     Attack,
@@ -111,7 +112,7 @@ class AttackStage(Stage):
         result = results[-1]
         passes = sum((part.passes for part in results), Passes(int(self._begins_at_0)))
         row = self._part(result, sample) | {
-            "seconds": _sums([part.seconds for part in results]),
+            "seconds": sums([part.seconds for part in results]),
             "passes": asdict(passes),
             "flags": sorted({flag for part in results for flag in part.flags}),
         }
@@ -313,8 +314,3 @@ def _member(name: str, rows: Sequence[Row]) -> dict[str, float]:
         "backward_passes": sum(part["passes"]["backward"] for part in own),
         "seconds": sum(part["seconds"] for part in own),
     }
-
-
-def _sums(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Sums by key."""
-    return reduce(lambda sums, part: sums | {k: sums.get(k, 0.0) + v for k, v in part.items()}, parts, {})

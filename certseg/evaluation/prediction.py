@@ -14,8 +14,9 @@ import torch
 from certseg.compute.forward import check_logits
 from certseg.compute.hardware import Hardware, Stopwatch
 from certseg.errors import ModelError
-from certseg.evaluation.loop import by_class, image_mean
+from certseg.evaluation.loop import by_class
 from certseg.metrics import ClassCounts
+from certseg.metrics.over_images import image_mean
 from certseg.types import Maps, Passes, Row, Sample, Segmenter, Stage
 
 

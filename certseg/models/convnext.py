@@ -9,6 +9,7 @@ import timm
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
+from certseg.checks import is_count
 from certseg.errors import ModelError
 
 
@@ -27,7 +28,7 @@ class ConvStem(nn.Sequential):
     """
 
     def __init__(self, channels: Sequence[int] = (48, 96)):
-        if len(channels) < 2 or not all(isinstance(c, int) and c > 0 for c in channels):
+        if len(channels) < 2 or not all(is_count(c) for c in channels):
             raise ModelError("stem_channels must be at least two positive integers", received=list(channels))
         layers: list[nn.Module] = []
         for index, (inputs, outputs) in enumerate(zip((3, *channels), channels)):

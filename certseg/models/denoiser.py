@@ -12,6 +12,7 @@ import os
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from certseg.checks import check_count
 from certseg.errors import ConfigError, ModelError
 from certseg.models.checkpoint import Weights, fill, read_weights
 from certseg.types import CoarseLogits, Segmenter, TrainingOutput, coarse_logits_of
@@ -46,9 +47,7 @@ class DnCNN(nn.Module):
     def __init__(self, depth: int = 4, width: int = 16, shrink: int = 2):
         super().__init__()
         for name, value, least in (("depth", depth, 2), ("width", width, 1), ("shrink", shrink, 1)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                expected = f"an integer of at least {least}"
-                raise ConfigError(f"model.denoiser.{name} is wrong", expected=expected, received=repr(value))
+            check_count(f"model.denoiser.{name}", value, least)
         self.shrink = shrink
         channels = 3 * shrink**2
         layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]

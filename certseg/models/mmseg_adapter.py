@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from certseg.checks import check_choice, check_count, check_word, checked_size, is_number
 from certseg.errors import ConfigError, ModelError
 from certseg.models import inference as infer
 from certseg.models.mmseg_config import normalisation
 from certseg.models.mmseg_library import EncoderDecoder, build, data_samples, has_plain_resize, model_config
 from certseg.models.training_output import recorded_logits
 from certseg.types import IGNORE_INDEX, CoarseLogits, TrainingOutput
-from certseg.types.checks import check_names
 from certseg.types.images import check_images, check_labels
 
 
@@ -66,7 +66,8 @@ class MMSegSegmenter(nn.Module):
         overrides: Mapping | None = None,
     ):
         super().__init__()
-        check_names(num_classes, name)
+        check_count("num_classes", num_classes, 2, remedy="A segmentation model needs at least two classes")
+        check_word("model.name", name)
         _check_arguments(scales, inference)
         self.num_classes = num_classes
         self.name = name
@@ -244,10 +245,9 @@ class MMSegSegmenter(nn.Module):
 def _check_arguments(scales: Sequence[float], inference: str) -> None:
     if isinstance(scales, str) or not isinstance(scales, Sequence) or not scales:
         raise ConfigError("model.scales must be a non-empty list", expected="such as [0.5]", received=scales)
-    if not all(isinstance(scale, (int, float)) and 0 < scale <= 8 for scale in scales):
+    if not all(is_number(scale, "(0, 8]") for scale in scales):
         raise ConfigError("model.scales must be positive numbers up to 8", received=list(scales))
-    if inference not in ("whole", "slide"):
-        raise ConfigError("Unknown model.inference", expected="whole or slide", received=inference)
+    check_choice("model.inference", inference, ("whole", "slide"))
 
 
 def _windows(test_cfg: Mapping | None, crop_size: Any, stride: Any) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -256,17 +256,11 @@ def _windows(test_cfg: Mapping | None, crop_size: Any, stride: Any) -> tuple[tup
         crop_size, stride = test_cfg.get("crop_size"), stride or test_cfg.get("stride")
     if crop_size is None:
         raise ConfigError("model.inference=slide needs model.crop_size", expected="[height, width] in pixels")
-    crop = _two_sides("crop_size", crop_size)
-    step = _two_sides("stride", stride or [max(1, side * 2 // 3) for side in crop])
+    crop = checked_size("model.crop_size", crop_size)
+    step = checked_size("model.stride", stride or [max(1, side * 2 // 3) for side in crop])
     if step[0] > crop[0] or step[1] > crop[1]:
         raise ConfigError("model.stride leaves pixels that no window sees", received=f"{step} with crop_size {crop}")
     return crop, step
-
-
-def _two_sides(key: str, value: Any) -> tuple[int, int]:
-    if not isinstance(value, Sequence) or len(value) != 2 or not all(isinstance(v, int) and v > 0 for v in value):
-        raise ConfigError(f"model.{key} must be two positive integers", expected="[height, width]", received=value)
-    return value[0], value[1]
 
 
 def _planes(module: nn.Module, inputs: tuple, logits: Tensor) -> Tensor:

@@ -175,8 +175,9 @@ def _registry() -> tuple[Any, Any, Any]:
         from mmengine.registry import DefaultScope
         from mmseg.registry import MODELS
 
-        from certseg.lipschitz.networks import LipDeepLabV3, LipUPerNet
         from certseg.models.convnext import ConvStemConvNeXt
+        from certseg.models.lip_deeplabv3 import LipDeepLabV3
+        from certseg.models.lip_upernet import LipUPerNet
     MODELS.register_module(module=ConvStemConvNeXt)
     MODELS.register_module(name=["lip_deeplabv3", "LipDeepLabV3"], module=LipDeepLabV3)
     MODELS.register_module(name=["lip_upernet", "LipUPerNet"], module=LipUPerNet)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from certseg.attacks.losses import LOSSES, Pixels
+from certseg.checks import check_choice, check_count, check_number
 from certseg.training.objectives import Objective, check_own_loss
-from certseg.types.checks import is_count, is_number, require
 from certseg.types.trainable import TrainableSegmenter
 
 NORMS = ("linf", "l2")
@@ -48,15 +48,13 @@ class AdversarialObjective(Objective[TrainableSegmenter]):
     clean_share: float = 0.0
 
     def __post_init__(self) -> None:
+        remedy = "Give it on the [0, 1] image scale, for example 4/255"
         for name in ("radius", "step_size"):
-            value = getattr(self, name)
-            expected = "a positive number on the [0, 1] image scale, for example 4/255"
-            require(f"training.objective.{name}", value, expected, is_number(value) and value > 0)
-        require("training.objective.norm", self.norm, " or ".join(NORMS), self.norm in NORMS)
-        require("training.objective.steps", self.steps, "a positive integer", is_count(self.steps, 1))
-        require("training.objective.loss", self.loss, ", ".join(LOSSES), self.loss in tuple(LOSSES))
-        share = self.clean_share
-        require("training.objective.clean_share", share, "a share in [0, 1)", is_number(share) and 0 <= share < 1)
+            check_number(f"training.objective.{name}", getattr(self, name), "(0, inf)", remedy=remedy)
+        check_choice("training.objective.norm", self.norm, NORMS)
+        check_count("training.objective.steps", self.steps)
+        check_choice("training.objective.loss", self.loss, LOSSES)
+        check_number("training.objective.clean_share", self.clean_share, "[0, 1)", what="a share")
 
     def prepare(self, network: nn.Module) -> None:
         """Refuse a segmenter without a loss; it must also be differentiable with respect to its input.

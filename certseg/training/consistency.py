@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from certseg.checks import check_count, check_number
 from certseg.models.denoiser import inner_segmenter
 from certseg.training.objectives import GaussianNoise
 from certseg.types import IGNORE_INDEX
-from certseg.types.checks import is_count, is_number, require
 from certseg.types.trainable import ExplainedSegmenter, explained
 
 
@@ -54,10 +54,9 @@ class ConsistencyObjective(GaussianNoise[ExplainedSegmenter]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require("training.objective.copies", self.copies, "an integer of at least 2", is_count(self.copies, 2))
+        check_count("training.objective.copies", self.copies, 2)
         for name in ("weight", "entropy"):
-            value = getattr(self, name)
-            require(f"training.objective.{name}", value, "a number >= 0", is_number(value) and value >= 0)
+            check_number(f"training.objective.{name}", getattr(self, name), "[0, inf)")
 
     def prepare(self, network: nn.Module) -> None:
         """Refuse a segmenter without ``loss_and_logits``.

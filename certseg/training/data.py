@@ -147,7 +147,7 @@ class TrainingImages(Dataset):
 
     def _decode(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         sample = self._source[index]
-        check_labels(sample, self._num_classes)
+        check_sample_labels(sample, self._num_classes)
         image = (sample.image * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
         return image, sample.target.to(torch.uint8).numpy()
 
@@ -180,11 +180,11 @@ class ValidationImages(Dataset):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """A dict of ``images`` ``3 x H x W`` float32, ``labels`` ``H x W`` int64 and ``indices``, the image's index."""
         sample = self._source[index]
-        check_labels(sample, self._num_classes)
+        check_sample_labels(sample, self._num_classes)
         return {"images": sample.image.float(), "labels": sample.target, "indices": torch.tensor(index)}
 
 
-def check_labels(sample: Sample, num_classes: int) -> None:
+def check_sample_labels(sample: Sample, num_classes: int) -> None:
     """Raise :class:`DataError` unless every label is a class id below ``num_classes`` or void."""
     labelled = sample.target[sample.target != IGNORE_INDEX]
     if labelled.numel() and (int(labelled.min()) < 0 or int(labelled.max()) >= num_classes):

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from certseg.checks import check_choice
 from certseg.errors import ConfigError
 from certseg.models import Denoised
 from certseg.training.objectives import GaussianNoise
 from certseg.types import IGNORE_INDEX
-from certseg.types.checks import require
 
 LOSSES = ("stability", "mse")
 
@@ -44,7 +44,7 @@ class DenoiserObjective(GaussianNoise[Denoised]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require("training.objective.loss", self.loss, " or ".join(LOSSES), self.loss in LOSSES)
+        check_choice("training.objective.loss", self.loss, LOSSES)
 
     def prepare(self, network: nn.Module) -> None:
         """Freeze the segmenter behind the denoiser.

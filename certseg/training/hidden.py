@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from certseg.checks import is_number, require
 from certseg.patches.masks import ASSIGNMENTS, covering_masks, least_masks, recovery_masks
 from certseg.types import Patch
-from certseg.types.checks import is_number, require
 
 KINDS = (*ASSIGNMENTS, "strips", "blocks")
 _MOST = {"strips": 20, "blocks": 6}  # masks side by side, as certifier=demasked_detection and patch_double_masking

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from certseg.checks import check_number
 from certseg.errors import ConfigError
 from certseg.patches.inpainting import MaskedUNet
 from certseg.patches.masks import erase
 from certseg.training.hidden import KINDS, checked_draws, draw_hidden
 from certseg.training.objectives import Objective
-from certseg.types.checks import is_number, require
 
 _NEAR = 3  # pixels: how far from a visible one a hidden pixel belongs to the border
 
@@ -83,8 +83,7 @@ class InpainterObjective(Objective[TrainableInpainter]):
 
     def __post_init__(self) -> None:
         masks, shares = checked_draws(self.masks, self.shares)
-        border = self.border
-        require("training.objective.border", border, "a number >= 0", is_number(border) and border >= 0)
+        check_number("training.objective.border", self.border, "[0, inf)")
         object.__setattr__(self, "masks", masks)
         object.__setattr__(self, "shares", shares)
 

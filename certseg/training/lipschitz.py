@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from certseg.checks import check_choice, check_number, checked_numbers
 from certseg.errors import ModelError
 from certseg.lipschitz.worst_case import CollectiveCounts, budgets_of, flip_costs
 from certseg.training.objectives import Objective
 from certseg.types import IGNORE_INDEX, LipschitzSegmenter
-from certseg.types.checks import is_number, require
 
 
 @dataclass(frozen=True)
@@ -88,16 +88,11 @@ class LipschitzObjective(Objective[LipschitzSegmenter]):
     radii: tuple[float, ...] = (0.1, 0.25, 1.0)
 
     def __post_init__(self) -> None:
-        require("training.objective.loss", self.loss, ", ".join(LOSSES), self.loss in tuple(LOSSES))
+        check_choice("training.objective.loss", self.loss, LOSSES)
         for name in ("tau", "margin"):
-            value = getattr(self, name)
-            require(f"training.objective.{name}", value, "a positive number", is_number(value) and value > 0)
-        share = self.alpha
-        require("training.objective.alpha", share, "a number in [0, 1]", is_number(share) and 0 <= share <= 1)
-        radii = self.radii if isinstance(self.radii, list | tuple) else (None,)
-        valid = all(is_number(radius) and radius > 0 for radius in radii)
-        require("training.objective.radii", self.radii, "a list of positive numbers", valid)
-        object.__setattr__(self, "radii", tuple(float(radius) for radius in radii))
+            check_number(f"training.objective.{name}", getattr(self, name), "(0, inf)")
+        check_number("training.objective.alpha", self.alpha, "[0, 1]")
+        object.__setattr__(self, "radii", checked_numbers("training.objective.radii", self.radii, "(0, inf)"))
 
     def prepare(self, network: nn.Module) -> None:
         """Refuse a segmenter whose constant nobody bounds: its logits would simply grow.

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from certseg.checks import check_number, require
 from certseg.patches.inpainting import Telea
 from certseg.patches.masks import erase
 from certseg.training.hidden import KINDS, checked_draws, draw_hidden
 from certseg.training.objectives import Objective, check_own_loss
 from certseg.types import Inpainter
-from certseg.types.checks import is_number, require
 from certseg.types.trainable import TrainableSegmenter
 
 
@@ -42,11 +42,10 @@ class MaskedObjective(Objective[TrainableSegmenter]):
     clean_share: float = 0.5
 
     def __post_init__(self) -> None:
-        inpainter, share = self.inpainter, self.clean_share
         expected = "an inpainter, such as certseg.patches.inpainting.Telea"
-        require("training.objective.inpainter", inpainter, expected, isinstance(inpainter, Inpainter))
+        require("training.objective.inpainter", self.inpainter, expected, isinstance(self.inpainter, Inpainter))
         masks, shares = checked_draws(self.masks, self.shares)
-        require("training.objective.clean_share", share, "a share in [0, 1)", is_number(share) and 0 <= share < 1)
+        check_number("training.objective.clean_share", self.clean_share, "[0, 1)", what="a share")
         object.__setattr__(self, "masks", masks)
         object.__setattr__(self, "shares", shares)
 

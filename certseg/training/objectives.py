@@ -19,10 +19,10 @@ from typing import Generic, Protocol, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
+from certseg.checks import check_choice, check_number
 from certseg.metrics import ClassCounts
 from certseg.models.denoiser import inner_segmenter
 from certseg.types import Segmenter
-from certseg.types.checks import is_number, require
 from certseg.types.trainable import TrainableSegmenter, trainable
 
 SIGMA_SAMPLING = ("fixed", "uniform")
@@ -156,12 +156,10 @@ class GaussianNoise(Objective[Network]):
     sampling: str = "fixed"
 
     def __post_init__(self) -> None:
-        sigma, share = self.sigma, self.clean_share
-        expected = "a positive number on the [0, 1] image scale (training=clean trains without noise)"
-        require("training.objective.sigma", sigma, expected, is_number(sigma) and sigma > 0)
-        require("training.objective.clean_share", share, "a share in [0, 1)", is_number(share) and 0 <= share < 1)
-        known = self.sampling in SIGMA_SAMPLING
-        require("training.objective.sampling", self.sampling, " or ".join(SIGMA_SAMPLING), known)
+        remedy = "Give it on the [0, 1] image scale; training=clean trains without noise"
+        check_number("training.objective.sigma", self.sigma, "(0, inf)", remedy=remedy)
+        check_number("training.objective.clean_share", self.clean_share, "[0, 1)", what="a share")
+        check_choice("training.objective.sampling", self.sampling, SIGMA_SAMPLING)
 
     def perturb(self, images: Tensor) -> Tensor:
         """Noisy copies of ``images`` ``B x 3 x H x W``, drawn from torch's global generators."""

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from dataclasses import dataclass, field
 
+from certseg.checks import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_number,
+    checked_size,
+    is_number,
+    is_word,
+    require,
+)
 from certseg.compute.hardware import PRECISIONS
 from certseg.errors import ConfigError
 from certseg.training.objectives import CleanObjective, Objective
-from certseg.types.checks import is_count, is_number, require
 
 
 @dataclass(frozen=True)
@@ -35,11 +43,11 @@ class Augmentation:
     photometric: bool = False
 
     def __post_init__(self) -> None:
-        share, chance = self.cat_max_ratio, self.flip
-        _require("augmentation.scale", self.scale, "null or [smallest, largest] factor", self._is_scale())
-        _require("augmentation.cat_max_ratio", share, "a number in (0, 1]", is_number(share) and 0 < share <= 1)
-        _require("augmentation.flip", chance, "a number in [0, 1]", is_number(chance) and 0 <= chance <= 1)
-        _require("augmentation.photometric", self.photometric, "true or false", isinstance(self.photometric, bool))
+        place = "training.augmentation"
+        require(f"{place}.scale", self.scale, "null or [smallest, largest] factor", self._is_scale())
+        check_number(f"{place}.cat_max_ratio", self.cat_max_ratio, "(0, 1]")
+        check_number(f"{place}.flip", self.flip, "[0, 1]")
+        check_flag(f"{place}.photometric", self.photometric)
         if self.scale is not None:
             object.__setattr__(self, "scale", tuple(float(factor) for factor in self.scale))
 
@@ -107,28 +115,23 @@ class Recipe:
     checkpoint_interval: int = 200
 
     def __post_init__(self) -> None:
-        valid_name = isinstance(self.name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name)
-        _require("name", self.name, "a word of letters, digits, '.', '_' and '-'", bool(valid_name))
+        require("training.name", self.name, "a word of letters, digits, '.', '_' and '-'", is_word(self.name))
         for name in ("objective", "augmentation"):
             expected = f"a certseg.training.{name.capitalize()}, see configs/training/"
-            _require(name, getattr(self, name), expected, self._is_built(name))
+            require(f"training.{name}", getattr(self, name), expected, self._is_built(name))
         for name in ("from_checkpoint", "freeze_backbone"):
-            _require(name, getattr(self, name), "true or false", isinstance(getattr(self, name), bool))
-        ema = self.ema
-        _require("ema", ema, "null or a share in (0, 1)", ema is None or (is_number(ema) and 0 < ema < 1))
+            check_flag(f"training.{name}", getattr(self, name))
+        check_number("training.ema", self.ema, "(0, 1)", what="a share", optional=True)
         for name in ("iterations", "batch_size", "checkpoint_interval"):
-            _require(name, getattr(self, name), "a positive integer", is_count(getattr(self, name), 1))
-        _require("validations", self.validations, "an integer >= 0", is_count(self.validations, 0))
-        limit, clip, warmup = self.val_images, self.clip, self.warmup
-        _require("val_images", limit, "null or a positive integer", limit is None or is_count(limit, 1))
-        _require("lr", self.lr, "a positive number", is_number(self.lr) and self.lr > 0)
+            check_count(f"training.{name}", getattr(self, name))
+        check_count("training.validations", self.validations, 0)
+        check_count("training.val_images", self.val_images, optional=True)
+        check_number("training.lr", self.lr, "(0, inf)")
         for name in ("weight_decay", "power"):
-            value = getattr(self, name)
-            _require(name, value, "a number >= 0", is_number(value) and value >= 0)
-        _require("warmup", warmup, "a share in [0, 1)", is_number(warmup) and 0 <= warmup < 1)
-        _require("clip", clip, "null or a positive number", clip is None or (is_number(clip) and clip > 0))
-        known = tuple(PRECISIONS)
-        _require("precision", self.precision, f"one of {', '.join(known)}", self.precision in known)
+            check_number(f"training.{name}", getattr(self, name), "[0, inf)")
+        check_number("training.warmup", self.warmup, "[0, 1)", what="a share")
+        check_number("training.clip", self.clip, "(0, inf)", optional=True)
+        check_choice("training.precision", self.precision, PRECISIONS)
         self._check_crop()
 
     def _is_built(self, name: str) -> bool:
@@ -143,10 +146,7 @@ class Recipe:
                     remedy="Set training.crop=[height,width] or training.augmentation.scale=null",
                 )
             return
-        sides = self.crop if isinstance(self.crop, (list, tuple)) else ()
-        is_size = len(sides) == 2 and all(is_count(side, 1) for side in sides)
-        _require("crop", self.crop, "null or [height, width] in pixels", is_size)
-        object.__setattr__(self, "crop", tuple(sides))
+        object.__setattr__(self, "crop", checked_size("training.crop", self.crop, optional=True))
 
     @property
     def warmup_iterations(self) -> int:
@@ -169,7 +169,3 @@ class Recipe:
 
 def _fields(objective: Objective) -> dict:
     return dataclasses.asdict(objective) if dataclasses.is_dataclass(objective) else dict(vars(objective))
-
-
-def _require(name: str, value: object, expected: str, holds: bool) -> None:
-    require(f"training.{name}", value, expected, holds)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 from scipy.stats import binom
 
+from certseg.checks import check_number
 from certseg.errors import ConfigError
 
 
@@ -25,8 +26,7 @@ def upper_tail(num_samples: int, probability: float) -> np.ndarray:
     """
     if num_samples < 1:
         raise ConfigError("A binomial test needs at least one sample", received=num_samples)
-    if not 0.0 < probability < 1.0:
-        raise ConfigError("A binomial test needs a probability inside (0, 1)", received=probability)
+    check_number("The probability of a binomial test", probability, "(0, 1)")
     tail = binom.sf(np.arange(num_samples + 1) - 1, num_samples, probability)
     tail[0] = 1.0
     return tail

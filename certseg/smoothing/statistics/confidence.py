@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import beta
 
+from certseg.checks import check_number
 from certseg.errors import ConfigError
 
 
@@ -33,8 +34,7 @@ def clopper_pearson_lower(counts: ArrayLike, num_samples: int, level: float) -> 
     """
     if num_samples < 1:
         raise ConfigError("A confidence bound needs at least one sample", received=num_samples)
-    if not 0.0 < level < 1.0:
-        raise ConfigError("The level of a confidence bound must lie inside (0, 1)", received=level)
+    check_number("The level of a confidence bound", level, "(0, 1)")
     counts = np.asarray(counts)
     if counts.size and not (counts.min() >= 0 and counts.max() <= num_samples):
         raise ConfigError(
