@@ -23,6 +23,7 @@ ORDER = (
     "evaluation",
     "reporting",
     "pipeline",
+    "__main__",
 )
 """A package imports from those before it in this list."""
 DOORS = {
@@ -34,6 +35,7 @@ DOORS = {
     "mmcv": {"models", "datasets", "training"},
     "matplotlib": {"reporting"},
     "numba": {"compute"},
+    "cv2": {"compute"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

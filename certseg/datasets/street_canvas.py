@@ -10,8 +10,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
+
+from certseg.compute.opencv import cv2
 
 ROAD, SIDEWALK, BUILDING, POLE, VEGETATION, SKY, PERSON, CAR = range(8)
 SUPERSAMPLING = 2

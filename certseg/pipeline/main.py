@@ -321,4 +321,4 @@ def _check_pictures(settings: Mapping[str, Any]) -> None:
 
 
 def _command(overrides: Sequence[str]) -> str:
-    return shlex.join(["python", "run.py", *overrides])
+    return shlex.join(["certseg", *overrides])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from certseg.compute.opencv import cv2
 from certseg.compute.threads import for_each
 from certseg.errors import ConfigError
 from certseg.patches.inpainting.base import Inpainting
