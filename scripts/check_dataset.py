@@ -2,7 +2,7 @@
 
     python scripts/check_dataset.py dataset=camvid dataset.root=data/camvid dataset.split=val
 
-takes the overrides of run.py; those of other groups play no part. Prints counts, image sizes and the share of every
+takes the settings of certseg; those of other groups play no part. Prints counts, image sizes and the share of every
 class; names every missing, unreadable or inconsistent file and then exits with status 1. Exits with status 2 when the
 command line cannot be used or the data set cannot be opened at all.
 """

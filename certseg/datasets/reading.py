@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps
 
+from certseg.compute.opencv import cv2
 from certseg.errors import DataError
 from certseg.types import IGNORE_INDEX, Sample
 

@@ -12,9 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import overload
 
-import cv2
 import numpy as np
 from numpy.typing import ArrayLike
+
+from certseg.compute.opencv import cv2
 
 ROAD, SIDEWALK, BUILDING, POLE, VEGETATION, SKY, PERSON, CAR = range(8)
 SUPERSAMPLING = 2

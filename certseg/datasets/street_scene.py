@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
+from certseg.compute.opencv import cv2
 from certseg.datasets import street_objects as things
 from certseg.datasets.street_canvas import (
     BUILDING,

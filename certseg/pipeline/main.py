@@ -308,4 +308,4 @@ def _track(
 
 
 def _command(overrides: Sequence[str]) -> str:
-    return shlex.join(["python", "run.py", *overrides])
+    return shlex.join(["certseg", *overrides])

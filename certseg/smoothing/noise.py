@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import norm
+from scipy.special import ndtri
 from torch import Tensor
 
 from certseg.checks import check_number, is_number
@@ -82,7 +82,7 @@ class Gaussian(Noise):
         out.normal_(0.0, self.sigma, generator=generator)
 
     def _radius(self, tau: float) -> float:
-        return self.sigma * norm.ppf(tau)
+        return self.sigma * ndtri(tau)
 
     def threat(self, radius: float) -> Threat:
         """An l2 ball."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from certseg.checks import check_count
+from certseg.compute.opencv import cv2
 from certseg.compute.threads import for_each
 from certseg.patches.inpainting.base import Inpainting
 

@@ -31,7 +31,6 @@ import functools
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq
 
 from certseg.checks import check_number
 from certseg.errors import ConfigError
@@ -108,6 +107,8 @@ def _share_of(tau: float, divergence: float) -> float:
     if divergence >= -np.log(tau):
         return 1.0
     excess = lambda q: q * np.log(q / tau) + (1 - q) * np.log((1 - q) / (1 - tau)) - divergence  # noqa: E731
+    from scipy.optimize import brentq  # takes a while to import
+
     return float(brentq(excess, tau, 1.0 - 1e-15))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import beta
 
 from certseg.checks import check_number
 from certseg.errors import ConfigError
@@ -42,4 +41,6 @@ def clopper_pearson_lower(counts: ArrayLike, num_samples: int, level: float) -> 
             expected=f"0 .. {num_samples}",
             received=f"{counts.min()} .. {counts.max()}",
         )
+    from scipy.stats import beta  # takes most of a second to import
+
     return np.where(counts == 0, 0.0, beta.ppf(level, np.maximum(counts, 1), num_samples - counts + 1))
