@@ -49,6 +49,7 @@ def main() -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # threads that spin for long stall a machine that is shared
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors reach explain() below instead of a stack trace
     words = sys.argv[1:]
+    _search_own_folders(words)
     try:
         if words and _is_subcommand(words[0]):
             return _subcommand(words[0], words[1:])
@@ -63,6 +64,20 @@ def main() -> int:
 
         return explain(error)
     return 0
+
+
+def _search_own_folders(words: list[str]) -> None:
+    """Let ``_target_`` name what lies in the working directory, or beside configs of one's own (``--config-dir``), here
+    and in the processes that launchers start. Installed packages come first."""
+    given = [second for first, second in zip(words, words[1:]) if first in ("--config-dir", "-cd")]
+    given += [word.partition("=")[2] for word in words if word.startswith("--config-dir=")]
+    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    for folder in (str(Path(part).resolve()) for part in (".", *given)):
+        if folder not in sys.path:
+            sys.path.append(folder)
+        if folder not in known:
+            known.append(folder)
+    os.environ["PYTHONPATH"] = os.pathsep.join(part for part in known if part)
 
 
 def _is_subcommand(word: str) -> bool:
