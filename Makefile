@@ -16,20 +16,20 @@ help:  ## list the commands
 
 setup: $(STAMP)  ## make .venv with everything certseg needs (uv, about 5 GB)
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[dev]'
 	touch $@
 
 demo: setup  ## train on street scenes, certify and attack 20 images, print the table (minutes on 2 cores)
-	$(BIN)/python run.py experiment=demo
+	$(BIN)/certseg experiment=demo
 
 reproduce-segcertify-figure2: setup  ## the toy study of SegCertify's paper (Fig. 2), its findings checked (about half a minute)
 	$(BIN)/python scripts/reproduce.py segcertify-figure2
 
 # The data set lies in ROOT; ARGS are further settings, for example ARGS="model.checkpoint=robust.pt".
-RUN = $(BIN)/python run.py $(if $(ROOT),dataset.root=$(ROOT)) $(ARGS)
+RUN = $(BIN)/certseg $(if $(ROOT),dataset.root=$(ROOT)) $(ARGS)
 
 reproduce-sea-streets: setup  ## clean and adversarial training under SEA on street scenes (about ten minutes)
 	$(RUN) experiment=sea/streets
@@ -91,5 +91,5 @@ format: setup  ## format and fix what can be fixed
 	$(BIN)/ruff format .
 
 clean:  ## remove the virtual environment and caches; results in outputs/ stay
-	rm -rf $(VENV) .ruff_cache .pytest_cache *.egg-info
+	rm -rf $(VENV) .ruff_cache .pytest_cache *.egg-info build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

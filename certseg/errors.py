@@ -1,6 +1,6 @@
 """The errors certseg raises on purpose.
 
-Every one derives from :class:`CertsegError`; ``run.py`` prints its message on one line and exits with status 2.
+Every one derives from :class:`CertsegError`; ``certseg`` prints its message on one line and exits with status 2.
 A message says what was expected, what came and what to do.
 """
 
@@ -44,6 +44,10 @@ class CheckpointError(CertsegError):
 
 class ResultError(CertsegError):
     """Stored results cannot be resumed, merged or read."""
+
+
+class DependencyError(CertsegError, ImportError):
+    """A library that certseg builds on is missing or cannot be loaded on this machine."""
 
 
 class BracketError(CertsegError):

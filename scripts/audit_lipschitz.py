@@ -29,6 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
+from certseg.checks import check_count, checked_size
 from certseg.compute.atomic import replacing
 from certseg.datasets import evenly_spaced
 from certseg.errors import BracketError, CheckpointError, ConfigError, ModelError
@@ -60,7 +61,7 @@ def settings_of(arguments: list[str]) -> dict[str, Any]:
         ConfigError: a setting is unknown, malformed or missing.
     """
     try:
-        given = OmegaConf.to_container(OmegaConf.from_dotlist(arguments))
+        given: Any = OmegaConf.to_container(OmegaConf.from_dotlist(arguments))  # a dict, for it comes from such a list
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError("Cannot read the command line", received=str(error).splitlines()[0]) from error
     settings = {**DEFAULTS, **given}
@@ -68,13 +69,8 @@ def settings_of(arguments: list[str]) -> dict[str, Any]:
         raise ConfigError("Unknown setting", expected=", ".join(DEFAULTS), received=", ".join(unknown))
     if not settings["checkpoint"]:
         raise ConfigError("There is nothing to audit", remedy="Give checkpoint=<model.pt of a Lipschitz network>")
-    size = settings["size"]
-    if size is not None and not (
-        isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)
-    ):
-        raise ConfigError("size must be two positive integers", expected="[height,width]", received=size)
-    if not isinstance(settings["images"], int) or settings["images"] < 0:
-        raise ConfigError("images must be a non-negative integer", received=settings["images"])
+    checked_size("size", settings["size"], optional=True)
+    check_count("images", settings["images"], 0)
     return settings
 
 
@@ -83,18 +79,19 @@ def network_of(path: str, arithmetic: str | None) -> LipschitzNetwork:
 
     Raises:
         CheckpointError: the file cannot be read or does not say which network it belongs to.
-        ModelError: that is no Lipschitz network.
+        ModelError: the network is no Lipschitz network.
     """
     weights = read_weights(path)
-    identity = (weights.meta or {}).get("identity", {})
-    if not isinstance(identity.get("model"), Mapping) or "classes" not in weights.meta:
+    meta = weights.meta or {}
+    identity = meta.get("identity", {})
+    if not isinstance(identity.get("model"), Mapping) or "classes" not in meta:
         raise CheckpointError(
             f"{path} does not say which network it belongs to", expected="a model.pt that certseg trained"
         )
     options = {k: v for k, v in identity["model"].items() if k != "denoiser"}
     if arithmetic is not None and "arithmetic" in options:
         options["arithmetic"] = arithmetic
-    network = build("model", options, num_classes=len(weights.meta["classes"]))
+    network = build("model", options, num_classes=len(meta["classes"]))
     if not isinstance(network, LipschitzNetwork) or "denoiser" in identity["model"]:
         raise ModelError(f"{options.get('name')} is no Lipschitz network", received=options.get("_target_"))
     fill(network, weights, path)
@@ -115,7 +112,7 @@ def images_of(settings: Mapping[str, Any]) -> tuple[tuple[int, int], list[torch.
 
     Raises:
         ConfigError: there is no such data set.
-        DataError: it cannot be read.
+        DataError: the data set cannot be read.
     """
     overrides = [f"dataset={settings['dataset']}"]
     overrides += [] if settings["root"] is None else [f"++dataset.root={json.dumps(str(settings['root']))}"]
@@ -127,7 +124,8 @@ def images_of(settings: Mapping[str, Any]) -> tuple[tuple[int, int], list[torch.
     whole = build_dataset(config)
     chosen = evenly_spaced(whole, max(1, settings["images"]))
     images = [chosen[index].image for index in range(len(chosen))]
-    size = tuple(settings["size"] or images[0].shape[-2:])
+    height, width = settings["size"] or images[0].shape[-2:]
+    size = height, width
     resized = [
         F.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0].clamp(0, 1)
         if image.shape[-2:] != size
@@ -171,7 +169,7 @@ def report(
         "claimed": network.constant,
         "padding": "zeros",
         "local_norms": norms,
-        "head": bound.head.tolist(),
+        "head": None if bound.head is None else bound.head.tolist(),
         **translations(network),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
     }

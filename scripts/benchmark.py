@@ -55,7 +55,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as run.py does
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as certseg does
 
 from benchmarks.adversarial import benchmark_adversarial
 from benchmarks.lipschitz import benchmark_lipschitz

@@ -2,7 +2,7 @@
 
     python scripts/check_dataset.py dataset=camvid dataset.root=data/camvid dataset.split=val
 
-takes the overrides of run.py; those of other groups play no part. Prints counts, image sizes and the share of every
+takes the settings of certseg; those of other groups play no part. Prints counts, image sizes and the share of every
 class; names every missing, unreadable or inconsistent file and then exits with status 1. Exits with status 2 when the
 command line cannot be used or the data set cannot be opened at all.
 """
@@ -48,7 +48,9 @@ def opened(overrides: list[str]) -> SegmentationDataset:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = compose("config", overrides=overrides)
     settings = OmegaConf.to_container(config.dataset, resolve=True, throw_on_missing=True)
-    arguments = {key: value for key, value in settings.items() if key not in PIPELINE_KEYS}
+    if not isinstance(settings, dict) or "_target_" not in settings:
+        raise ConfigError("The data set has no settings", expected="a choice of configs/dataset", received=settings)
+    arguments = {str(key): value for key, value in settings.items() if key not in PIPELINE_KEYS}
     kind = pydoc.locate(str(settings["_target_"]))  # None for what does not exist, which build then says
     if isinstance(kind, type) and issubclass(kind, FileDataset):
         arguments["strict"] = False
@@ -62,7 +64,7 @@ def inspect(dataset: SegmentationDataset, console: Console) -> tuple[list[str], 
         ``(problems, sizes, pixels)``: one line per bad file, how many images have each size, and the number of pixels
         of each value 0 to 255 after decoding (255 = no label).
     """
-    problems = list(getattr(dataset, "problems", ()))
+    problems = list(dataset.problems) if isinstance(dataset, FileDataset) else []
     sizes: Counter = Counter()
     pixels = torch.zeros(IGNORE_INDEX + 1, dtype=torch.int64)
     for index in track(range(len(dataset)), "reading", console=console, transient=True):

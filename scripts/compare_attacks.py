@@ -41,7 +41,7 @@ def third_party(radius: float, passes: int) -> dict[str, Attack]:
     """torchattacks' attacks that can be made to run on label maps, with the step sizes of its documentation.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: torchattacks is not installed.
     """
     try:
         torchattacks = importlib.import_module("torchattacks")
@@ -70,7 +70,7 @@ def ours(radius: float, passes: int, hardware: Any) -> dict[str, Attack]:
     """certseg's attacks with the same number of forward-backward passes, or a few less.
 
     Raises:
-        ConfigError: too few passes.
+        ConfigError: ``passes`` are too few to be shared out over SEA.
     """
     iterations = (passes - 11) // 4 - 3  # a member starts once in each of three stages, the reference takes 11
     if iterations < 3:

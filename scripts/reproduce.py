@@ -3,9 +3,9 @@
     python scripts/reproduce.py segcertify-figure2 [--repetitions 600] [--seed 0] [--output FOLDER]
 
 ``segcertify-figure2``: the toy study of Fischer et al. 2021 (seed 001, section 6.1, Fig. 2). A base model without input
-is right on each of N components with probability 1 - gamma, on k of them with 1 - 5 gamma, independently; drawn is the
-share of components that JointClass, IndivClass and SegCertify certify. Writes figure2.png, .pdf and .csv, then checks
-the paper's findings. Exit status 1, with one line that names the finding, where one does not hold.
+is right on each of N components with probability 1 - gamma, on k of them with 1 - 5 gamma, independently. The figure
+shows the share of components that JointClass, IndivClass and SegCertify certify. Writes figure2.png, .pdf and .csv and
+checks the paper's findings; where one does not hold, one line names it and the exit status is 1.
 
 Every method sees counts only, so the counts themselves are simulated, exactly in law: n0 samples choose a class by
 majority (a draw chooses the wrong one), a wrong choice is tested like a right one, with its own small probability.
@@ -45,11 +45,11 @@ class Toy:
 
     Args:
         gamma: error rate of a component, in [0, 0.1].
-        components: N.
-        bad: k, the number of components with error rate 5 gamma.
-        samples: n0 and n.
-        alpha: error rate of a certificate.
-        tau: of SegCertify.
+        components: number N of components.
+        bad: number k of components with error rate 5 gamma.
+        samples: number of samples that choose the class, n0, and of those that test it, n.
+        alpha: error rate of a certificate, in (0, 1).
+        tau: share of the samples that must agree, in [0.5, 1), as SegCertify tests it.
     """
 
     gamma: float
@@ -84,9 +84,9 @@ def simulate(toy: Toy, repetitions: int, rng: np.random.Generator, *, baselines:
     """Certified share of every method in every repetition.
 
     Args:
-        toy: the setting.
+        toy: the setting to simulate.
         repetitions: number of independent images.
-        rng: of the simulation.
+        rng: generator of all random draws.
         baselines: False leaves out JointClass and IndivClass; the former takes memory that grows with N.
 
     Returns:
@@ -105,8 +105,9 @@ def simulate(toy: Toy, repetitions: int, rng: np.random.Generator, *, baselines:
         smallest = (histogram > 0).argmax(axis=1)
         indiv = clopper_pearson_lower(smallest, toy.samples, toy.alpha / toy.components)
         joint = clopper_pearson_lower(joint_counts(toy, repetitions, rng), toy.samples, toy.alpha)
-        shares |= {INDIV: indiv > 0.5, INDIV_TAU: indiv > toy.tau, JOINT: joint > 0.5, JOINT_TAU: joint > toy.tau}
-    return {method: values.astype(np.float64) for method, values in shares.items()}
+        bounds = {INDIV: (indiv, 0.5), INDIV_TAU: (indiv, toy.tau), JOINT: (joint, 0.5), JOINT_TAU: (joint, toy.tau)}
+        shares |= {method: (bound > least).astype(np.float64) for method, (bound, least) in bounds.items()}
+    return shares
 
 
 def component_counts(toy: Toy, repetitions: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from certseg.attacks.geometry import Ball, sparse_direction
+from certseg.attacks.losses import LOSSES
 from certseg.attacks.objective import Evaluation, Smoothing
-from certseg.attacks.search import GradientAttack, Search, check_count, check_goal, check_loss, check_scale
-from certseg.errors import ConfigError
+from certseg.attacks.search import GradientAttack, Search
+from certseg.checks import check_choice, check_count, check_flag
 from certseg.types import L1, NormBall
 
 MOMENTUM = 0.75
@@ -51,15 +52,10 @@ class APGD(GradientAttack):
     logit_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        check_count("iterations", self.iterations)
-        check_count("restarts", self.restarts)
-        check_loss("loss", self.loss)
-        check_scale(self.logit_scale)
-        check_goal(self.goal, self.loss)
-        if self.compare is not None:
-            check_loss("compare", self.compare)
-        if not isinstance(self.reduce_radius, bool):
-            raise ConfigError("attack.reduce_radius must be true or false", received=self.reduce_radius)
+        super().__post_init__()
+        check_count("attack.iterations", self.iterations)
+        check_choice("attack.compare", self.compare, LOSSES, optional=True)
+        check_flag("attack.reduce_radius", self.reduce_radius)
 
     @property
     def last_leg(self) -> int:

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from certseg.attacks.losses import Pixels
 from certseg.attacks.objective import Evaluation, Objective, Summary, checked_logits
+from certseg.checks import check_count
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError
-from certseg.patches.canvas import Canvas
+from certseg.patches.canvas import PatchCanvas
 from certseg.patches.masks import MaskSet, erase
 from certseg.types import (
     IGNORE_INDEX,
@@ -85,11 +86,8 @@ class Defence:
                 received=type(self.certifier).__name__,
                 remedy="Or attack the network: attack=patch",
             )
-        for option, value in (("copies", self.copies), ("judge_every", self.judge_every)):
-            if value is None and option == "copies":
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigError(f"attack.defence.{option} must be a positive integer", received=value)
+        check_count("attack.defence.copies", self.copies, optional=True)
+        check_count("attack.defence.judge_every", self.judge_every)
         if self.copies == 1 and self.certifier.asks_image:
             raise ConfigError(
                 f"One copy shows the attack no mask of {self.certifier.name}, which also asks for the image itself",
@@ -123,7 +121,7 @@ class PatchObjective(Objective):
     :attr:`canvas` is to be set before a point is evaluated.
     """
 
-    canvas: Canvas
+    canvas: PatchCanvas
 
     def record(self, evaluation: Evaluation, summary: Summary, passes: Passes) -> Evaluation:
         """Count an evaluation and let its self-checks see it; one that was not judged has an accuracy of NaN."""
@@ -166,7 +164,7 @@ class DefendedObjective(PatchObjective):
         number = len(self._hidden)
         single = [(k, k) for k in range(number)]
         self._copies = list(combinations_with_replacement(range(number), 2)) if certifier.asks_pairs else single
-        self._shown: tuple[Canvas | None, list[tuple[int, int]]] = (None, [])
+        self._shown: tuple[PatchCanvas | None, list[tuple[int, int]]] = (None, [])
 
     def at(self, point: Tensor, progress: float, is_judged: bool) -> Evaluation:
         """The objective at ``point`` (``3 x H x W``); its accuracy is the share of safe pixels, NaN if not judged.

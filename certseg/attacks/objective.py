@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from certseg.attacks.losses import COMPARED_BY, LOSSES, Pixels, mean_over_labelled, number_labelled
+from certseg.checks import check_choice, check_count
 from certseg.compute.decisions import decide
 from certseg.compute.forward import WorkingBatch, check_logits
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
-from certseg.errors import ConfigError, ModelError
+from certseg.errors import ModelError
 from certseg.smoothing.noise import NOISES, Noise
 from certseg.smoothing.sampling import NoisySampler
 from certseg.types import Passes, Segmenter
@@ -47,13 +48,10 @@ class Smoothing:
     noise: str = "gaussian"
 
     def __post_init__(self) -> None:
-        if self.noise not in NOISES:
-            raise ConfigError("Unknown attack.smoothing.noise", expected=", ".join(NOISES), received=self.noise)
+        check_choice("attack.smoothing.noise", self.noise, NOISES)
         self.distribution  # noqa: B018 - it checks sigma
         for option, least in (("samples", 1), ("votes", 50)):
-            value = getattr(self, option)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ConfigError(f"attack.smoothing.{option} must be an integer of at least {least}", received=value)
+            check_count(f"attack.smoothing.{option}", getattr(self, option), least)
 
     @property
     def predictor(self) -> str:

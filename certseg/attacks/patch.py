@@ -14,12 +14,15 @@ from torch import Tensor
 
 from certseg.attacks.budgeted import BudgetedAttack
 from certseg.attacks.defence import Defence, DefendedObjective, PatchObjective
+from certseg.attacks.losses import LOSSES
 from certseg.attacks.objective import Evaluation, evaluate_together
-from certseg.attacks.search import MOSTLY, check_count, check_loss, is_rising
+from certseg.attacks.search import fired
+from certseg.attacks.side_by_side import side_by_side
+from certseg.checks import check_choice, check_count, check_number, is_count
 from certseg.compute.hardware import Hardware, Stopwatch
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError, DataError
-from certseg.patches.canvas import Canvas, Corners, grid_corners, is_inside, random_corners
+from certseg.patches.canvas import Corners, PatchCanvas, grid_corners, is_inside, random_corners
 from certseg.types import (
     IGNORE_INDEX,
     AttackResult,
@@ -75,7 +78,7 @@ class PatchResult(AttackResult):
 class Asked(NamedTuple):
     """A point to evaluate: what is painted on, the image, how far the run is, whether a defence is to answer for it."""
 
-    canvas: Canvas
+    canvas: PatchCanvas
     point: Tensor
     progress: float
     is_judged: bool = True
@@ -85,7 +88,7 @@ class Found(NamedTuple):
     """The best point of a run and where it is painted."""
 
     evaluation: Evaluation
-    canvas: Canvas
+    canvas: PatchCanvas
 
 
 Run = Generator[Asked, Evaluation, Found]
@@ -141,15 +144,11 @@ class PatchPGD(BudgetedAttack):
 
     def __post_init__(self) -> None:
         for option in ("steps", "restarts", "grid", "probe_steps"):
-            check_count(option, getattr(self, option))
-        check_loss("loss", self.loss)
-        for option, most, words in (("step_size", 1, "(0, 1]"), ("momentum", 1, "[0, 1)")):
-            value = getattr(self, option)
-            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not is_number or not (0 < value <= most if option == "step_size" else 0 <= value < most):
-                raise ConfigError(f"attack.{option} must be a number in {words}", received=value)
-        if self.start not in STARTS:
-            raise ConfigError("Unknown attack.start", expected=", ".join(STARTS), received=self.start)
+            check_count(f"attack.{option}", getattr(self, option))
+        check_choice("attack.loss", self.loss, LOSSES)
+        check_number("attack.step_size", self.step_size, "(0, 1]")
+        check_number("attack.momentum", self.momentum, "[0, 1)")
+        check_choice("attack.start", self.start, STARTS)
         if self.defence is not None and not isinstance(self.defence, Defence):
             raise ConfigError("attack.defence must be null or a Defence", received=type(self.defence).__name__)
         self._fixed  # noqa: B018 - it checks the position
@@ -172,7 +171,7 @@ class PatchPGD(BudgetedAttack):
         corners: Sequence[Any] = position if isinstance(position, (list, tuple)) and position else [None]
         corners = corners if isinstance(corners[0], (list, tuple)) else [corners]
         for corner in corners:
-            are_numbers = isinstance(corner, (list, tuple)) and all(_is_place(value) for value in corner)
+            are_numbers = isinstance(corner, (list, tuple)) and all(is_count(value, 0) for value in corner)
             if not are_numbers or len(corner) != 2:
                 raise ConfigError(
                     "attack.position must say where the patch lies",
@@ -242,7 +241,7 @@ class PatchPGD(BudgetedAttack):
             runs.append(self._run(image.to(device, torch.float32), threat, stream.for_purpose("patch")))
         watch = Stopwatch(device)
         with watch("attack"):
-            found = _advance(runs, objectives)
+            found = side_by_side(runs, objectives, _evaluate)
         seconds = {part: value / len(runs) for part, value in watch.seconds.items()}
         return [self._result(*one, threat, seconds) for one in zip(found, objectives)]
 
@@ -251,7 +250,7 @@ class PatchPGD(BudgetedAttack):
         room = sides_of(image)
         size = threat.size(*room)
         places = [self._place(number, threat.count, room, size, stream) for number in range(self.restarts)]
-        canvas = Canvas(image, size, places[0])
+        canvas = PatchCanvas(image, size, places[0])
         best = Found((yield Asked(canvas, image, 0.0)), canvas)
         if self.position == "searched":
             places, tried = yield from self._searched(best, threat.count, room, stream)
@@ -260,7 +259,7 @@ class PatchPGD(BudgetedAttack):
             if best.evaluation.accuracy == 0.0:
                 break
             own = self.start == "image" and corners not in places[:number]
-            canvas = Canvas(image, size, corners)
+            canvas = PatchCanvas(image, size, corners)
             found = yield from self._climb(canvas, self._content(canvas, own, number, stream), self.steps)
             best = _better(best, found)
         return best
@@ -281,7 +280,7 @@ class PatchPGD(BudgetedAttack):
         image, size = clean.canvas.image, clean.canvas.size
         tried = []
         for number, corner in enumerate(grid_corners(self.grid, room, size)):
-            canvas = Canvas(image, size, (corner,))
+            canvas = PatchCanvas(image, size, (corner,))
             content = self._content(canvas, self.start == "image", self.restarts + number, stream)
             tried.append((yield from self._climb(canvas, content, self.probe_steps)))
         tried.sort(key=lambda found: _order(found.evaluation))
@@ -291,7 +290,7 @@ class PatchPGD(BudgetedAttack):
         best = heapq.nsmallest(self.restarts, pairs, key=lambda group: sum(one.evaluation.accuracy for one in group))
         return [tuple(one.canvas.corners[0] for one in group) for group in best], tried[0]
 
-    def _content(self, canvas: Canvas, own: bool, number: int, stream: NoiseStream) -> Tensor:
+    def _content(self, canvas: PatchCanvas, own: bool, number: int, stream: NoiseStream) -> Tensor:
         """What a run begins with, ``N x 3 x h' x w'``: the image's own pixels or random ones."""
         content = canvas.read(canvas.image)
         if own:
@@ -299,7 +298,7 @@ class PatchPGD(BudgetedAttack):
         generator = stream.for_purpose("patch content").generator(number, content.device)
         return torch.rand(content.shape, generator=generator, device=content.device)
 
-    def _climb(self, canvas: Canvas, content: Tensor, steps: int) -> Run:
+    def _climb(self, canvas: PatchCanvas, content: Tensor, steps: int) -> Run:
         """One run from ``content``; the last point is evaluated too."""
         every = 1 if self.defence is None else self.defence.judge_every
         velocity = torch.zeros_like(content)
@@ -330,10 +329,7 @@ class PatchPGD(BudgetedAttack):
                 flags |= {"stochastic_answer"} if safe != best.accuracy else set()
             else:
                 prediction, _ = objective.predict(best.point, best.probe)
-        rising = self.defence is None and best.accuracy > 0.0 and is_rising(objective.accuracies[-self.steps :])
-        vanishing = best.accuracy > 0.0 and objective.zero_gradients > MOSTLY
-        fired = {"accuracy_rising": rising, "vanishing_gradients": vanishing}
-        flags |= {*objective.flags, *(flag for flag, holds in fired.items() if holds)}
+        flags |= fired(objective, best.accuracy, self.steps if self.defence is None else 0)
         return PatchResult(
             adversarial=best.point.cpu(),
             prediction=prediction.cpu().long(),
@@ -368,27 +364,12 @@ def _order(evaluation: Evaluation) -> tuple[float, float]:
     return evaluation.accuracy, -evaluation.loss
 
 
-def _advance(runs: Sequence[Run], objectives: Sequence[PatchObjective]) -> list[Found]:
-    """Advance all runs in step, those that have ended leaving the batch, and return what each found."""
-    asked = {index: next(run) for index, run in enumerate(runs)}
-    found: dict[int, Found] = {}
-    while asked:
-        here = [objectives[index] for index in asked]
-        for objective, question in zip(here, asked.values()):
-            objective.canvas = question.canvas
-        points, progress = zip(*((question.point, question.progress) for question in asked.values()))
-        if isinstance(here[0], DefendedObjective):
-            answers = [o.at(q.point, q.progress, q.is_judged) for o, q in zip(here, asked.values())]
-        else:
-            answers = evaluate_together(here, points, progress)
-        for index, answer in zip(list(asked), answers):
-            try:
-                asked[index] = runs[index].send(answer)
-            except StopIteration as end:
-                found[index] = end.value
-                del asked[index]
-    return [found[index] for index in range(len(runs))]
-
-
-def _is_place(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+def _evaluate(objectives: Sequence[PatchObjective], asked: Sequence[Asked]) -> list[Evaluation]:
+    """What each objective says at its point."""
+    for objective, question in zip(objectives, asked):
+        objective.canvas = question.canvas
+    defended = [objective for objective in objectives if isinstance(objective, DefendedObjective)]  # all or none
+    if defended:
+        return [o.at(q.point, q.progress, q.is_judged) for o, q in zip(defended, asked, strict=True)]
+    points, progress = zip(*((question.point, question.progress) for question in asked))
+    return evaluate_together(objectives, points, progress)

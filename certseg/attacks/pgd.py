@@ -9,8 +9,8 @@ from torch import Tensor
 
 from certseg.attacks.geometry import Ball, ascent_direction, sparse_direction
 from certseg.attacks.objective import Evaluation, Smoothing
-from certseg.attacks.search import GradientAttack, Search, check_count, check_goal, check_loss, check_scale
-from certseg.errors import ConfigError
+from certseg.attacks.search import GradientAttack, Search
+from certseg.checks import check_count, check_number
 from certseg.types import L1, NormBall
 
 
@@ -48,16 +48,9 @@ class PGD(GradientAttack):
     logit_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        check_count("steps", self.steps)
-        check_count("restarts", self.restarts)
-        check_loss("loss", self.loss)
-        check_scale(self.logit_scale)
-        check_goal(self.goal, self.loss)
-        is_number = isinstance(self.step_size, (int, float)) and not isinstance(self.step_size, bool)
-        if not is_number or not 0 < self.step_size <= 2:
-            raise ConfigError(
-                "attack.step_size must be a share of the radius", expected="a number in (0, 2]", received=self.step_size
-            )
+        super().__post_init__()
+        check_count("attack.steps", self.steps)
+        check_number("attack.step_size", self.step_size, "(0, 2]", what="a share of the radius")
 
     @property
     def last_leg(self) -> int:

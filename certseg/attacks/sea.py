@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,13 +10,16 @@ from torch import Tensor
 
 from certseg.attacks.apgd import APGD
 from certseg.attacks.budgeted import BudgetedAttack
+from certseg.attacks.losses import LOSSES
 from certseg.attacks.objective import Smoothing
 from certseg.attacks.pgd import PGD
-from certseg.attacks.search import GradientAttack, check_loss
+from certseg.attacks.search import GradientAttack
 from certseg.attacks.transfer import Transfer
+from certseg.checks import check_choice, check_count
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError
+from certseg.metrics.over_images import sums
 from certseg.types import IGNORE_INDEX, AttackResult, MemberResult, Passes, Segmenter, Threat
 
 REFERENCE = "reference"
@@ -72,10 +75,8 @@ class SEA(BudgetedAttack):
                 remedy="For example attack.losses=[jensen_shannon]",
             )
         for loss in self.losses:
-            check_loss("losses", loss)
-        steps = self.reference_steps
-        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 0:
-            raise ConfigError("attack.reference_steps must be a non-negative integer", received=steps)
+            check_choice("An entry of attack.losses", loss, LOSSES)
+        check_count("attack.reference_steps", self.reference_steps, 0)
         self.members()  # they check the rest
 
     def with_surrogate(self, surrogate: Segmenter) -> SEA:
@@ -155,7 +156,7 @@ class _Worst:
             members=tuple(members),
             flags=tuple(sorted(flags)),
             passes=sum((member.passes for member in members), Passes()),
-            seconds=_sums([member.seconds for member in members]),
+            seconds=sums([member.seconds for member in members]),
             zero_gradients=max(member.zero_gradients for member in members),
         )
 
@@ -183,8 +184,3 @@ def _without_image(name: str, result: AttackResult, num_classes: int) -> MemberR
         result.flags,
         result.zero_gradients,
     )
-
-
-def _sums(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Sums by key."""
-    return {key: sum(part.get(key, 0.0) for part in parts) for key in dict.fromkeys(k for part in parts for k in part)}

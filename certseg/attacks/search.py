@@ -6,13 +6,15 @@ from abc import abstractmethod
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from certseg.attacks.budgeted import BudgetedAttack
 from certseg.attacks.geometry import norm_ball, perturbation_norm, random_start
+from certseg.attacks.goals import check_goal, wanted_map
 from certseg.attacks.losses import LOSSES
 from certseg.attacks.objective import Evaluation, Objective, evaluate_together
+from certseg.attacks.side_by_side import side_by_side
+from certseg.checks import check_choice, check_count, check_number
 from certseg.compute.hardware import Hardware, Stopwatch
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError, DataError
@@ -51,6 +53,18 @@ class GradientAttack(BudgetedAttack):
     logit_scale: float
     goal: int | Tensor | None
     norms = ("l2", "linf", "l1")
+
+    def __post_init__(self) -> None:
+        check_count("attack.restarts", self.restarts)
+        check_choice("attack.loss", self.loss, LOSSES)
+        check_number("attack.logit_scale", self.logit_scale, "(0, inf)")
+        check_goal(self.goal)
+        if self.goal is not None and self.loss not in GOAL_LOSSES:
+            raise ConfigError(
+                "attack.loss cannot be lowered towards attack.goal",
+                expected=" or ".join(GOAL_LOSSES),
+                received=self.loss,
+            )
 
     @property
     @abstractmethod
@@ -109,19 +123,14 @@ class GradientAttack(BudgetedAttack):
             for restart in range(self.restarts):
                 waiting = [task for task in tasks if task.best is None or task.best.accuracy > 0.0]
                 searches = [self.search(task.first(restart, threat), task.image, threat) for task in waiting]
-                for task, best in zip(waiting, _run(searches, [task.objective for task in waiting])):
+                found = side_by_side(searches, [task.objective for task in waiting], _evaluate)
+                for task, best in zip(waiting, found):
                     task.offer(best)
         return [self._result(task, threat, watch, len(tasks)) for task in tasks]
 
     def _wanted(self, target: Tensor, num_classes: int) -> Tensor:
         """The map the objective is about: the labels, or the goal in their place."""
-        if self.goal is None:
-            return target
-        if isinstance(self.goal, int) and self.goal >= num_classes:
-            raise DataError("attack.goal is no class of the model", expected=f"below {num_classes}", received=self.goal)
-        wanted = self.goal if isinstance(self.goal, Tensor) else torch.full_like(target, self.goal)
-        check_target(wanted, tuple(target.shape), num_classes)
-        return wanted
+        return target if self.goal is None else wanted_map(self.goal, target, num_classes)
 
     def _result(self, task: _Task, threat: NormBall, watch: Stopwatch, count: int) -> AttackResult:
         best, objective = task.found, task.objective
@@ -132,10 +141,7 @@ class GradientAttack(BudgetedAttack):
         with own("evaluation"):
             prediction, votes = objective.predict(best.point, best.probe)
         seconds = {part: value / count for part, value in watch.seconds.items()} | own.seconds
-        rising = self.smoothing is None and best.accuracy > 0.0 and is_rising(objective.accuracies[-self.last_leg :])
-        vanishing = best.accuracy > 0.0 and objective.zero_gradients > MOSTLY
-        fired = {"accuracy_rising": rising, "vanishing_gradients": vanishing}
-        flags = {*objective.flags, *(flag for flag, holds in fired.items() if holds)}
+        flags = fired(objective, best.accuracy, self.last_leg if self.smoothing is None else 0)
         return AttackResult(
             adversarial=best.point.cpu(),
             prediction=prediction.cpu(),
@@ -181,24 +187,30 @@ class _Task:
             self.best = candidate
 
 
-def _run(searches: Sequence[Search], objectives: Sequence[Objective]) -> list[Evaluation]:
-    """Advance all searches in step, those that have ended leaving the batch, and return what each found."""
-    asked = {index: next(search) for index, search in enumerate(searches)}
-    found: dict[int, Evaluation] = {}
-    while asked:
-        here = [objectives[index] for index in asked]
-        points, progress = zip(*asked.values())
-        if here[0].smoothing is None:
-            evaluations = evaluate_together(here, points, progress)
-        else:
-            evaluations = [objective(*arguments) for objective, *arguments in zip(here, points, progress)]
-        for index, evaluation in zip(list(asked), evaluations):
-            try:
-                asked[index] = searches[index].send(evaluation)
-            except StopIteration as end:
-                found[index] = end.value
-                del asked[index]
-    return [found[index] for index in range(len(searches))]
+def _evaluate(objectives: Sequence[Objective], asked: Sequence[tuple[Tensor, float]]) -> list[Evaluation]:
+    """What each objective says at its point: in one batch, unless each draws noisy copies of its own."""
+    points, progress = zip(*asked)
+    if objectives[0].smoothing is None:
+        return evaluate_together(objectives, points, progress)
+    return [objective(*arguments) for objective, *arguments in zip(objectives, points, progress)]
+
+
+def fired(objective: Objective, accuracy: float, last: int) -> set[str]:
+    """The self-checks that fired in an attack: those of its objective and, where pixels are still correct,
+    ``accuracy_rising`` and ``vanishing_gradients``.
+
+    Args:
+        objective: of the attack.
+        accuracy: of the best point.
+        last: how many points the attack visited last, without a change of its rules; 0 where their accuracies say
+            nothing about its steps.
+    """
+    flags = set(objective.flags)
+    if accuracy > 0.0 and last and is_rising(objective.accuracies[-last:]):
+        flags.add("accuracy_rising")
+    if accuracy > 0.0 and objective.zero_gradients > MOSTLY:
+        flags.add("vanishing_gradients")
+    return flags
 
 
 def is_rising(accuracies: Sequence[float]) -> bool:
@@ -222,35 +234,3 @@ def _checked_start(start: Tensor, image: Tensor, threat: NormBall) -> Tensor:
             received=norm,
         )
     return start
-
-
-def check_count(option: str, value: object) -> None:
-    """Raise ConfigError unless ``value`` is a positive integer."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigError(f"attack.{option} must be a positive integer", received=value)
-
-
-def check_loss(option: str, value: object) -> None:
-    """Raise ConfigError unless ``value`` names a loss."""
-    if value not in LOSSES:
-        raise ConfigError(f"Unknown attack.{option}", expected=", ".join(LOSSES), received=value)
-
-
-def check_scale(value: object) -> None:
-    """Raise ConfigError unless ``value`` is a positive finite number."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0.0 < value < float("inf"):
-        raise ConfigError("attack.logit_scale must be a positive number", received=repr(value))
-
-
-def check_goal(goal: object, loss: str) -> None:
-    """Raise ConfigError unless ``goal`` is None, a class or a map, and ``loss`` one that can be lowered towards it."""
-    if goal is None:
-        return
-    is_class = isinstance(goal, int) and not isinstance(goal, bool) and goal >= 0
-    if not is_class and not isinstance(goal, Tensor):
-        raise ConfigError("attack.goal must be a class", expected="its name, or its number from 0 on", received=goal)
-    if loss not in GOAL_LOSSES:
-        raise ConfigError(
-            "attack.loss cannot be lowered towards attack.goal", expected=" or ".join(GOAL_LOSSES), received=loss
-        )

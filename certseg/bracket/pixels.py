@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from scipy.stats import binom
 
 from certseg.bracket.comparison import Comparison
 from certseg.errors import BracketError
@@ -92,6 +91,8 @@ def broken_pixels(
         return 0, changed
     at_most = np.cumsum(np.bincount(kept, minlength=num_votes + 1)) - tolerated  # pixels with at most v votes
     at_most = np.maximum(at_most, 0)
+    from scipy.stats import binom  # takes most of a second to import
+
     p_values = binom.cdf(np.arange(num_votes + 1), num_votes, 0.5)
     harmonic = np.log(num_pixels) + np.euler_gamma + 1 / (2 * num_pixels)  # not below the sum it stands for
     level = LEVEL / int(attacked.get("candidates", 1))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from certseg.certifiers.segcertify import Guess, SegCertify
+from certseg.checks import is_number
 from certseg.errors import ConfigError
 from certseg.types import Guarantee
 from certseg.types.hierarchy import Hierarchy
@@ -119,7 +120,7 @@ def _first_of_groups(counts: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
 def _leads(lead: float | Sequence[float], number: int) -> tuple[float, ...]:
     """One lead for each of ``number`` levels."""
     leads = tuple(lead) if isinstance(lead, Sequence) and not isinstance(lead, str) else (lead,) * number
-    if not all(isinstance(entry, int | float) and not isinstance(entry, bool) and 0 <= entry < 1 for entry in leads):
+    if not all(is_number(entry, "[0, 1)") for entry in leads):
         raise ConfigError("certifier.lead must be a share of the samples in [0, 1)", received=lead)
     if len(leads) != number:
         raise ConfigError(

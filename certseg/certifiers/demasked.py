@@ -3,18 +3,19 @@ Segmentation"; seed 003): masked copies are inpainted, segmented and compared pi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from certseg.certifiers.patch_certifier import PatchCertificate, PatchCertifier, defined_mean, require_cover, share
+from certseg.certifiers.patch_certifier import PatchCertificate, PatchCertifier, require_cover, share
+from certseg.checks import check_choice
 from certseg.errors import ConfigError
+from certseg.metrics.over_images import image_mean
 from certseg.patches.copies import MaskedPredictions
 from certseg.patches.masks import MaskSet, check_covering, check_recovery, covering_masks, recovery_masks
 from certseg.patches.voting import is_won, majority, patterns, unanimous
-from certseg.types import Inpainter, Patch, Promise
+from certseg.types import Inpainter, Patch, Promise, Row
 
 RULES = ("tight", "unanimity")
 
@@ -70,8 +71,7 @@ class DemaskedRecovery(PatchCertifier):
         big_classes: str | Sequence[int] | None = None,
     ) -> None:
         super().__init__(patch, inpainter, big_classes)
-        if rule not in RULES:
-            raise ConfigError("Unknown certifier.rule", expected=", ".join(RULES), received=repr(rule))
+        check_choice("certifier.rule", rule, RULES)
         self.kind, self.rule = masks, rule
         self.num_masks = check_recovery(masks, num_masks, patch)
 
@@ -109,9 +109,9 @@ class DemaskedRecovery(PatchCertifier):
             figures[f"{rule}_certified_share"] = share(certified, torch.ones_like(certified))
         return figures
 
-    def _own_summary(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    def _own_summary(self, rows: Sequence[Row]) -> dict[str, float]:
         names = [f"{rule}_certified_{what}" for rule in RULES for what in ("accuracy", "share")]
-        return {f"{name}/image_mean": defined_mean(rows, name) for name in names}
+        return {f"{name}/image_mean": image_mean(rows, name) for name in names}
 
 
 class DemaskedDetection(PatchCertifier):
@@ -201,11 +201,11 @@ class DemaskedDetection(PatchCertifier):
             "false_alert_rate": share(~certificate.certified, labelled & correct),
         }
 
-    def _own_summary(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    def _own_summary(self, rows: Sequence[Row]) -> dict[str, float]:
         """``false_alert_ratio`` as in the paper's tables: of all labelled pixels those that are correct and raise an
         alert, so that it adds up with the certified accuracy to the accuracy; ``false_alert_rate``: of the correct
         ones. An alert is no class, so nothing bounds the mean IoU of f(x') from below."""
-        means = {f"{name}/image_mean": defined_mean(rows, name) for name in ("false_alert_ratio", "false_alert_rate")}
+        means = {f"{name}/image_mean": image_mean(rows, name) for name in ("false_alert_ratio", "false_alert_rate")}
         return means | {"worst_case_miou/pooled": float("nan")}
 
 

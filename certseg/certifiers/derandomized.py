@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from certseg.certifiers.patch_certifier import PatchCertifier
+from certseg.checks import check_count
 from certseg.errors import ConfigError
 from certseg.patches.copies import MaskedPredictions
 from certseg.patches.masks import MaskSet, column_ablations
@@ -50,8 +51,7 @@ class DerandomizedSmoothing(PatchCertifier):
     ) -> None:
         super().__init__(patch, inpainter, big_classes)
         for name, value in (("width", width), ("stride", stride)):
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ConfigError(f"certifier.{name} must be null or a positive integer", received=repr(value))
+            check_count(f"certifier.{name}", value, optional=True)
         self.width, self.stride = width, stride
         self.name = "drs_s" if inpainter is None else "drs_e"
 

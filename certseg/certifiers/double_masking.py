@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from certseg.certifiers.patch_certifier import PatchCertifier, require_cover
+from certseg.checks import check_number
 from certseg.compute.decisions import NO_CLASS
 from certseg.errors import ConfigError
 from certseg.patches.copies import MaskedPredictions
@@ -77,9 +78,7 @@ class PatchDoubleMasking(PatchCertifier):
             raise ConfigError("certifier.num_masks must be set for double masking", remedy="Use 3 blocks a direction")
         if patch.count != 1:
             raise ConfigError("Double masking certifies against one patch", received=str(patch))
-        is_number = isinstance(min_probability, (int, float)) and not isinstance(min_probability, bool)
-        if not is_number or not 0 <= min_probability < 1:
-            raise ConfigError("certifier.min_probability must be a number in [0, 1)", received=min_probability)
+        check_number("certifier.min_probability", min_probability, "[0, 1)")
         self.kind, self.num_masks, self.min_probability = masks, num_masks, float(min_probability)
 
     @property

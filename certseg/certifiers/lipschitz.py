@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from certseg.checks import check_flag, check_number, checked_numbers
 from certseg.compute.forward import check_logits
 from certseg.compute.hardware import Hardware, Stopwatch
 from certseg.compute.streams import NoiseStream
@@ -38,6 +39,7 @@ from certseg.types import (
     Maps,
     Passes,
     Promise,
+    Row,
     Score,
     Segmenter,
     Sides,
@@ -114,14 +116,11 @@ class Lipschitz(Certifier):
         false_negative_rate: float = 0.5,
     ) -> None:
         self._guarantee = Guarantee(Promise.EVERY_PIXEL, "base", L2(radius), confidence=1.0)
-        if isinstance(radii, str) or not all(_is_number(value) and 0 <= value < math.inf for value in radii):
-            raise ConfigError("certifier.radii must be a list of finite numbers, none negative", received=radii)
-        if not isinstance(worst_case_iou, bool):
-            raise ConfigError("certifier.worst_case_iou must be true or false", received=worst_case_iou)
-        if not (_is_number(false_negative_rate) and 0 <= false_negative_rate < 1):
-            raise ConfigError("certifier.false_negative_rate must lie in [0, 1)", received=false_negative_rate)
+        radii = checked_numbers("certifier.radii", radii, "[0, inf)")
+        check_flag("certifier.worst_case_iou", worst_case_iou)
+        check_number("certifier.false_negative_rate", false_negative_rate, "[0, 1)")
         self.radius = float(radius)
-        self.radii = tuple(sorted({float(value) for value in (*radii, radius)}))
+        self.radii = tuple(sorted({*radii, float(radius)}))
         self.worst_case_iou, self.false_negative_rate = worst_case_iou, float(false_negative_rate)
 
     @property
@@ -229,7 +228,7 @@ class Lipschitz(Certifier):
         }
         return Score({**own, **shares, **others}, {ROW: counts.to_json()}, watch.seconds)
 
-    def summarise(self, rows: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> dict[str, Any]:
+    def summarise(self, rows: Sequence[Row], class_names: Sequence[str]) -> dict[str, Any]:
         """What the rows add to a summary: ``figures`` at ``radius``, ``class_iou``, and all radii in ``by_radius``."""
         images = [RadiusFigures.from_json(row["counts"][ROW]) for row in rows]
         by_radius = figures_by_radius(images, self.radii, class_names)
@@ -254,7 +253,3 @@ class Lipschitz(Certifier):
                 "image_mean": {name: defined_mean(radii) for name, radii in hidden},
             },
         }
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from certseg.checks import is_count
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError
@@ -28,6 +29,7 @@ from certseg.types import (
     Maps,
     Patch,
     Promise,
+    Row,
     Score,
     Segmenter,
 )
@@ -205,7 +207,7 @@ class PatchCertifier(Certifier):
         figures |= self._own_figures(certificate, target != IGNORE_INDEX, certificate.classes == target)
         return Score(figures, {"pixels": target.numel()})
 
-    def summarise(self, rows: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> dict[str, Any]:
+    def summarise(self, rows: Sequence[Row], class_names: Sequence[str]) -> dict[str, Any]:
         """What the rows add to a summary: mean recall of the prediction and of what is certified, over all classes in
         the labels and over the big ones, and the certifier's own ``figures``."""
         images = [CertifiedCounts.from_json(row["counts"]["certified"]) for row in rows]
@@ -229,7 +231,7 @@ class PatchCertifier(Certifier):
         """Figures of one image, from maps ``H x W`` bool: where there is a label, and where the class is the label."""
         return {}
 
-    def _own_summary(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    def _own_summary(self, rows: Sequence[Row]) -> dict[str, float]:
         """Figures over the data set."""
         return {}
 
@@ -289,19 +291,12 @@ def share(part: Tensor, whole: Tensor) -> float:
     return int((part & whole).sum()) / total if total else float("nan")
 
 
-def defined_mean(rows: Sequence[Mapping[str, Any]], figure: str) -> float:
-    """Mean of a figure over the rows that have it; NaN without any."""
-    values = [row["figures"][figure] for row in rows if row["figures"][figure] is not None]
-    kept = [value for value in values if np.isfinite(value)]
-    return float(np.mean(kept)) if kept else float("nan")
-
-
 def _checked_list(big: str | Sequence[int] | None) -> tuple[int, ...] | None:
     if isinstance(big, str):
         if big not in BIG_CLASSES:
             expected = f"null, {', '.join(BIG_CLASSES)} or a list of class ids"
             raise ConfigError("Unknown certifier.big_classes", expected=expected, received=big)
         return BIG_CLASSES[big]
-    if big is None or all(isinstance(value, int) and not isinstance(value, bool) and value >= 0 for value in big):
+    if big is None or all(is_count(value, 0) for value in big):
         return None if big is None else tuple(big)
     raise ConfigError("certifier.big_classes must hold class ids", received=list(big))

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from certseg.checks import check_choice, check_count, check_number
 from certseg.compute.hardware import Hardware, Stopwatch
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError
@@ -101,21 +102,15 @@ class SegCertify(Certifier):
         noise: str = "gaussian",
     ) -> None:
         for option, value in (("n0", n0), ("n", n), ("look_every", look_every)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigError(f"certifier.{option} must be a positive integer", received=value)
-        if not (isinstance(alpha, (int, float)) and 1e-12 <= alpha < 1.0):
-            raise ConfigError(
-                "certifier.alpha must lie in [1e-12, 1)", received=alpha, remedy="The papers use 0.001"
-            )  # below, 1 - alpha cannot be told from certainty
-        if stopping not in STOPPING:
-            raise ConfigError("Unknown certifier.stopping", expected=", ".join(STOPPING), received=stopping)
-        if not (isinstance(gain, (int, float)) and 0.0 <= gain < 1.0):
-            raise ConfigError("certifier.gain must be a share of the image in [0, 1)", received=gain)
+            check_count(f"certifier.{option}", value)
+        # below, 1 - alpha cannot be told from certainty
+        check_number("certifier.alpha", alpha, "[1e-12, 1)", remedy="The papers use 0.001")
+        check_choice("certifier.stopping", stopping, STOPPING)
+        check_number("certifier.gain", gain, "[0, 1)", what="a share of the image")
         check_correction(correction, alpha, k)
         if k != 1 and correction != "kfwer":
             raise ConfigError("certifier.k belongs to certifier.correction=kfwer", received=f"{correction}, k={k}")
-        if noise not in NOISES:
-            raise ConfigError("Unknown certifier.noise", expected=", ".join(NOISES), received=noise)
+        check_choice("certifier.noise", noise, NOISES)
         self.noise = NOISES[noise](sigma)
         self.tau, self.n0, self.n, self.alpha, self.correction, self.k = tau, n0, n, alpha, correction, k
         self.stopping, self.look_every, self.gain = stopping, look_every, gain

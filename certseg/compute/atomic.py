@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -13,12 +14,13 @@ from typing import BinaryIO
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write that takes the place of ``path`` at the end of the block, on disk by then.
 
-    A killed process leaves the old file or the new one; a block that fails leaves the old one.
+    A killed process leaves the old file or the new one; a block that fails leaves the old one. Of several writers,
+    perhaps on several machines, the last one's file stays, whole.
 
     Raises:
         OSError: the file cannot be written, for example because the disk is full.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         with open(temporary, "wb") as file:
             yield file

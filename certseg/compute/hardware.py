@@ -22,6 +22,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from certseg.checks import check_choice, check_count, check_flag
 from certseg.errors import ConfigError
 
 Network = TypeVar("Network", bound=torch.nn.Module)
@@ -63,17 +64,14 @@ class Hardware:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        _require("device", self.device, "auto, cpu or cuda", self.device in ("auto", "cpu", "cuda"))
-        _require("precision", self.precision, f"one of {', '.join(PRECISIONS)}", self.precision in tuple(PRECISIONS))
+        check_choice("hardware.device", self.device, ("auto", "cpu", "cuda"))
+        check_choice("hardware.precision", self.precision, PRECISIONS)
         for name in ("channels_last", "compile", "deterministic"):
-            value = getattr(self, name)
-            _require(name, value, "true or false", isinstance(value, bool))
+            check_flag(f"hardware.{name}", getattr(self, name))
         for name in ("noise_batch", "attack_batch"):
-            value = getattr(self, name)
-            _require(name, value, "a positive integer", _is_count(value, 1))
-        _require("workers", self.workers, "a non-negative integer", _is_count(self.workers, 0))
-        threads = self.threads
-        _require("threads", threads, "null or a positive integer", threads is None or _is_count(threads, 1))
+            check_count(f"hardware.{name}", getattr(self, name))
+        check_count("hardware.workers", self.workers, 0)
+        check_count("hardware.threads", self.threads, optional=True)
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ConfigError(
                 "hardware.device is cuda but torch sees no GPU", remedy="Use hardware=auto or hardware=cpu"
@@ -133,18 +131,8 @@ def checked_seed(seed: int) -> int:
     Raises:
         ConfigError: ``seed`` is anything else.
     """
-    if not _is_count(seed, 0):
-        raise ConfigError("seed must be a non-negative integer", received=repr(seed))
+    check_count("seed", seed, 0)
     return seed
-
-
-def _require(name: str, value: object, expected: str, holds: bool) -> None:
-    if not holds:
-        raise ConfigError(f"hardware.{name} must be {expected}", received=repr(value))
-
-
-def _is_count(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _keep_freed_memory() -> None:

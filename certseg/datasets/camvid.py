@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from certseg.datasets.files import FileDataset, Legend, Origin, checked_root, checked_split, match_folders, require
+from certseg.datasets.files import FileDataset, Legend, Origin, checked_root, checked_split, existing, match_folders
 from certseg.datasets.reading import LabelCoding
 
 CLASS_NAMES = (
@@ -49,12 +49,14 @@ class CamVid(FileDataset):
 
     Args:
         root: folder that holds ``train``, ``val`` and ``test``.
-        split: ``train``, ``val`` or ``test``.
-        size: ``[height, width]`` to resize to, or None.
-        strict: see :class:`~certseg.datasets.files.FileDataset`.
+        split: name of the split, ``train``, ``val`` or ``test``.
+        size: ``[height, width]`` in pixels that every sample is resized to; None, the default, keeps the files' sizes.
+        strict: whether missing and unpaired files are an error, the default; otherwise they are listed in
+            ``problems`` and the complete pairs are used.
 
     Raises:
-        ConfigError, DataError: see :class:`~certseg.datasets.files.FileDataset`.
+        ConfigError: a setting is outside its domain.
+        DataError: the folder or the split is missing, holds no image, or is incomplete while ``strict``.
     """
 
     def __init__(
@@ -64,11 +66,10 @@ class CamVid(FileDataset):
         size: Sequence[int] | None = None,
         strict: bool = True,
     ):
-        folder = checked_root(root)
-        require(folder, ORIGIN, folder)
+        folder = checked_root(root, ORIGIN)
         checked_split(split, ("train", "val", "test"), ORIGIN.title)
-        images = require(folder / split / "images", ORIGIN, folder)
-        labels = require(folder / split / "labels", ORIGIN, folder)
+        images = existing(folder / split / "images", ORIGIN, folder)
+        labels = existing(folder / split / "labels", ORIGIN, folder)
         super().__init__(
             legend=self.legend(),
             split=split,
@@ -81,5 +82,9 @@ class CamVid(FileDataset):
 
     @classmethod
     def legend(cls, **settings: Any) -> Legend:
-        """The classes, whatever the constructor's arguments ``settings``."""
+        """The eleven classes, which do not depend on the constructor's arguments ``settings``.
+
+        >>> CamVid.legend().class_names[:3]
+        ('sky', 'building', 'pole')
+        """
         return Legend("camvid", CLASS_NAMES, PALETTE)

@@ -1,4 +1,8 @@
-"""Data sets made of image files and label files: finding, reading, checking and fingerprinting them."""
+"""Data sets made of image files and label files: finding, reading, checking and fingerprinting them.
+
+:class:`FileDataset` is what every such data set is made from; :func:`match_folders` and :func:`missing_files` pair its
+files, and the ``checked_`` functions look at what its users set.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from certseg.checks import checked_size
 from certseg.datasets.content import file_digests
 from certseg.datasets.reading import LabelCoding, read_image, read_label, resized, to_sample
 from certseg.errors import ConfigError, DataError
@@ -69,27 +74,16 @@ Listing = tuple[list[Pair], list[str]]
 """Complete pairs, and one line for each problem with the files."""
 
 
-def checked_size(size: Sequence[int] | None) -> tuple[int, int] | None:
-    """``(height, width)`` from a config value, or None to keep the files' own sizes.
-
-    Raises:
-        ConfigError: not two positive integers.
-    """
-    if size is None:
-        return None
-    values = tuple(size) if isinstance(size, (list, tuple)) else ()
-    if len(values) != 2 or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in values):
-        raise ConfigError(
-            "dataset.size is no image size", expected="null or [height, width] in pixels", received=repr(size)
-        )
-    return values
-
-
-def checked_root(root: str | Path) -> Path:
+def checked_root(root: str | Path, origin: Origin) -> Path:
     """The folder that ``dataset.root`` names, with ``~`` replaced.
 
+    Args:
+        root: the setting.
+        origin: what a message tells about the data set.
+
     Raises:
-        ConfigError: it is no path.
+        ConfigError: ``root`` is no path, or empty.
+        DataError: there is no such folder.
     """
     if not isinstance(root, (str, Path)) or not str(root):
         raise ConfigError(
@@ -98,25 +92,36 @@ def checked_root(root: str | Path) -> Path:
             received=repr(root),
             remedy="Set dataset.root=<folder>",
         )
-    return Path(root).expanduser()
+    folder = Path(root).expanduser()
+    return existing(folder, origin, folder)
 
 
 def checked_split(split: str, known: Iterable[str], title: str) -> str:
     """``split`` if it is one of ``known``.
 
+    Args:
+        split: name of a split.
+        known: the names that the data set has.
+        title: what the data set is called in the message.
+
     Raises:
-        DataError: it is not.
+        DataError: ``split`` is not among them.
     """
     if split not in (known := tuple(known)):
         raise DataError(f"{title} has no such split", expected=" or ".join(known), received=repr(split))
     return split
 
 
-def require(path: Path, origin: Origin, root: Path) -> Path:
+def existing(path: Path, origin: Origin, root: Path) -> Path:
     """``path`` if it exists.
 
+    Args:
+        path: a file or folder of the data set.
+        origin: what a message tells about the data set.
+        root: the folder of the data set.
+
     Raises:
-        DataError: it does not; says where it looked, the expected layout, the source and the option to set.
+        DataError: ``path`` does not exist; says where it looked, the expected layout, the source and the option to set.
     """
     if path.exists():
         return path
@@ -129,6 +134,12 @@ def require(path: Path, origin: Origin, root: Path) -> Path:
 
 def match_folders(images: Path, labels: Path, image_suffixes: Sequence[str], label_suffix: str = ".png") -> Listing:
     """Pair the images below one folder with the label files of the same relative name below another.
+
+    Args:
+        images: folder of the image files.
+        labels: folder of the label files.
+        image_suffixes: what names of image files end in, in small letters; other files are passed over.
+        label_suffix: what names of label files end in, ``.png`` by default.
 
     Returns:
         ``(pairs, problems)``: the complete pairs in the order of their names, and one line for each file that
@@ -212,7 +223,7 @@ class FileDataset:
         self.class_names = legend.class_names
         self.palette = legend.palette
         self.split = split
-        self.size = checked_size(size)
+        self.size = checked_size("dataset.size", size, optional=True)
         self.coding = coding
         self.pairs, self.problems = tuple(listing[0]), tuple(listing[1])
         if strict and self.problems:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from certseg.datasets.files import FileDataset, Legend, Origin, checked_root, match_folders, require
+from certseg.checks import check_count, check_flag
+from certseg.datasets.files import FileDataset, Legend, Origin, checked_root, existing, match_folders
 from certseg.datasets.reading import LabelCoding
 from certseg.errors import ConfigError, DataError
 from certseg.types import IGNORE_INDEX
@@ -27,17 +28,20 @@ class Folder(FileDataset):
     Args:
         root: folder that holds ``<split>/images`` and ``<split>/labels``, or ``images`` and ``labels``.
         split: name of the split's folder; None for the flat layout.
-        class_names: one name per class; or give
-        num_classes: and the classes are called ``class 0``, ``class 1``, ...
+        class_names: one name per class; None where ``num_classes`` is given.
+        num_classes: number of classes, 1 to 254, which are then called ``class 0``, ``class 1``, ...; None where
+            ``class_names`` are given.
         palette: one RGB colour per class, 0 to 255; None for evenly spaced hues.
         ignore_index: the value in label files that means "no label"; None if there is none.
-        reduce_zero_label: 0 in label files means "no label", too, and ``1 .. num_classes`` are the classes.
-        size, strict: see :class:`~certseg.datasets.files.FileDataset`.
+        reduce_zero_label: whether 0 in label files means "no label", too, and ``1 .. num_classes`` are the classes.
+        size: ``[height, width]`` in pixels that every sample is resized to; None, the default, keeps the files' sizes.
+        strict: whether missing and unpaired files are an error, the default; otherwise they are listed in
+            ``problems`` and the complete pairs are used.
 
     Raises:
-        ConfigError: neither or contradictory ``class_names`` and ``num_classes``, a palette of another length,
-            an index out of range.
-        DataError: see :class:`~certseg.datasets.files.FileDataset`.
+        ConfigError: ``class_names`` and ``num_classes`` are both missing or contradict each other, the palette has
+            another length, or another setting is outside its domain.
+        DataError: the folder or the split is missing, holds no image, or is incomplete while ``strict``.
     """
 
     def __init__(
@@ -54,8 +58,7 @@ class Folder(FileDataset):
     ):
         legend = self.legend(class_names, num_classes, palette)
         ignore = _ignored(ignore_index, reduce_zero_label)
-        base = checked_root(root)
-        require(base, ORIGIN, base)
+        base = checked_root(root, ORIGIN)
         folder = base if split is None else base / str(split)
         if not folder.is_dir():
             found = sorted(path.name for path in base.iterdir() if (path / "images").is_dir())
@@ -64,7 +67,7 @@ class Folder(FileDataset):
                 expected=" or ".join(found) or ORIGIN.tree,
                 remedy="Set dataset.split=<name>, or dataset.split=null for the flat layout",
             )
-        images, labels = (require(folder / kind, ORIGIN, base) for kind in ("images", "labels"))
+        images, labels = (existing(folder / kind, ORIGIN, base) for kind in ("images", "labels"))
         super().__init__(
             legend=legend,
             split="all" if split is None else str(split),
@@ -83,10 +86,19 @@ class Folder(FileDataset):
         palette: Sequence[Sequence[int]] | None = None,
         **settings: Any,
     ) -> Legend:
-        """The classes, of which the constructor's other arguments ``settings`` change nothing.
+        """The classes; the constructor's other arguments ``settings`` change nothing about them.
+
+        Args:
+            class_names: one name per class; None where ``num_classes`` is given.
+            num_classes: number of classes, 1 to 254; None where ``class_names`` are given.
+            palette: one RGB colour per class, 0 to 255; None for evenly spaced hues.
 
         Raises:
-            ConfigError: neither or contradictory ``class_names`` and ``num_classes``, or a palette of another length.
+            ConfigError: ``class_names`` and ``num_classes`` are both missing or contradict each other, or the palette
+                has another length.
+
+        >>> Folder.legend(num_classes=2).class_names
+        ('class 0', 'class 1')
         """
         names = _class_names(class_names, num_classes)
         return Legend("folder", names, _palette(palette, len(names)))
@@ -109,37 +121,35 @@ def _class_names(class_names: Sequence[str] | None, num_classes: int | None) -> 
         if len(set(names)) != len(names):
             raise ConfigError("dataset.class_names holds a name twice", received=names)
         num_classes = len(names)
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or not 1 <= num_classes <= IGNORE_INDEX - 1:
-        raise ConfigError(
-            "dataset.num_classes is out of range", expected=f"1 to {IGNORE_INDEX - 1}", received=repr(num_classes)
-        )
+    check_count("dataset.num_classes", num_classes, most=IGNORE_INDEX - 1)
     return names if class_names is not None else tuple(f"class {index}" for index in range(num_classes))
 
 
 def _ignored(ignore_index: int | None, reduce_zero_label: bool) -> tuple[int, ...]:
-    if not isinstance(reduce_zero_label, bool):
-        raise ConfigError("dataset.reduce_zero_label must be true or false", received=repr(reduce_zero_label))
-    valid = isinstance(ignore_index, int) and not isinstance(ignore_index, bool) and 0 <= ignore_index <= 255
-    if ignore_index is not None and not valid:
-        raise ConfigError(
-            "dataset.ignore_index is out of range", expected="null or 0 to 255", received=repr(ignore_index)
-        )
+    check_flag("dataset.reduce_zero_label", reduce_zero_label)
+    check_count("dataset.ignore_index", ignore_index, 0, 255, optional=True)
     values = ([0] if reduce_zero_label else []) + ([ignore_index] if ignore_index is not None else [])
     return tuple(sorted(set(values)))
 
 
-def _palette(palette: Sequence[Sequence[int]] | None, count: int) -> tuple[tuple[int, ...], ...]:
+def _palette(palette: Sequence[Sequence[int]] | None, count: int) -> tuple[tuple[int, int, int], ...]:
     if palette is None:
-        hues = [(index * 0.618034) % 1.0 for index in range(count)]  # golden ratio: neighbours differ
-        return tuple(tuple(round(255 * v) for v in colorsys.hsv_to_rgb(hue, 0.75, 0.9)) for hue in hues)
-    colours = tuple(tuple(colour) for colour in palette)
-    for colour in colours:
-        if len(colour) != 3 or any(not isinstance(v, int) or not 0 <= v <= 255 for v in colour):
-            raise ConfigError(
-                "dataset.palette holds no RGB colour", expected="three integers 0 to 255", received=colour
-            )
+        return tuple(_hue((index * 0.618034) % 1.0) for index in range(count))  # golden ratio: neighbours differ
+    colours = tuple(_colour(tuple(colour)) for colour in palette)
     if len(colours) != count:
         raise ConfigError(
             "dataset.palette does not fit the classes", expected=f"{count} colours", received=len(colours)
         )
     return colours
+
+
+def _hue(hue: float) -> tuple[int, int, int]:
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, 0.9)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def _colour(colour: tuple[int, ...]) -> tuple[int, int, int]:
+    if len(colour) != 3 or any(not isinstance(v, int) or not 0 <= v <= 255 for v in colour):
+        raise ConfigError("dataset.palette holds no RGB colour", expected="three integers 0 to 255", received=colour)
+    red, green, blue = colour
+    return red, green, blue

@@ -16,9 +16,9 @@ from certseg.datasets.files import (
     Pair,
     checked_root,
     checked_split,
+    existing,
     match_folders,
     missing_files,
-    require,
 )
 from certseg.datasets.listing import listed_names, tenth_of
 from certseg.datasets.reading import LabelCoding, read_image, resized, to_sample
@@ -28,7 +28,7 @@ from certseg.types import Sample
 CLASS_NAMES = ("background", "polyp")
 PALETTE = ((70, 70, 70), (220, 60, 60))
 PARTS = {"train": range(2, 10), "val": (1,), "test": (0,), "all": range(10)}
-"""The tenths of the images that are a split's."""
+"""The tenths of the images that belong to each split."""
 ORIGIN = Origin(
     title="Kvasir-SEG",
     tree="images/NAME.jpg and masks/NAME.jpg, white where a polyp is",
@@ -47,12 +47,15 @@ class KvasirSEG(FileDataset):
 
     Args:
         root: folder that holds ``images`` and ``masks``.
-        split: ``train``, ``val``, ``test`` or ``all``; with ``lists`` the name of a list file.
+        split: name of the split, ``train``, ``val``, ``test`` or ``all``; with ``lists`` that of a list file.
         lists: folder of list files ``SPLIT.txt``, one name without suffix per line; None for the rule above.
-        size, strict: see :class:`~certseg.datasets.files.FileDataset`.
+        size: ``[height, width]`` in pixels that every sample is resized to; None, the default, keeps the files' sizes.
+        strict: whether missing and unpaired files are an error, the default; otherwise they are listed in
+            ``problems`` and the complete pairs are used.
 
     Raises:
-        ConfigError, DataError: see :class:`~certseg.datasets.files.FileDataset`.
+        ConfigError: a setting is outside its domain.
+        DataError: the folder or the split is missing, holds no image, or is incomplete while ``strict``.
     """
 
     def __init__(
@@ -63,10 +66,9 @@ class KvasirSEG(FileDataset):
         size: Sequence[int] | None = None,
         strict: bool = True,
     ):
-        folder = checked_root(root)
-        require(folder, ORIGIN, folder)
-        images = require(folder / "images", ORIGIN, folder)
-        masks = require(folder / "masks", ORIGIN, folder)
+        folder = checked_root(root, ORIGIN)
+        images = existing(folder / "images", ORIGIN, folder)
+        masks = existing(folder / "masks", ORIGIN, folder)
         super().__init__(
             legend=self.legend(),
             split=split,
@@ -79,7 +81,7 @@ class KvasirSEG(FileDataset):
 
     @classmethod
     def legend(cls, **settings: Any) -> Legend:
-        """The classes, whatever the constructor's arguments ``settings``."""
+        """The two classes, which do not depend on the constructor's arguments ``settings``."""
         return Legend("kvasir_seg", CLASS_NAMES, PALETTE)
 
     def __getitem__(self, index: int) -> Sample:

@@ -26,5 +26,9 @@ def listed_names(file: Path) -> list[str]:
 
 def tenth_of(name: str) -> int:
     """0 to 9, from the sha256 digest of ``name`` alone: a split by it is the same for everybody, and an image stays in
-    its part whichever other images are there."""
+    its part whichever other images are there.
+
+    >>> tenth_of("Abyssinian_1"), tenth_of("Abyssinian_2")
+    (2, 4)
+    """
     return int(hashlib.sha256(name.encode()).hexdigest(), 16) % 10

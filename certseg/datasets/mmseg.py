@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,8 +19,8 @@ from certseg.datasets.files import (
     Pair,
     checked_root,
     checked_split,
+    existing,
     missing_files,
-    require,
 )
 from certseg.datasets.reading import LabelCoding
 from certseg.types import IGNORE_INDEX
@@ -60,31 +60,37 @@ class Layout:
     options: Mapping[str, object] = field(default_factory=dict)
 
 
+@dataclass(eq=False, repr=False)
 class LibraryDataset(FileDataset):
-    """A data set listed by mmsegmentation, read by certseg; its class says by ``layout`` what and where.
+    """A data set listed by mmsegmentation, read by certseg. A subclass says by ``layout`` what and where, and gives
+    ``root`` and ``split`` their defaults.
 
     Args:
-        root, split, size, strict: see :class:`~certseg.datasets.files.FileDataset`.
-        extra: parts of the split beyond those of the layout.
+        root: the folder that ``layout`` speaks of.
+        split: one of those of ``layout``.
+        size: ``[height, width]`` to resize to, or None for the files' own sizes.
+        strict: see :class:`~certseg.datasets.files.FileDataset`.
 
     Raises:
         ConfigError, DataError: see :class:`~certseg.datasets.files.FileDataset`.
     """
 
+    root: str | Path
+    split: str
+    size: InitVar[Sequence[int] | None] = None
+    strict: bool = True
+
     layout: ClassVar[Layout]
 
-    def __init__(
-        self, root: str | Path, split: str, size: Sequence[int] | None, strict: bool, extra: Sequence[Part] = ()
-    ):
-        layout = self.layout
-        folder = checked_root(root)
-        require(folder, layout.origin, folder)
+    def __post_init__(self, size: Sequence[int] | None) -> None:
+        layout, split = self.layout, self.split
+        folder = checked_root(self.root, layout.origin)
         checked_split(split, layout.splits, layout.origin.title)
         pairs: list[Pair] = []
         problems: list[str] = []
-        for part in (*layout.splits[split], *extra):
+        for part in self.parts():
             for path in filter(None, (part.images, part.labels, part.listing)):
-                require(folder / path, layout.origin, folder)
+                existing(folder / path, layout.origin, folder)
             library = _library_dataset(layout, folder, part)
             listed = _pairs(library, folder / part.images)
             pairs += listed
@@ -104,8 +110,12 @@ class LibraryDataset(FileDataset):
                 first=1 if zero_is_void else 0,
             ),
             size=size,
-            strict=strict,
+            strict=self.strict,
         )
+
+    def parts(self) -> tuple[Part, ...]:
+        """Where the samples of the split lie."""
+        return tuple(self.layout.splits[self.split])
 
     @classmethod
     def legend(cls, **settings: Any) -> Legend:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from certseg.checks import check_choice
 from certseg.datasets.files import (
     FileDataset,
     Legend,
@@ -13,12 +14,11 @@ from certseg.datasets.files import (
     Pair,
     checked_root,
     checked_split,
+    existing,
     missing_files,
-    require,
 )
 from certseg.datasets.listing import listed_names, tenth_of
 from certseg.datasets.reading import LabelCoding
-from certseg.errors import ConfigError
 
 CLASS_NAMES = ("pet", "background", "border")
 PALETTE = ((220, 20, 60), (70, 130, 180), (255, 215, 0))
@@ -37,18 +37,20 @@ class OxfordPets(FileDataset):
     """Oxford-IIIT Pet (Parkhi, Vedaldi, Zisserman, Jawahar 2012): pet against background, from the trimaps.
 
     ``trainval`` and ``test`` are the authors' lists. They have none for validation: ``val`` are the images of
-    ``trainval`` whose :func:`~certseg.datasets.listing.tenth_of` their name is 0, ``train`` the others.
+    ``trainval`` whose names :func:`~certseg.datasets.listing.tenth_of` maps to 0, ``train`` the others.
 
     Args:
         root: folder that holds ``images`` and ``annotations``.
-        split: ``train``, ``val``, ``trainval`` or ``test``.
-        border: what pixels between pet and background are: ``ignore`` ("not classified", as the authors say: no
+        split: name of the split, ``train``, ``val``, ``trainval`` or ``test``.
+        border: what the pixels between pet and background are: ``ignore`` ("not classified", as the authors say: no
             label) or ``class`` (a third class, as in tutorials).
-        size, strict: see :class:`~certseg.datasets.files.FileDataset`.
+        size: ``[height, width]`` in pixels that every sample is resized to; None, the default, keeps the files' sizes.
+        strict: whether missing and unpaired files are an error, the default; otherwise they are listed in
+            ``problems`` and the complete pairs are used.
 
     Raises:
-        ConfigError: ``border`` is unknown; see also :class:`~certseg.datasets.files.FileDataset`.
-        DataError: see :class:`~certseg.datasets.files.FileDataset`.
+        ConfigError: ``border`` is unknown, or another setting outside its domain.
+        DataError: the folder or the split is missing, holds no image, or is incomplete while ``strict``.
     """
 
     def __init__(
@@ -60,12 +62,11 @@ class OxfordPets(FileDataset):
         strict: bool = True,
     ):
         legend = self.legend(border)
-        folder = checked_root(root)
-        require(folder, ORIGIN, folder)
+        folder = checked_root(root, ORIGIN)
         checked_split(split, LISTS, ORIGIN.title)
-        images = require(folder / "images", ORIGIN, folder)
-        trimaps = require(folder / "annotations" / "trimaps", ORIGIN, folder)
-        names = listed_names(require(folder / "annotations" / f"{LISTS[split]}.txt", ORIGIN, folder))
+        images = existing(folder / "images", ORIGIN, folder)
+        trimaps = existing(folder / "annotations" / "trimaps", ORIGIN, folder)
+        names = listed_names(existing(folder / "annotations" / f"{LISTS[split]}.txt", ORIGIN, folder))
         if split in ("train", "val"):
             names = [name for name in names if (tenth_of(name) == 0) == (split == "val")]
         ignored = () if border == "class" else (BORDER,)
@@ -81,12 +82,11 @@ class OxfordPets(FileDataset):
 
     @classmethod
     def legend(cls, border: str = "ignore", **settings: Any) -> Legend:
-        """The classes, of which the constructor's other arguments ``settings`` change nothing.
+        """The classes, which depend on ``border`` alone of the constructor's arguments.
 
         Raises:
             ConfigError: ``border`` is neither ``ignore`` nor ``class``.
         """
-        if border not in ("ignore", "class"):
-            raise ConfigError("dataset.border is unknown", expected="ignore or class", received=repr(border))
+        check_choice("dataset.border", border, ("ignore", "class"))
         count = 3 if border == "class" else 2
         return Legend("oxford_pets", CLASS_NAMES[:count], PALETTE[:count])

@@ -1,15 +1,15 @@
-"""From image and label files to :class:`certseg.types.Sample`."""
+"""From image and label files to :class:`certseg.types.Sample`: decoding, the meaning of label values, resizing."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps
 
+from certseg.compute.opencv import cv2
 from certseg.errors import DataError
 from certseg.types import IGNORE_INDEX, Sample
 
@@ -28,6 +28,9 @@ class LabelCoding:
         ignore: the values in the files that mean "no label".
         first: the value in the files of class 0: 1 where 0 means "no label" (mmsegmentation's
             ``reduce_zero_label``), else 0.
+
+    >>> LabelCoding(num_classes=2, ignore=(0,), first=1).table()[:4]
+    array([255,   0,   1,  -1])
     """
 
     num_classes: int
@@ -42,7 +45,7 @@ class LabelCoding:
         return table
 
     def decode(self, values: np.ndarray, file: Path) -> np.ndarray:
-        """Class ids ``H x W`` int64 of the file values ``H x W``.
+        """Class ids ``H x W`` int64 of the file values ``H x W``; ``file`` is where they were read, for the message.
 
         Raises:
             DataError: a value is neither a class nor "no label"; names the file and the values.
@@ -86,7 +89,7 @@ def image_size(file: Path) -> tuple[int, int]:
     """Height and width of an image file as :func:`read_image` turns it, from its header.
 
     Raises:
-        DataError: it is no image.
+        DataError: the file is no image.
     """
     try:
         with Image.open(file) as picture:
@@ -128,7 +131,11 @@ def _open(file: Path, what: str) -> Image.Image:
 
 
 def resized(image: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Image and labels at ``size``: area averages where both sides shrink, else bilinear; labels nearest."""
+    """Image ``H x W x 3`` and labels ``H x W`` at ``size`` (height, width).
+
+    The image is averaged over areas where both sides shrink and interpolated bilinearly otherwise; a pixel's label is
+    the nearest one.
+    """
     if labels.shape == size:
         return image, labels
     shrinks = size[0] <= labels.shape[0] and size[1] <= labels.shape[1]

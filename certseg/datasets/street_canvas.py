@@ -1,7 +1,8 @@
 """The camera, the weather and the canvas of a procedural street scene.
 
 World coordinates in metres: ``u`` to the right of the road's middle line, ``y`` above the ground, ``z`` ahead of the
-camera along the road, which may bend. The canvas is drawn at twice the final resolution.
+camera along the road, which may bend. The canvas is drawn at twice the final resolution. :class:`Camera` projects,
+:class:`Weather` colours, :class:`Canvas` is drawn on.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import overload
 
-import cv2
 import numpy as np
+from numpy.typing import ArrayLike
+
+from certseg.compute.opencv import cv2
 
 ROAD, SIDEWALK, BUILDING, POLE, VEGETATION, SKY, PERSON, CAR = range(8)
 SUPERSAMPLING = 2
@@ -44,15 +48,19 @@ class Camera:
     offset: float
     roll: float
 
-    def lateral(self, z):
+    @overload
+    def lateral(self, z: float) -> float: ...
+    @overload
+    def lateral(self, z: np.ndarray) -> np.ndarray: ...
+    def lateral(self, z: float | np.ndarray) -> float | np.ndarray:
         """Metres to the right of the camera axis of the road's middle line at depth ``z``."""
         return self.offset + self.yaw * z + 0.5 * self.bend * z * z
 
-    def project(self, u, y, z) -> np.ndarray:
+    def project(self, u: ArrayLike, y: ArrayLike, z: ArrayLike) -> np.ndarray:
         """Canvas positions ``... x 2`` (column, row) of points; the arguments broadcast."""
-        z = np.maximum(z, NEAREST)
-        scale = self.focal / z
-        dx = scale * (np.asarray(u) + self.lateral(z))
+        depth = np.maximum(z, NEAREST)
+        scale = self.focal / depth
+        dx = scale * (np.asarray(u) + self.lateral(depth))
         dy = scale * (self.height - np.asarray(y))
         cos, sin = math.cos(self.roll), math.sin(self.roll)
         position = np.empty((*np.broadcast_shapes(dx.shape, dy.shape), 2))
@@ -91,15 +99,15 @@ class Camera:
 
 @dataclass(frozen=True)
 class Weather:
-    """Light and air.
+    """Light and air; colours are RGB, 0 to 255.
 
     Args:
-        light: factor on every surface colour, RGB.
-        sun: 0 (overcast, no shadows) to 1.
-        haze: colour distant things fade to, RGB 0 to 255.
+        light: factor on every surface colour, one per channel.
+        sun: strength of the shadows, 0 (overcast, none) to 1.
+        haze: colour distant things fade to.
         visibility: metres after which a colour has faded to 1/e.
         zenith: colour at the top of the sky.
-        clouds: 0 (none) to 1.
+        clouds: how much of the sky they cover, 0 (none) to 1.
     """
 
     light: np.ndarray
@@ -114,8 +122,9 @@ class Canvas:
     """Image and labels under construction, far things first.
 
     Args:
-        shape: canvas rows and columns.
-        camera, weather: how things are seen.
+        shape: rows and columns of the canvas.
+        camera: where things are seen from.
+        weather: the light they are seen in.
     """
 
     def __init__(self, shape: tuple[int, int], camera: Camera, weather: Weather):
@@ -123,13 +132,13 @@ class Canvas:
         self.image = np.zeros((*shape, 3), dtype=np.uint8)
         self.labels = np.full(shape, SKY, dtype=np.uint8)
 
-    def shade(self, colour, z: float) -> np.ndarray:
+    def shade(self, colour: ArrayLike, z: float) -> np.ndarray:
         """``colour`` (RGB, or one per row) as seen at depth ``z`` in this weather."""
         clear = math.exp(-z / self.weather.visibility)
-        seen = colour * (self.weather.light * clear) + self.weather.haze * (1 - clear)
+        seen = np.asarray(colour) * (self.weather.light * clear) + self.weather.haze * (1 - clear)
         return np.minimum(np.maximum(seen, 0), 255)
 
-    def polygons(self, corners: Iterable[np.ndarray], colour, z: float, label: int | None) -> None:
+    def polygons(self, corners: Iterable[np.ndarray], colour: ArrayLike, z: float, label: int | None) -> None:
         """Fill polygons given by canvas positions; ``label`` None leaves the labels as they are."""
         shade = self.shade(np.asarray(colour, dtype=np.float64), z).tolist()
         for polygon in corners:
@@ -138,27 +147,37 @@ class Canvas:
             if label is not None:
                 cv2.fillPoly(self.labels, points, label, shift=_SHIFT)
 
-    def surface(self, points, colour, label: int | None) -> None:
+    def surface(self, points: ArrayLike, colour: ArrayLike, label: int | None) -> None:
         """Fill one polygon given by world points ``(u, y, z)``."""
-        points = np.array(points, dtype=np.float64)
-        depth = max(NEAREST, float(points[:, 2].sum()) / len(points))
-        self.polygons([self.camera.project(points[:, 0], points[:, 1], points[:, 2])], colour, depth, label)
+        corners = np.array(points, dtype=np.float64)
+        depth = max(NEAREST, float(corners[:, 2].sum()) / len(corners))
+        self.polygons([self.camera.project(corners[:, 0], corners[:, 1], corners[:, 2])], colour, depth, label)
 
-    def upright(self, points, z: float, colour, label: int | None) -> None:
+    def upright(self, points: ArrayLike, z: float, colour: ArrayLike, label: int | None) -> None:
         """Fill one polygon that faces the camera, given by world points ``(u, y)`` at one depth."""
-        points = np.array(points, dtype=np.float64)
-        self.polygons([self.camera.project(points[:, 0], points[:, 1], z)], colour, z, label)
+        corners = np.array(points, dtype=np.float64)
+        self.polygons([self.camera.project(corners[:, 0], corners[:, 1], z)], colour, z, label)
 
-    def discs(self, u, y, z: float, radius, colours: np.ndarray, label: int, squeeze=1.0) -> None:
+    def discs(
+        self,
+        u: ArrayLike,
+        y: ArrayLike,
+        z: float,
+        radius: ArrayLike,
+        colours: np.ndarray,
+        label: int,
+        squeeze: float | np.ndarray = 1.0,
+    ) -> None:
         """Fill ellipses that face the camera at one depth, one after the other.
 
         Args:
-            u, y: centres in metres, arrays of length ``N`` or numbers.
-            z: depth.
-            radius: half the width in metres, ``N`` or a number.
-            colours: ``N x 3``.
-            label: class id.
-            squeeze: height over width, ``N`` or a number.
+            u: metres to the right of the road's middle line of the centres, ``N`` values or one for all.
+            y: metres above the ground of the centres, ``N`` values or one for all.
+            z: depth in metres.
+            radius: half the width in metres, ``N`` values or one for all.
+            colours: ``N x 3`` RGB colours, 0 to 255.
+            label: class id of all.
+            squeeze: height over width, ``N`` values or one for all; 1 by default.
         """
         count = len(colours)
         centres = np.broadcast_to(self.camera.project(u, y, z), (count, 2))
@@ -170,8 +189,11 @@ class Canvas:
             cv2.fillConvexPoly(self.image, outline, shade, shift=_SHIFT)
             cv2.fillConvexPoly(self.labels, outline, label, shift=_SHIFT)
 
-    def disc(self, u: float, y: float, z: float, radius: float, colour, label: int, squeeze: float = 1.0) -> None:
-        """Fill one ellipse that faces the camera; arguments as in :meth:`discs`."""
+    def disc(
+        self, u: float, y: float, z: float, radius: float, colour: ArrayLike, label: int, squeeze: float = 1.0
+    ) -> None:
+        """Fill one ellipse that faces the camera, ``2 * radius`` metres wide and ``squeeze`` times as high, with its
+        centre at ``(u, y, z)``."""
         self.discs(u, y, z, radius, np.array([colour], dtype=np.float64), label, squeeze)
 
 

@@ -1,4 +1,4 @@
-"""What stands in a procedural street: buildings, trees, cars, persons, poles. Each draws itself on a canvas."""
+"""What stands in a procedural street: functions that draw a building, tree, hedge, car, person or pole on a canvas."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def _facade_colour(rng: np.random.Generator) -> np.ndarray:
     return kinds[rng.integers(len(kinds))] * rng.uniform(0.75, 1.1) + rng.uniform(-14, 14, 3)
 
 
-def _gable(canvas: Canvas, rng: np.random.Generator, u: float, side: int, near: float, height: float, base) -> None:
+def _gable(
+    canvas: Canvas, rng: np.random.Generator, u: float, side: int, near: float, height: float, base: np.ndarray
+) -> None:
     """The wall across the road direction, and the roof's end above it."""
     if near <= NEAREST:
         return
@@ -56,7 +58,9 @@ def _gable(canvas: Canvas, rng: np.random.Generator, u: float, side: int, near: 
         canvas.surface(roof, np.array([120, 66, 54]) * rng.uniform(0.6, 1.1), BUILDING)
 
 
-def _windows(canvas: Canvas, rng: np.random.Generator, u: float, near: float, far: float, height: float, base) -> None:
+def _windows(
+    canvas: Canvas, rng: np.random.Generator, u: float, near: float, far: float, height: float, base: np.ndarray
+) -> None:
     storey, bay = rng.uniform(2.8, 3.6), rng.uniform(2.2, 4.0)
     width, tall = bay * rng.uniform(0.35, 0.65), storey * rng.uniform(0.4, 0.65)
     start = max(near, NEAREST + 0.3)
@@ -171,7 +175,9 @@ def _paint(rng: np.random.Generator) -> np.ndarray:
     return kinds[rng.choice(8, p=[0.2, 0.18, 0.2, 0.16, 0.09, 0.1, 0.04, 0.03])] * rng.uniform(0.8, 1.1)
 
 
-def _car_side(canvas: Canvas, u: float, corner: float, z: float, size: tuple[float, float, float], paint) -> None:
+def _car_side(
+    canvas: Canvas, u: float, corner: float, z: float, size: tuple[float, float, float], paint: np.ndarray
+) -> None:
     """The long side of a car in the plane ``u``; ``corner`` is where the near end's roof meets it."""
     length, height, belt = size
     end = z + length

@@ -1,10 +1,10 @@
-"""Composes one procedural street scene: weather, camera, sky, ground, everything that stands, and the sensor."""
+"""One procedural street scene: :func:`draw` composes weather, camera, sky, ground, everything that stands, sensor."""
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
+from certseg.compute.opencv import cv2
 from certseg.datasets import street_objects as things
 from certseg.datasets.street_canvas import (
     BUILDING,
@@ -28,8 +28,11 @@ FARTHEST = 140.0  # metres
 
 
 class Street:
-    """The plan of a street: widths in metres, ``verge`` the strip between sidewalk and walls on either side,
-    ``green`` where a park takes the place of most houses."""
+    """The plan of a street, drawn at random.
+
+    All widths are in metres; ``verge`` is the strip between sidewalk and walls on either side, and ``green`` says on
+    which side a park takes the place of most houses.
+    """
 
     def __init__(self, rng: np.random.Generator):
         self.lanes = int(rng.choice([2, 2, 3, 4]))
@@ -221,7 +224,16 @@ def _ground(canvas: Canvas, rng: np.random.Generator, street: Street, plan: list
     np.copyto(canvas.labels[top:], classes[kind], where=below)
 
 
-def _paint_marks(colour, rng: np.random.Generator, street: Street, u, v, z, focal: float) -> None:
+def _paint_marks(
+    colour: np.ndarray,
+    rng: np.random.Generator,
+    street: Street,
+    u: np.ndarray,
+    v: np.ndarray,
+    z: np.ndarray,
+    focal: float,
+) -> None:
+    """Lines, a crossing and patches, drawn on ``colour``, the ground as it lies at ``(u, v)``."""
     white, wear = rng.uniform(165, 225), rng.uniform(0.3, 0.9)
     half = np.maximum(np.float32(0.07), np.float32(0.45 / focal) * z)
     reach = np.abs(u)

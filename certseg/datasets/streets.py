@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from certseg.datasets.files import Legend, checked_size, checked_split, digest
+from certseg.checks import check_count, checked_size
+from certseg.datasets.files import Legend, checked_split, digest
 from certseg.datasets.reading import to_sample
 from certseg.datasets.street_scene import draw
 from certseg.errors import ConfigError
@@ -37,14 +38,19 @@ class Streets:
     for and kept in memory while the whole split fits into half a gigabyte.
 
     Args:
-        split: ``train``, ``val`` or ``test``; splits share no scene.
-        size: ``[height, width]``, at least 16 each.
-        count: number of scenes; None for 300, 50, 100. A smaller count gives the first of a larger one.
-        seed: another seed gives other scenes.
+        split: name of the split, ``train``, ``val`` or ``test``; splits share no scene.
+        size: ``[height, width]`` in pixels, at least 16 each; 128 x 256 by default.
+        count: number of scenes; None for 300 in ``train``, 50 in ``val`` and 100 in ``test``. A smaller count gives the
+            first scenes of a larger one.
+        seed: integer >= 0; another seed gives other scenes.
 
     Raises:
-        ConfigError: a size, count or seed out of range.
-        DataError: unknown split.
+        ConfigError: size, count or seed is out of range.
+        DataError: the split is unknown.
+
+    >>> sample = Streets(size=(16, 32), count=1)[0]
+    >>> sample.name, sample.image.shape, sample.target.shape
+    ('test_0000', torch.Size([3, 16, 32]), torch.Size([16, 32]))
     """
 
     name = "streets"
@@ -53,8 +59,8 @@ class Streets:
 
     def __init__(self, split: str = "test", size: Sequence[int] = (128, 256), count: int | None = None, seed: int = 0):
         self.split = checked_split(split, COUNTS, "streets")
-        checked = checked_size(size)
-        if checked is None or min(checked) < _SMALLEST:
+        checked = checked_size("dataset.size", size)
+        if min(checked) < _SMALLEST:
             raise ConfigError(
                 "dataset.size is too small for streets",
                 expected=f"[height, width] of at least {_SMALLEST}",
@@ -62,8 +68,7 @@ class Streets:
             )
         self.size = checked
         for option, value, lowest in (("count", COUNTS[split] if count is None else count, 1), ("seed", seed, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-                raise ConfigError(f"dataset.{option} must be an integer of at least {lowest}", received=repr(value))
+            check_count(f"dataset.{option}", value, lowest)
         self.count = COUNTS[split] if count is None else count
         self.seed = seed
         self._drawn: dict[int, tuple[np.ndarray, np.ndarray]] = {}
@@ -71,7 +76,7 @@ class Streets:
 
     @classmethod
     def legend(cls, **settings: Any) -> Legend:
-        """The classes, whatever the constructor's arguments ``settings``."""
+        """The eight classes, which do not depend on the constructor's arguments ``settings``."""
         return Legend(cls.name, cls.class_names, cls.palette)
 
     def __len__(self) -> int:

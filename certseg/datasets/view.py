@@ -1,9 +1,9 @@
-"""A part of a data set that is a data set itself."""
+"""A part of a data set that is a data set itself: a :class:`View`, or samples :func:`evenly_spaced` over it."""
 
 from __future__ import annotations
 
+from certseg.checks import check_count
 from certseg.datasets.files import digest
-from certseg.errors import ConfigError
 from certseg.types import Sample, SegmentationDataset
 
 
@@ -11,8 +11,8 @@ class View:
     """The samples of ``dataset`` at ``indices``, in that order.
 
     Args:
-        dataset: the whole.
-        indices: positions in it.
+        dataset: the whole data set.
+        indices: positions of the samples in it.
     """
 
     def __init__(self, dataset: SegmentationDataset, indices: tuple[int, ...]):
@@ -45,16 +45,17 @@ def evenly_spaced(dataset: SegmentationDataset, limit: int | None) -> Segmentati
     """``limit`` samples evenly spaced over ``dataset``, the first one included: positions ``floor(i * len / limit)``.
 
     Args:
-        dataset: the whole.
+        dataset: the whole data set.
         limit: number of samples; None, or more than there are, gives ``dataset`` itself.
 
     Raises:
         ConfigError: ``limit`` is neither None nor a positive integer.
+
+    >>> from certseg.datasets.streets import Streets
+    >>> evenly_spaced(Streets(count=10), 3).names()
+    ('test_0000', 'test_0003', 'test_0006')
     """
-    if limit is None:
-        return dataset
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise ConfigError("dataset.limit must be null or a positive integer", received=repr(limit))
-    if limit >= len(dataset):
+    check_count("dataset.limit", limit, optional=True)
+    if limit is None or limit >= len(dataset):
         return dataset
     return View(dataset, tuple(i * len(dataset) // limit for i in range(limit)))

@@ -20,9 +20,10 @@ from torch import Tensor
 from certseg.compute.forward import check_logits
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
-from certseg.evaluation.loop import by_class, image_mean
+from certseg.evaluation.loop import by_class
 from certseg.evaluation.network import NetworkStage
 from certseg.metrics import ClassCounts, worst_pooled_miou
+from certseg.metrics.over_images import image_mean, sums
 from certseg.types import (
     IGNORE_INDEX,
     Attack,
@@ -112,7 +113,7 @@ class AttackStage(NetworkStage):
         result = results[-1]
         passes = sum((part.passes for part in results), Passes(int(self._begins_at_0)))
         row = self._part(result, sample) | {
-            "seconds": _sums([part.seconds for part in results]),
+            "seconds": sums([part.seconds for part in results]),
             "passes": asdict(passes),
             "flags": sorted({flag for part in results for flag in part.flags}),
         }
@@ -314,8 +315,3 @@ def _member(name: str, rows: Sequence[Row]) -> dict[str, float]:
         "backward_passes": sum(part["passes"]["backward"] for part in own),
         "seconds": sum(part["seconds"] for part in own),
     }
-
-
-def _sums(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Sums by key."""
-    return reduce(lambda sums, part: sums | {k: sums.get(k, 0.0) + v for k, v in part.items()}, parts, {})

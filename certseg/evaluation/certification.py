@@ -13,9 +13,10 @@ import numpy as np
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError
-from certseg.evaluation.loop import by_class, image_mean
+from certseg.evaluation.loop import by_class
 from certseg.evaluation.network import NetworkStage
 from certseg.metrics import CertifiedCounts, ClassCounts, GroupCounts, worst_case_miou
+from certseg.metrics.over_images import image_mean
 from certseg.types import (
     Certificate,
     Certifier,

@@ -13,6 +13,7 @@ import numpy as np
 
 from certseg.compute.hardware import barrier, rank, world_size
 from certseg.errors import DataError, ResultError
+from certseg.metrics.over_images import sums
 from certseg.types import Row, Sample, SegmentationDataset, Stage, Store
 
 
@@ -73,32 +74,19 @@ def summary(stage: Stage, rows: Sequence[Row]) -> dict[str, Any]:
     """The summary of ``rows``: what the stage computes from them, plus totals of seconds, passes and flags."""
     if not rows:
         raise DataError("There is no image to summarise", remedy="Check dataset.split and dataset.limit")
-    seconds: dict[str, float] = {}
-    passes: dict[str, int] = {}
     flags: dict[str, int] = {}
     for row in rows:
-        for part, value in row["seconds"].items():
-            seconds[part] = seconds.get(part, 0.0) + value
-        for part, value in row["passes"].items():
-            passes[part] = passes.get(part, 0) + value
         for flag in row["flags"]:
             flags[flag] = flags.get(flag, 0) + 1
     return {
         "kind": stage.kind,
         "name": stage.name,
         "images": len(rows),
-        "seconds": seconds,
-        "passes": passes,
+        "seconds": sums(row["seconds"] for row in rows),
+        "passes": sums(row["passes"] for row in rows),
         "flags": flags,
         **stage.summarise(rows),
     }
-
-
-def image_mean(rows: Sequence[Row], figure: str) -> float:
-    """Mean of a figure over the images that have it (an image without a labelled pixel has none); NaN without any."""
-    values = [row["figures"][figure] for row in rows]
-    kept = [value for value in values if value is not None and np.isfinite(value)]
-    return float(np.mean(kept)) if kept else float("nan")
 
 
 def by_class(class_names: Sequence[str], values: np.ndarray) -> dict[str, float | None]:

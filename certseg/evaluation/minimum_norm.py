@@ -18,9 +18,10 @@ import numpy as np
 
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
-from certseg.evaluation.loop import by_class, image_mean
+from certseg.evaluation.loop import by_class
 from certseg.evaluation.network import NetworkStage
 from certseg.metrics import ClassCounts
+from certseg.metrics.over_images import image_mean
 from certseg.types import Attempt, Maps, Row, Sample, Segmenter, SmallestAttack, Unbounded
 
 _PERCENTILES = (25, 75)

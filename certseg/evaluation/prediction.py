@@ -14,9 +14,10 @@ import torch
 from certseg.compute.forward import check_logits
 from certseg.compute.hardware import Hardware, Stopwatch
 from certseg.errors import ModelError
-from certseg.evaluation.loop import by_class, image_mean
+from certseg.evaluation.loop import by_class
 from certseg.evaluation.network import NetworkStage
 from certseg.metrics import ClassCounts
+from certseg.metrics.over_images import image_mean
 from certseg.types import Maps, Passes, Row, Sample, Segmenter
 
 

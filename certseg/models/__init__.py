@@ -1,9 +1,15 @@
-"""Segmentation models behind the :class:`certseg.types.Segmenter` protocol, denoisers in front of them, checkpoints."""
+"""Segmentation models behind the :class:`certseg.types.Segmenter` protocol, denoisers in front of them, checkpoints.
 
-from certseg.lipschitz.networks import LipDeepLabV3, LipschitzNetwork, LipUPerNet
+:class:`MMSegSegmenter` adapts every network of mmsegmentation; :class:`LipDeepLabV3` and :class:`LipUPerNet` have a
+proven Lipschitz constant; :class:`Denoised` puts a denoiser in front of any of them.
+"""
+
+from certseg.lipschitz.networks import LipschitzNetwork
 from certseg.models.backbone import backbone_of, backbone_weights, freeze_backbone, load_backbone
 from certseg.models.checkpoint import load_checkpoint, save_checkpoint
 from certseg.models.denoiser import Denoised, DnCNN, load_denoised, load_denoiser
+from certseg.models.lip_deeplabv3 import LipDeepLabV3
+from certseg.models.lip_upernet import LipUPerNet
 from certseg.models.mmseg_adapter import MMSegSegmenter
 from certseg.models.mmseg_library import shipped_configs
 from certseg.types import TrainingOutput

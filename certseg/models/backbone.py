@@ -1,4 +1,7 @@
-"""Weights for the backbone alone: of an ImageNet classifier or of another segmenter, whatever names they have."""
+"""The backbone of a segmenter: finding it, freezing it, and filling it with weights from elsewhere.
+
+The weights may be those of an ImageNet classifier or of another segmenter, whatever names they have there.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from certseg.errors import CheckpointError, ConfigError
 from certseg.models.checkpoint import check_fit, read_weights
+from certseg.models.denoiser import inner_segmenter
 
 _SETTING = "model.backbone_checkpoint"
 _WRAPPERS = re.compile(r"^(?:(?:module|base_model|model|_orig_mod|segmenter|network)\.)+")
@@ -37,12 +41,13 @@ def backbone_of(segmenter: nn.Module) -> nn.Module:
     """The backbone of ``segmenter``, of the network behind its denoiser if there is one.
 
     Raises:
-        ConfigError: it has none.
+        ConfigError: the network has no part of that name.
     """
-    backbone = getattr(segmenter, "backbone", None)
+    network = inner_segmenter(segmenter)
+    backbone = getattr(network, "backbone", None)  # anybody's module may have one; nothing else asks for it
     if not isinstance(backbone, nn.Module):
         raise ConfigError(
-            f"{type(segmenter).__name__} has no part that it calls its backbone",
+            f"{type(network).__name__} has no part that it calls its backbone",
             remedy=f"Leave {_SETTING} and training.freeze_backbone as they are, or choose a model of mmsegmentation",
         )
     return backbone
@@ -66,7 +71,7 @@ def load_backbone(segmenter: nn.Module, path: str | os.PathLike, *, trust: bool 
     """Fill the backbone of ``segmenter``, every tensor of it, and nothing else.
 
     Args:
-        segmenter: with a ``backbone``; untouched when an error is raised.
+        segmenter: a network with a ``backbone``, also behind a denoiser; untouched when an error is raised.
         path: a checkpoint of a classifier or of a segmenter with this backbone: see :func:`backbone_weights`.
         trust: allow the file to run code while it is unpickled. Only for files whose source you trust.
 
@@ -100,11 +105,18 @@ def backbone_weights(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
     left out, and weights of 1 x 1 convolutions and linear layers are taken for each other.
 
     Args:
-        tensors: of the checkpoint.
+        tensors: the tensors of the checkpoint, by name.
         wanted: the backbone's state dict.
 
     Returns:
         what was recognised under the names in ``wanted``, and what was not under its own, for the caller to refuse.
+
+    Raises:
+        CheckpointError: two tensors would have one name.
+
+    >>> stored = {"module.downsample_layers.0.0.weight": torch.ones(1), "head.fc.bias": torch.zeros(1)}
+    >>> backbone_weights(stored, {"stem.0.weight": torch.empty(1)})
+    {'stem.0.weight': tensor([1.])}
     """
     found = _renamed(tensors, lambda name: _WRAPPERS.sub("", name))
     if any(name.startswith("backbone.") for name in found):
@@ -126,10 +138,10 @@ def backbone_weights(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
 def _check_normalisation(path: str | os.PathLike, tensors: Mapping[str, Tensor], segmenter: nn.Module) -> None:
     """Raise CheckpointError if the checkpoint says what its backbone's images were normalised with, and ``segmenter``
     does otherwise."""
-    network = getattr(segmenter, "segmenter", segmenter)  # behind a denoiser
+    buffers = dict(inner_segmenter(segmenter).named_buffers(recurse=False))
     for kind in ("mean", "std"):
-        used = getattr(network, kind, None)
-        if not isinstance(used, Tensor):
+        used = buffers.get(kind)
+        if used is None:
             continue
         used = used.detach().flatten().double().cpu()
         for name, tensor in tensors.items():

@@ -37,8 +37,8 @@ def save_checkpoint(path: str | os.PathLike, segmenter: nn.Module, meta: Mapping
 
     Args:
         path: the file; its folder is created.
-        segmenter: any module.
-        meta: plain JSON values only.
+        segmenter: any module; its state dict is written.
+        meta: what the file says about itself, plain JSON values only.
 
     Raises:
         CheckpointError: ``meta`` is not plain JSON, or the file cannot be written.
@@ -74,8 +74,17 @@ def load_checkpoint(segmenter: nn.Module, path: str | os.PathLike, *, trust: boo
 
 
 def read_weights(path: str | os.PathLike, *, trust: bool = False, setting: str = "model.checkpoint") -> Weights:
-    """The tensors and ``meta`` of a checkpoint; arguments and errors as of :func:`load_checkpoint`. ``setting`` is the
-    one that names the file, for messages; ``trust_`` before its last word names its switch."""
+    """The tensors and ``meta`` of a checkpoint.
+
+    Args:
+        path: a certseg checkpoint, or one of another library: a state dict, also under ``state_dict`` or ``model``.
+        trust: allow the file to run code while it is unpickled. Only for files whose source you trust.
+        setting: the setting that names the file, for messages; with ``trust_`` before its last word it names the
+            setting that allows ``trust``.
+
+    Raises:
+        CheckpointError: the file is missing, corrupt, needs ``trust``, or holds no tensors.
+    """
     path = Path(path)
     content = _read(path, trust, setting)
     if not isinstance(content, Mapping):
@@ -96,7 +105,7 @@ def fill(module: nn.Module, weights: Weights, path: str | os.PathLike) -> None:
     """Load ``weights``, read from ``path``, into ``module``, which is untouched when an error is raised.
 
     Raises:
-        CheckpointError: they do not fit.
+        CheckpointError: names or shapes of the weights do not fit the module.
     """
     wanted = module.state_dict()
     tensors = weights.tensors if weights.meta is not None else _foreign_names(weights.tensors, wanted)

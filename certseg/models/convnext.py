@@ -9,6 +9,7 @@ import timm
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
+from certseg.checks import is_count
 from certseg.errors import ModelError
 
 
@@ -19,20 +20,22 @@ class ConvStem(nn.Sequential):
     Maps ``B x 3 x H x W`` to ``B x channels[-1] x ceil(H / 4) x ceil(W / 4)``.
 
     Args:
-        channels: of each convolution, at least two: (48, 96) for tiny and small, (64, 96, 128) for base.
+        channels: output channels of each convolution, at least two of them: (48, 96) for tiny and small,
+            (64, 96, 128) for base.
 
     Raises:
         ModelError: there are fewer than two, or one is no positive integer.
     """
 
     def __init__(self, channels: Sequence[int] = (48, 96)):
-        if len(channels) < 2 or not all(isinstance(c, int) and c > 0 for c in channels):
+        if len(channels) < 2 or not all(is_count(c) for c in channels):
             raise ModelError("stem_channels must be at least two positive integers", received=list(channels))
         layers: list[nn.Module] = []
         for index, (inputs, outputs) in enumerate(zip((3, *channels), channels)):
             convolution = nn.Conv2d(inputs, outputs, 3, stride=2 if index < 2 else 1, padding=1)
             nn.init.trunc_normal_(convolution.weight, std=0.02)  # as ConvNeXt draws all its convolutions
-            nn.init.zeros_(convolution.bias)
+            if convolution.bias is not None:
+                nn.init.zeros_(convolution.bias)
             layers += [convolution, LayerNorm2d(outputs, eps=1e-6), nn.GELU()]
         super().__init__(*layers)
 
@@ -41,8 +44,8 @@ class ConvStemConvNeXt(nn.Module):
     """timm's ConvNeXt behind a :class:`ConvStem`, as a backbone for mmsegmentation; nothing is downloaded.
 
     Args:
-        model_name: of timm, such as ``convnext_tiny``.
-        stem_channels: of the stem's convolutions; the last must be the width of the first stage.
+        model_name: timm's name of the network, such as ``convnext_tiny``.
+        stem_channels: output channels of the stem's convolutions; the last must be the width of the first stage.
         settings: further arguments of timm's model, such as ``drop_path_rate`` and ``out_indices``.
 
     Raises:
@@ -52,17 +55,18 @@ class ConvStemConvNeXt(nn.Module):
     def __init__(self, model_name: str, stem_channels: Sequence[int] = (48, 96), **settings: Any):
         super().__init__()
         settings = {**settings, "pretrained": False, "features_only": True}
-        self.timm_model = timm.create_model(model_name, **settings)
-        if not {"stem_0", "stem_1"} <= self.timm_model.keys():
+        features: Any = timm.create_model(model_name, **settings)  # timm's extractor: parts by name, and a forward
+        if not {"stem_0", "stem_1"} <= features.keys():
             raise ModelError(f"{model_name} has no patchify stem to replace", expected="a ConvNeXt of timm")
-        width = self.timm_model.pop("stem_0").out_channels
-        self.timm_model.pop("stem_1")
+        width = features.pop("stem_0").out_channels
+        features.pop("stem_1")
         if stem_channels[-1] != width:
             raise ModelError(
                 f"The stem does not fit {model_name}",
                 expected=f"stem_channels that end in {width}",
                 received=list(stem_channels),
             )
+        self.timm_model: nn.Module = features
         self.stem = ConvStem(stem_channels)
 
     def forward(self, images: Tensor) -> list[Tensor]:

@@ -12,9 +12,11 @@ import os
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from certseg.checks import check_count
 from certseg.errors import ConfigError, ModelError
 from certseg.models.checkpoint import Weights, fill, read_weights
-from certseg.types import CoarseLogits, TrainingOutput, coarse_logits_of
+from certseg.types import CoarseLogits, Segmenter, TrainingOutput, coarse_logits_of
+from certseg.types.trainable import explained, trainable
 
 _PARTS = ("denoiser.", "segmenter.")
 
@@ -30,29 +32,32 @@ class DnCNN(nn.Module):
 
     Args:
         depth: number of convolutions, at least 2.
-        width: channels between them.
-        shrink: side of the blocks; 1 works on pixels.
+        width: number of channels between the convolutions.
+        shrink: side of the blocks in pixels; 1 works on pixels.
 
     Raises:
         ConfigError: an argument is outside its domain.
+
+    >>> import torch
+    >>> images = torch.rand(1, 3, 5, 7)
+    >>> bool((DnCNN()(images) == images).all())  # as long as it is untrained
+    True
     """
 
     def __init__(self, depth: int = 4, width: int = 16, shrink: int = 2):
         super().__init__()
         for name, value, least in (("depth", depth, 2), ("width", width, 1), ("shrink", shrink, 1)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                expected = f"an integer of at least {least}"
-                raise ConfigError(f"model.denoiser.{name} is wrong", expected=expected, received=repr(value))
+            check_count(f"model.denoiser.{name}", value, least)
         self.shrink = shrink
         channels = 3 * shrink**2
         layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
         for _ in range(depth - 2):
             layers.append(nn.Conv2d(width, width, 3, padding=1, bias=False))
             layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
-        layers.append(nn.Conv2d(width, channels, 3, padding=1))
-        self.body = nn.Sequential(*layers)
-        nn.init.zeros_(self.body[-1].weight)
-        nn.init.zeros_(self.body[-1].bias)
+        last = nn.Conv2d(width, channels, 3, padding=1)
+        self.body = nn.Sequential(*layers, last)
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, images: Tensor) -> Tensor:
         """Denoised images ``B x 3 x H x W`` of images ``B x 3 x H x W``; neither is clipped to [0, 1]."""
@@ -70,10 +75,11 @@ class Denoised(nn.Module):
 
     Args:
         denoiser: maps images ``B x 3 x H x W`` to images of the same shape, each on its own.
-        segmenter: maps images to logits; has ``num_classes``, and ``loss`` if it is to be trained.
+        segmenter: a :class:`certseg.types.Segmenter`; trained only if it has a ``loss`` of its own.
 
     Raises:
         ConfigError: ``denoiser`` is no module.
+        ModelError: ``segmenter`` has no ``num_classes``.
     """
 
     def __init__(self, denoiser: nn.Module, segmenter: nn.Module):
@@ -84,20 +90,17 @@ class Denoised(nn.Module):
                 received=type(denoiser).__name__,
                 remedy="Check model.denoiser._target_",
             )
+        if not isinstance(segmenter, Segmenter):
+            raise ModelError(
+                "A denoiser stands in front of a segmenter",
+                expected="a torch.nn.Module with num_classes",
+                received=type(segmenter).__name__,
+            )
         self.denoiser = denoiser
-        self.segmenter = segmenter
+        self.segmenter: nn.Module = segmenter
+        self.num_classes = segmenter.num_classes
         self._is_frozen = False
         self._without_coarse: set[tuple[int, int]] = set()
-
-    @property
-    def num_classes(self) -> int:
-        """Classes of the segmenter."""
-        return self.segmenter.num_classes
-
-    @property
-    def backbone(self) -> nn.Module | None:
-        """The segmenter's backbone, None where it has none."""
-        return getattr(self.segmenter, "backbone", None)
 
     def denoise(self, images: Tensor) -> Tensor:
         """Denoised images ``B x 3 x H x W``.
@@ -121,7 +124,7 @@ class Denoised(nn.Module):
 
     def coarse_logits(self, images: Tensor) -> CoarseLogits | None:
         """The segmenter's logits at its own resolution if it gives them, else None (see :class:`CoarseLogits`)."""
-        size = tuple(images.shape[-2:])
+        size = (images.shape[-2], images.shape[-1])
         if size in self._without_coarse:
             return None
         logits = coarse_logits_of(self.segmenter, self.denoise(images))
@@ -130,12 +133,28 @@ class Denoised(nn.Module):
         return logits
 
     def loss(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """The segmenter's own losses on denoised images; arguments and errors as there."""
-        return self.segmenter.loss(self.denoise(images), labels)
+        """The segmenter's own losses, by name, of images ``B x 3 x H x W`` that are denoised first.
+
+        Args:
+            images: ``B x 3 x H x W`` in [0, 1], or noisy ones around it.
+            labels: ``B x H x W`` int64 in 0..num_classes - 1, or 255 where there is no label.
+
+        Raises:
+            ModelError: the segmenter has no loss of its own, or refuses images or labels.
+        """
+        return trainable(self.segmenter).loss(self.denoise(images), labels)
 
     def loss_and_logits(self, images: Tensor, labels: Tensor) -> TrainingOutput:
-        """The segmenter's own losses and logits on denoised images; arguments and errors as there."""
-        return self.segmenter.loss_and_logits(self.denoise(images), labels)
+        """The segmenter's own losses and the logits they come from, of images that are denoised first.
+
+        Args:
+            images: ``B x 3 x H x W`` in [0, 1], or noisy ones around it.
+            labels: ``B x H x W`` int64 in 0..num_classes - 1, or 255 where there is no label.
+
+        Raises:
+            ModelError: the segmenter hides its logits, or refuses images or labels.
+        """
+        return explained(self.segmenter).loss_and_logits(self.denoise(images), labels)
 
     def freeze_segmenter(self) -> None:
         """From now on train the denoiser alone: the segmenter's parameters get no gradients, and :meth:`train` leaves
@@ -153,19 +172,26 @@ class Denoised(nn.Module):
         return self
 
 
+def inner_segmenter(network: nn.Module) -> nn.Module:
+    """The segmenter behind the denoisers of ``network``: itself where none stands in front of it."""
+    while isinstance(network, Denoised):
+        network = network.segmenter
+    return network
+
+
 def load_denoised(denoised: Denoised, path: str | os.PathLike, *, trust: bool = False) -> set[str]:
     """Load a checkpoint of both parts, or of the segmenter alone, in any form :func:`load_checkpoint` reads.
 
     Args:
-        denoised: filled with what the file holds.
-        path: the checkpoint.
+        denoised: the pair to fill with what the file holds.
+        path: the checkpoint file.
         trust: allow the file to run code while it is unpickled. Only for files whose source you trust.
 
     Returns:
         The parts that were filled: ``segmenter``, and ``denoiser`` if the file has its weights.
 
     Raises:
-        CheckpointError: as :func:`load_checkpoint`.
+        CheckpointError: the file is missing, corrupt, needs ``trust``, or does not fit the pair.
     """
     weights = read_weights(path, trust=trust)
     if not _is_whole(weights, denoised.segmenter):
@@ -182,12 +208,12 @@ def load_denoiser(denoiser: nn.Module, path: str | os.PathLike, *, trust: bool =
     """Load a checkpoint of the denoiser alone, or its part of one of :class:`Denoised`.
 
     Args:
-        denoiser: filled.
-        path: the checkpoint: a state dict, also under ``state_dict``, or a file certseg wrote.
+        denoiser: the denoiser to fill.
+        path: the checkpoint file: a state dict, also under ``state_dict``, or a file certseg wrote.
         trust: allow the file to run code while it is unpickled. Only for files whose source you trust.
 
     Raises:
-        CheckpointError: as :func:`load_checkpoint`.
+        CheckpointError: the file is missing, corrupt, needs ``trust``, or does not fit the denoiser.
     """
     weights = read_weights(path, trust=trust, setting="model.denoiser.checkpoint")
     fill(denoiser, _part(weights, "denoiser.") if _is_whole(weights, denoiser) else weights, path)

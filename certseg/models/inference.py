@@ -1,4 +1,4 @@
-"""Rescaled, mirrored, multi-scale and sliding-window inference: pure functions on tensors, differentiable."""
+"""Rescaled, multi-scale and sliding-window inference: functions on tensors, differentiable in images and logits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from certseg.types import IGNORE_INDEX
 
 
 def scaled_size(size: Sequence[int], scale: float) -> tuple[int, int]:
-    """Height and width after scaling, rounded, at least 1."""
+    """Height and width after scaling by ``scale``, rounded, at least 1.
+
+    >>> scaled_size((360, 480), 0.5), scaled_size((3, 480), 0.1)
+    ((180, 240), (1, 48))
+    """
     height, width = (max(1, round(side * scale)) for side in size)
     return height, width
 
@@ -58,6 +62,9 @@ def label_edges(labels: Tensor, width: int) -> Tensor:
     """Mark the borders between classes in ``B x H x W`` labels: int64 of the same shape, 1 on bands ``width`` wide.
 
     The same pixels as mmsegmentation's ``GenerateEdge``: a border to an ignored pixel (255) is none.
+
+    >>> label_edges(torch.tensor([[[0, 0, 0, 1, 1, 1]]]), width=2)
+    tensor([[[0, 0, 1, 1, 0, 0]]])
     """
     edges = torch.zeros_like(labels, dtype=torch.bool)
     upper, lower = slice(None, -1), slice(1, None)
@@ -86,6 +93,13 @@ def slide(
 
     The last window of each row and column is moved inside, as mmsegmentation does. An image smaller than a window is
     one smaller window.
+
+    Args:
+        network: maps windows ``B x 3 x h x w`` to logits ``B x num_classes x h x w``.
+        images: ``B x 3 x H x W``.
+        num_classes: number of classes.
+        crop_size: height and width of a window in pixels.
+        stride: vertical and horizontal step between windows in pixels, at most the window.
     """
     height, width = images.shape[-2:]
     tops = _window_starts(height, crop_size[0], stride[0])

@@ -1,4 +1,4 @@
-"""The adapter from mmsegmentation networks to :class:`certseg.types.Segmenter`."""
+"""The adapter from mmsegmentation networks to :class:`certseg.types.Segmenter`: :class:`MMSegSegmenter`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from certseg.checks import check_choice, check_count, check_word, checked_size, is_number
 from certseg.errors import ConfigError, ModelError
 from certseg.models import inference as infer
 from certseg.models.mmseg_config import normalisation
-from certseg.models.mmseg_library import build, data_samples, has_plain_resize, model_config
+from certseg.models.mmseg_library import EncoderDecoder, build, data_samples, has_plain_resize, model_config
 from certseg.models.training_output import recorded_logits
 from certseg.types import IGNORE_INDEX, CoarseLogits, TrainingOutput
-from certseg.types.checks import check_names
 from certseg.types.images import check_images, check_labels
 
 
@@ -28,7 +28,7 @@ class MMSegSegmenter(nn.Module):
     flip the logits of the network come back as they are; otherwise the log of the mean of the softmax probabilities.
 
     Args:
-        num_classes: classes of the data set; at least 2.
+        num_classes: number of classes of the data set; at least 2.
         config: a model config in mmsegmentation's form, or the name of a config shipped with mmsegmentation, with or
             without ``.py``, such as ``upernet/upernet_r50_4xb2-40k_cityscapes-512x1024``. Pretrained weights named in
             it are not fetched.
@@ -48,6 +48,10 @@ class MMSegSegmenter(nn.Module):
         ModelError: the config is unknown or cannot be built.
     """
 
+    mean: Tensor
+    std: Tensor
+    network: EncoderDecoder
+
     def __init__(
         self,
         *,
@@ -62,7 +66,8 @@ class MMSegSegmenter(nn.Module):
         overrides: Mapping | None = None,
     ):
         super().__init__()
-        check_names(num_classes, name)
+        check_count("num_classes", num_classes, 2, remedy="A segmentation model needs at least two classes")
+        check_word("model.name", name)
         _check_arguments(scales, inference)
         self.num_classes = num_classes
         self.name = name
@@ -77,8 +82,9 @@ class MMSegSegmenter(nn.Module):
             self.register_buffer(key, values, persistent=False)
         self.network = build(model, num_classes)
         for module in self.network.modules():
-            if isinstance(getattr(module, "conv_seg", None), nn.Module):
-                module.conv_seg.register_forward_hook(_planes)
+            for name, part in module.named_children():
+                if name == "conv_seg":
+                    part.register_forward_hook(_planes)
         self._input_size, self._divisor = _input_rule(self.network)
         self._plain_resize = has_plain_resize(self.network)
         self._needs_edges = any(type(module).__name__ == "PIDHead" for module in self.network.modules())
@@ -145,13 +151,18 @@ class MMSegSegmenter(nn.Module):
         return self._losses(*self._training_inputs(images, labels))
 
     def loss_and_logits(self, images: Tensor, labels: Tensor) -> TrainingOutput:
-        """:meth:`loss` and the logits it comes from, for one forward pass; arguments and errors as there.
+        """The losses of :meth:`loss` and the logits they come from, for one forward pass.
 
         The logits are those of the head that predicts, at the resolution of the loss (``scale * H`` by ``scale * W``,
         padded where the network needs it), and in training mode.
 
+        Args:
+            images: ``B x 3 x H x W`` in [0, 1].
+            labels: ``B x H x W`` int64 in 0..num_classes - 1, or 255 where there is no label.
+
         Raises:
-            ModelError: the network's head does not say which of several outputs is the prediction.
+            ModelError: the network's head does not say which of several outputs is the prediction, or :meth:`loss`
+                refuses images or labels.
         """
         inputs, labels = self._training_inputs(images, labels)
         with recorded_logits(self.network) as found:
@@ -234,10 +245,9 @@ class MMSegSegmenter(nn.Module):
 def _check_arguments(scales: Sequence[float], inference: str) -> None:
     if isinstance(scales, str) or not isinstance(scales, Sequence) or not scales:
         raise ConfigError("model.scales must be a non-empty list", expected="such as [0.5]", received=scales)
-    if not all(isinstance(scale, (int, float)) and 0 < scale <= 8 for scale in scales):
+    if not all(is_number(scale, "(0, 8]") for scale in scales):
         raise ConfigError("model.scales must be positive numbers up to 8", received=list(scales))
-    if inference not in ("whole", "slide"):
-        raise ConfigError("Unknown model.inference", expected="whole or slide", received=inference)
+    check_choice("model.inference", inference, ("whole", "slide"))
 
 
 def _windows(test_cfg: Mapping | None, crop_size: Any, stride: Any) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -246,17 +256,11 @@ def _windows(test_cfg: Mapping | None, crop_size: Any, stride: Any) -> tuple[tup
         crop_size, stride = test_cfg.get("crop_size"), stride or test_cfg.get("stride")
     if crop_size is None:
         raise ConfigError("model.inference=slide needs model.crop_size", expected="[height, width] in pixels")
-    crop = _two_sides("crop_size", crop_size)
-    step = _two_sides("stride", stride or [max(1, side * 2 // 3) for side in crop])
+    crop = checked_size("model.crop_size", crop_size)
+    step = checked_size("model.stride", stride or [max(1, side * 2 // 3) for side in crop])
     if step[0] > crop[0] or step[1] > crop[1]:
         raise ConfigError("model.stride leaves pixels that no window sees", received=f"{step} with crop_size {crop}")
     return crop, step
-
-
-def _two_sides(key: str, value: Any) -> tuple[int, int]:
-    if not isinstance(value, Sequence) or len(value) != 2 or not all(isinstance(v, int) and v > 0 for v in value):
-        raise ConfigError(f"model.{key} must be two positive integers", expected="[height, width]", received=value)
-    return value[0], value[1]
 
 
 def _planes(module: nn.Module, inputs: tuple, logits: Tensor) -> Tensor:
@@ -265,7 +269,7 @@ def _planes(module: nn.Module, inputs: tuple, logits: Tensor) -> Tensor:
     return logits.contiguous()
 
 
-def _input_rule(network: nn.Module) -> tuple[tuple[int, int] | None, int]:
+def _input_rule(network: EncoderDecoder) -> tuple[tuple[int, int] | None, int]:
     """The one input size the backbone accepts, if there is only one, and the number its input sides must divide by."""
     backbone = network.backbone
     kind = type(backbone).__name__
@@ -273,7 +277,7 @@ def _input_rule(network: nn.Module) -> tuple[tuple[int, int] | None, int]:
         height, width = backbone.img_size
         return (height, width), 1
     if kind == "UNet":
-        return None, 2 ** (backbone.num_stages - 1)
+        return None, 2 ** (int(backbone.num_stages) - 1)
     if kind in ("DDRNet", "PIDNet"):  # branches of different strides are added at 1/8 of the input
         return None, 8
     return None, 1
@@ -285,8 +289,8 @@ def _flat_losses(losses: Mapping[str, Tensor | list[Tensor]]) -> dict[str, Tenso
     for key, value in losses.items():
         kind = "loss" if "loss" in key else "acc"
         words = [part.removeprefix(f"{kind}_") for part in key.split(".")]
-        parts = value if isinstance(value, (list, tuple)) else [value]
-        flat["_".join([kind, *words])] = sum(part.mean() for part in parts)
+        first, *rest = (part.mean() for part in (value if isinstance(value, (list, tuple)) else [value]))
+        flat["_".join([kind, *words])] = sum(rest, start=first)
     return flat
 
 

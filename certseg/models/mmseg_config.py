@@ -23,7 +23,12 @@ class Normalisation(NamedTuple):
 
 
 def plain(value: Any) -> Any:
-    """Copy nested mappings and sequences into plain dicts, lists and tuples."""
+    """Copy nested mappings and sequences into plain dicts, lists and tuples.
+
+    >>> from types import MappingProxyType
+    >>> plain(MappingProxyType({"head": (MappingProxyType({1: 2}),)}))
+    {'head': ({'1': 2},)}
+    """
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -32,7 +37,11 @@ def plain(value: Any) -> Any:
 
 
 def without_downloads(value: Any) -> Any:
-    """A copy in which no entry makes the network fetch weights; other initialisation settings stay."""
+    """A copy in which no entry makes the network fetch weights; other initialisation settings stay.
+
+    >>> without_downloads({"type": "ResNet", "depth": 18, "pretrained": "open-mmlab://resnet18"})
+    {'type': 'ResNet', 'depth': 18}
+    """
     if isinstance(value, dict):
         kept = {key: without_downloads(item) for key, item in value.items() if key != "pretrained"}
         if "init_cfg" in kept and (init := _without_pretrained(kept.pop("init_cfg"))):

@@ -1,4 +1,4 @@
-"""mmsegmentation as a library: its shipped configs, built networks and training samples.
+"""mmsegmentation as a library: its shipped configs, built networks (:class:`EncoderDecoder`) and training samples.
 
 Only this module imports mmseg and mmengine inside ``certseg.models``, and only when a function needs them: importing
 mmsegmentation takes seconds.
@@ -15,7 +15,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -26,6 +26,29 @@ from certseg.models.inference import label_edges
 from certseg.models.mmseg_config import plain, with_classes, without_downloads
 
 _EDGE_WIDTH = 4  # of the boundary labels PIDNet is trained with (arXiv 2206.02066, the shipped configs)
+
+
+class EncoderDecoder(Protocol):
+    """What certseg asks of a network of mmsegmentation, which has no types of its own; a module, once it is built.
+
+    ``backbone`` and ``decode_head`` are of whatever class the config names; a cascade has a list of heads.
+    """
+
+    backbone: Any
+    decode_head: Any
+    align_corners: bool
+
+    def modules(self) -> Iterator[nn.Module]:
+        """The network itself and all its parts."""
+
+    def extract_feat(self, inputs: Tensor) -> Any:
+        """Features of normalised images ``B x 3 x H x W``, as the decode head takes them."""
+
+    def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
+        """Logits ``B x K x h x w`` of normalised images, resized as ``batch_img_metas`` say."""
+
+    def loss(self, inputs: Tensor, data_samples: list) -> Mapping[str, Tensor | list[Tensor]]:
+        """Named losses of normalised images and their :func:`data_samples`."""
 
 
 def shipped_configs() -> tuple[str, ...]:
@@ -81,7 +104,7 @@ def _shipped_model(name: str) -> dict:
     return model
 
 
-def build(model: dict, num_classes: int) -> nn.Module:
+def build(model: dict, num_classes: int) -> EncoderDecoder:
     """Build the network with freshly initialised weights, drawn from torch's generator.
 
     Raises:
@@ -126,33 +149,35 @@ def _drop_sync_norm(module: nn.Module) -> None:
             _drop_sync_norm(child)
 
 
-def _initialise(network: nn.Module) -> None:
-    """Draw all weights from torch's generator by the rules of the network."""
+def _initialise(network: Any) -> None:
+    """Draw all weights of a network of mmengine from torch's generator, by the network's own rules."""
     network.init_weights()
 
 
-def has_plain_resize(network: nn.Module) -> bool:
+def has_plain_resize(network: EncoderDecoder) -> bool:
     """Whether the network's logits are the bilinear enlargement of what its decode head returns, and nothing more."""
     _registry()
-    from mmseg.models import EncoderDecoder
+    from mmseg.models import EncoderDecoder as PlainEncoderDecoder
     from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 
     head = network.decode_head
-    return type(network) is EncoderDecoder and all(
+    return type(network) is PlainEncoderDecoder and all(
         getattr(type(head), name, None) is getattr(BaseDecodeHead, name) for name in ("predict", "predict_by_feat")
     )
 
 
 @functools.cache
-def _registry() -> tuple[Any, type, type]:
+def _registry() -> tuple[Any, Any, Any]:
+    """mmsegmentation's registry of models with certseg's in it, and mmengine's ``ConfigDict`` and ``DefaultScope``."""
     with quiet_import():
         import mmseg.models  # noqa: F401 - registers the networks
         from mmengine.config import ConfigDict
         from mmengine.registry import DefaultScope
         from mmseg.registry import MODELS
 
-        from certseg.lipschitz.networks import LipDeepLabV3, LipUPerNet
         from certseg.models.convnext import ConvStemConvNeXt
+        from certseg.models.lip_deeplabv3 import LipDeepLabV3
+        from certseg.models.lip_upernet import LipUPerNet
     MODELS.register_module(module=ConvStemConvNeXt)
     MODELS.register_module(name=["lip_deeplabv3", "LipDeepLabV3"], module=LipDeepLabV3)
     MODELS.register_module(name=["lip_upernet", "LipUPerNet"], module=LipUPerNet)

@@ -1,4 +1,4 @@
-"""What a forward pass of training gives beyond its losses: the logits they were computed from."""
+"""The logits from which a network of mmsegmentation computes its training losses: :func:`recorded_logits`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from certseg.errors import ModelError
+from certseg.models.mmseg_library import EncoderDecoder
 
 # which of several training outputs is the one a head predicts with; the others are trained as its aids
 _PREDICTION = {"DAHead": 0, "EncHead": 0, "DDRHead": 0, "PIDHead": 1, "IterativeDecodeHead": -1}
 
 
 @contextlib.contextmanager
-def recorded_logits(network: nn.Module) -> Iterator[list[Tensor]]:
+def recorded_logits(network: EncoderDecoder) -> Iterator[list[Tensor]]:
     """Record, in the list yielded, the logits from which mmsegmentation's deciding head computes its loss.
 
     The head's ``loss_by_feat`` is replaced for the block: mmsegmentation calls ``forward`` of its heads directly, which
@@ -24,8 +25,10 @@ def recorded_logits(network: nn.Module) -> Iterator[list[Tensor]]:
     Raises:
         ModelError: the head computes several logits and which of them predict is not known, or none.
     """
-    head = network.decode_head[-1] if isinstance(network.decode_head, nn.ModuleList) else network.decode_head
-    compute, found = head.loss_by_feat, []
+    heads = network.decode_head
+    head: Any = heads[-1] if isinstance(heads, nn.ModuleList) else heads
+    compute = head.loss_by_feat
+    found: list[Tensor] = []
 
     def record(logits: Any, *arguments: Any, **settings: Any) -> Any:
         found.append(_prediction(head, logits))
@@ -40,7 +43,7 @@ def recorded_logits(network: nn.Module) -> Iterator[list[Tensor]]:
         raise _unknown(head)
 
 
-def _prediction(head: nn.Module, logits: Any) -> Tensor:
+def _prediction(head: Any, logits: Any) -> Tensor:
     kind = type(head).__name__
     if not isinstance(logits, Tensor) and kind in _PREDICTION:
         logits = logits[_PREDICTION[kind]]
@@ -49,7 +52,7 @@ def _prediction(head: nn.Module, logits: Any) -> Tensor:
     return logits
 
 
-def _unknown(head: nn.Module) -> ModelError:
+def _unknown(head: object) -> ModelError:
     return ModelError(
         f"It is not known which training output of {type(head).__name__} is the prediction",
         remedy="Use an objective that needs no logits, such as training=noise",

@@ -16,7 +16,7 @@ Corners = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
-class Canvas:
+class PatchCanvas:
     """An image and the rectangles of one size that an attacker may paint; every other pixel stays as it is.
 
     Args:

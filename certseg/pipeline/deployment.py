@@ -1,4 +1,4 @@
-"""Predict and certify pictures without labels: ``python run.py input=photos/``."""
+"""Predict and certify pictures without labels: ``certseg input=photos/``."""
 
 from __future__ import annotations
 

@@ -18,9 +18,10 @@ from omegaconf import DictConfig
 from torch import nn
 
 from certseg.bracket import Finished, check
+from certseg.checks import check_count
 from certseg.compute.hardware import Hardware, rank, world_size
 from certseg.datasets import evenly_spaced
-from certseg.errors import CertsegError, ConfigError
+from certseg.errors import CertsegError
 from certseg.evaluation import evaluate
 from certseg.pipeline.console import explain, progress, say
 from certseg.pipeline.deployment import deploy
@@ -101,7 +102,7 @@ def run(cfg: DictConfig, directory: Path, overrides: Sequence[str] = ()) -> Path
     """
     started = time.perf_counter()
     settings = resolve(cfg)
-    _check_pictures(settings)
+    check_count("pictures", settings["pictures"], 0)
     hardware = build("hardware", settings["hardware"])
     tracker = build("tracking", settings["tracking"])
     if trains_inpainter(settings):
@@ -306,11 +307,5 @@ def _track(
         tracker.finish()
 
 
-def _check_pictures(settings: Mapping[str, Any]) -> None:
-    number = settings["pictures"]
-    if not isinstance(number, int) or number < 0:
-        raise ConfigError("pictures must be a non-negative integer", received=number)
-
-
 def _command(overrides: Sequence[str]) -> str:
-    return shlex.join(["python", "run.py", *overrides])
+    return shlex.join(["certseg", *overrides])

@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from certseg.checks import check_word
 from certseg.errors import CertsegError, ConfigError
 
 _FRACTION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*/\s*(\d+(?:\.\d*)?|\.\d+)")
@@ -81,12 +82,7 @@ def denoiser_settings(settings: Mapping[str, Any]) -> dict[str, Any] | None:
     if denoiser.get("_target_") is None:
         return None
     denoiser = {"name": "denoiser", "checkpoint": None, "trust_checkpoint": False, **denoiser}
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", str(denoiser["name"])):
-        raise ConfigError(
-            "model.denoiser.name must be a plain word, for it becomes part of a folder's name",
-            expected="letters, digits, '.', '_' and '-', the first a letter or digit",
-            received=repr(denoiser["name"]),
-        )
+    check_word("model.denoiser.name", str(denoiser["name"]))
     return denoiser
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from certseg.checks import is_number
 from certseg.compute.hardware import Hardware
 from certseg.errors import ConfigError
 from certseg.evaluation import AttackStage, CertificationStage, MinimumNormStage, PredictionStage
@@ -230,7 +231,7 @@ def _radii(radius: Any, predictor: str) -> tuple[tuple[float, ...], Any]:
     """The smaller radii of a list, ascending, and the largest; a single radius as it is."""
     if not isinstance(radius, list):
         return (), radius
-    are_numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in radius)
+    are_numbers = all(is_number(value) for value in radius)
     if not are_numbers or len(set(radius)) < len(radius) or not radius or min(radius) < 0 or max(radius) == 0:
         raise ConfigError(
             "attack.radius must be a radius or a list of different ones, of which one may be 0", received=radius

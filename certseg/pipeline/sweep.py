@@ -31,7 +31,7 @@ class SweepReport(Callback):
         failures = [read_json(path) for path in sorted(folder.glob(f"*/{FAILURE_FILE}"), key=_job_number)]
         if results:
             ordered = _entries(results)
-            command = shlex.join(["python", "run.py", "-m", *config.hydra.overrides.task])
+            command = shlex.join(["certseg", "-m", *config.hydra.overrides.task])
             context = {"failed": {" ".join(job["overrides"]): job["error"] for job in failures}} if failures else {}
             title = f"Sweep of {len(results) + len(failures)} runs"
             report = write_report(

@@ -7,18 +7,20 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from certseg.errors import ResultError
 from certseg.metrics.figures import number
 from certseg.reporting.plots import INK, save_figure
 from certseg.types import IGNORE_INDEX
 from certseg.types.hierarchy import Hierarchy
+
+if TYPE_CHECKING:  # imported where something is drawn: it takes most of a second
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
 _WIDTH = 9.0  # inches; at 200 dots per inch twice the pixels a README shows
 _LEGEND_COLUMNS = 7
@@ -154,6 +156,8 @@ def picture_figure(
     panel_height = _WIDTH / columns * height / width + 0.22
     scales = len({index // columns for index, panel in enumerate(panels) if panel.values is not None})
     size = (_WIDTH, rows * panel_height + 0.3 * scales + 0.24 * legend_rows + 0.1 + 0.3 * bool(title))
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=size, layout="constrained")
     figure.set_layout_engine("constrained", w_pad=0.03, h_pad=0.02, wspace=0.0, hspace=0.01)
     for axes, panel in zip(figure.subplots(rows, columns, squeeze=False).flat, [*panels] + [None] * (rows * columns)):
@@ -247,6 +251,8 @@ def _painted(panel: Panel, labels: np.ndarray, colours: np.ndarray) -> np.ndarra
 
 
 def _legend(panels: Sequence[Panel], class_names: Sequence[str], colours: np.ndarray) -> list[Patch]:
+    from matplotlib.patches import Patch
+
     maps = [panel for panel in panels if panel.labels is not None]
     seen = [(panel.classes, panel.shown[panel.coloured]) for panel in maps]
     usual = [labels for classes, labels in seen if classes is None]

@@ -10,18 +10,20 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
-from numpy.typing import ArrayLike
 
 from certseg.metrics import Estimator, known_figures
 from certseg.reporting.claims import COLLECTIVE, LOWER, UPPER, comparison
 from certseg.reporting.entries import Entry, plural, settings_text
 from certseg.reporting.tightness import ATTACKED_MIOU, GREY_LEVELS, WORST_MIOU
+
+if TYPE_CHECKING:  # imported where something is drawn: it takes most of a second
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import ArrayLike
 
 # Okabe and Ito's colours, told apart with every common colour vision.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -166,6 +168,8 @@ def _settings_at_equal_size(members: Sequence[Entry]) -> list[str]:
 def _radius_figure(certified: list[Entry], attacked: list[Entry], clean: list[Entry]) -> Figure:
     has_iou = any(entry.figure(COLLECTIVE) is not None and _MEAN_IOU.lower(entry) is not None for entry in certified)
     quantities = (_ACCURACY, _MEAN_IOU) if has_iou else (_ACCURACY,)
+    from matplotlib.figure import Figure
+
     figure = Figure(layout="constrained")
     for axes, quantity in zip(figure.subplots(1, len(quantities), squeeze=False)[0], quantities, strict=True):
         _draw_panel(axes, quantity, certified, attacked, clean)
@@ -338,6 +342,8 @@ def _line_label(line: Sequence[Entry], lines: Sequence[Sequence[Entry]], subject
 
 
 def _finish(axes: Axes, quantity: _Quantity, entries: Sequence[Entry]) -> None:
+    from matplotlib.ticker import PercentFormatter
+
     example = entries[0]
     unit = ", [0, 1] images" if example.size_name == "radius" else ""
     axes.set_xlabel(f"{example.norm} {example.size_name}{unit}", color=INK)

@@ -8,15 +8,15 @@ import json
 import math
 import os
 import re
-import uuid
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from certseg.compute.atomic import replacing
 from certseg.errors import ResultError
 
 _LONGEST_NAME = 200  # bytes; file systems allow 255, a suffix needs some
@@ -39,8 +39,8 @@ def write_text_atomic(path: str | os.PathLike[str], text: str) -> None:
     Raises:
         ResultError: the disk refused the file.
     """
-    with _replacing(Path(path)) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    with _written(Path(path)) as file:
+        file.write(text.encode("utf-8"))
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
@@ -68,7 +68,7 @@ def save_arrays(path: str | os.PathLike[str], **arrays: np.ndarray) -> Path:
             raise ResultError(f"Map {key!r} cannot be stored", expected="numbers or booleans", received=array.dtype)
         forms[key] = {"dtype": array.dtype.str, "shape": array.shape}
         packed[f"data/{key}"] = _packed(array)
-    with _replacing(Path(path)) as temporary, temporary.open("wb") as file:
+    with _written(Path(path)) as file:
         np.savez_compressed(file, allow_pickle=False, forms=np.array(json.dumps(forms)), **packed)
     return Path(path)
 
@@ -139,16 +139,11 @@ def _unpacked(data: np.ndarray, dtype: str, shape: list[int]) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` that replaces it once the block has filled it, or vanishes if that failed."""
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+def _written(path: Path) -> Iterator[BinaryIO]:
+    """A file in the place of ``path``, whose folder is made if it is missing; ResultError if the disk refuses it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with replacing(path) as file:
+            yield file
     except OSError as error:
         raise ResultError(f"Cannot write {path}", received=error) from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
+from certseg.checks import check_choice, check_text
 from certseg.errors import ConfigError, ResultError, tracking_failed
 from certseg.reporting.entries import Entry, labels, threat_text
 from certseg.reporting.storage import plain
@@ -119,13 +120,10 @@ class WandbTracking:
         directory: str | os.PathLike[str] = "outputs",
         group: str | None = None,
     ):
-        if mode not in MODES:
-            raise ConfigError("Unknown tracking.mode", expected=", ".join(MODES), received=mode)
-        if not isinstance(project, str) or not project:
-            raise ConfigError("tracking.project must be the name of a W&B project", received=repr(project))
+        check_choice("tracking.mode", mode, MODES)
+        check_text("tracking.project", project, "the name of a W&B project")
         for option, value in (("entity", entity), ("name", name), ("group", group)):
-            if value is not None and (not isinstance(value, str) or not value):
-                raise ConfigError(f"tracking.{option} must be null or a name", received=repr(value))
+            check_text(f"tracking.{option}", value, "a name", optional=True)
         self.project, self.mode, self.entity, self.name = project, mode, entity, name
         made_up = f"{datetime.now():%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
         self.group = group or os.environ.get("WANDB_RUN_GROUP") or made_up

@@ -7,9 +7,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import norm
+from scipy.special import ndtri
 from torch import Tensor
 
+from certseg.checks import check_number, is_number
 from certseg.errors import ConfigError
 from certseg.types import L1, L2, Threat
 
@@ -32,8 +33,7 @@ class Noise(ABC):
     name = ""
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.sigma, (int, float)) and math.isfinite(self.sigma) and self.sigma > 0):
-            raise ConfigError("sigma must be a finite positive number", received=self.sigma)
+        check_number("sigma", self.sigma, "(0, inf)")
 
     @abstractmethod
     def fill(self, out: Tensor, generator: torch.Generator) -> None:
@@ -61,7 +61,7 @@ class Noise(ABC):
         >>> round(Gaussian(sigma=0.25).radius(0.75), 4)
         0.1686
         """
-        if not (isinstance(tau, (int, float)) and 0.5 <= tau < 1.0):
+        if not is_number(tau, "[0.5, 1)"):
             raise ConfigError("tau must lie in [0.5, 1)", received=tau, remedy="A typical value is 0.75")
         return float(self._radius(tau))
 
@@ -82,7 +82,7 @@ class Gaussian(Noise):
         out.normal_(0.0, self.sigma, generator=generator)
 
     def _radius(self, tau: float) -> float:
-        return self.sigma * norm.ppf(tau)
+        return self.sigma * ndtri(tau)
 
     def threat(self, radius: float) -> Threat:
         """An l2 ball."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.stats import norm
+from scipy.special import ndtr
 from torch import Tensor
 
 from certseg.compute.hardware import Stopwatch
@@ -206,7 +206,7 @@ class AnytimeTest:
         seen = np.flatnonzero(undecided)[:, None]
         share, left = (seen + 0.5) / (drawn + 1.0), later - drawn
         spread = np.sqrt(left * share * (1.0 - share) * (1.0 + left / (drawn + 1.0)))
-        reached = norm.cdf((seen + left * share - needed + 0.5) / spread) * (needed <= later)
+        reached = ndtr((seen + left * share - needed + 0.5) / spread) * (needed <= later)
         certified = (undecided[seen[:, 0]][:, None] * reached).sum(axis=0)
         return bool((certified / np.arange(1, len(later) + 1)).max() >= self.gain * num_pixels)
 

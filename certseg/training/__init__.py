@@ -1,5 +1,8 @@
 """Training: one recipe, one objective, mmengine's runner; resumable to the bit and reused when finished.
 
+:func:`train` runs a :class:`Recipe` (schedule, augmentation) whose :class:`Objective` says what a step minimises: the
+loss of clean, noisy, attacked or masked images, that of a Lipschitz network, of a denoiser or of an inpainter.
+
 >>> from certseg.training import NoiseObjective, Recipe
 >>> Recipe(name="noise", objective=NoiseObjective(sigma=0.25), iterations=100).validation_interval
 34

@@ -1,4 +1,4 @@
-"""Adversarial training: every batch is attacked before it is learned from."""
+"""Adversarial training: :class:`AdversarialObjective` attacks every batch before the network learns from it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from certseg.attacks.losses import LOSSES, Pixels
-from certseg.training.objectives import TrainableSegmenter
-from certseg.types.checks import is_count, is_number, require
+from certseg.checks import check_choice, check_count, check_number
+from certseg.training.objectives import Objective, check_own_loss
+from certseg.types.trainable import TrainableSegmenter
 
 NORMS = ("linf", "l2")
 
 
 @dataclass(frozen=True)
-class AdversarialObjective:
+class AdversarialObjective(Objective[TrainableSegmenter]):
     """The segmenter's loss on images that projected gradient ascent has just made worse for it (Madry et al. 2018; for
     segmentation Gu et al. 2022, seed 002 section 4: AT2 and AT5 are ``steps`` 2 and 5).
 
@@ -26,9 +27,10 @@ class AdversarialObjective:
     in training mode. A step costs ``steps`` more forward and backward passes than clean training.
 
     Args:
-        radius: of the ball, on the [0, 1] image scale, over one whole training crop.
-        norm: ``linf`` (steps along the sign of the gradient) or ``l2`` (along the gradient, normalised per image).
-        steps: gradient steps.
+        radius: radius of the ball on the [0, 1] image scale, over one whole training crop.
+        norm: norm of the ball: ``linf`` (steps along the sign of the gradient) or ``l2`` (along the gradient,
+            normalised per image).
+        steps: number of gradient steps, at least 1.
         step_size: length of a step, on the [0, 1] image scale in the norm of the ball.
         loss: what the ascent raises, one of :data:`certseg.attacks.losses.LOSSES`: ``balanced_cross_entropy`` is
             SegPGD's.
@@ -46,26 +48,25 @@ class AdversarialObjective:
     clean_share: float = 0.0
 
     def __post_init__(self) -> None:
+        remedy = "Give it on the [0, 1] image scale, for example 4/255"
         for name in ("radius", "step_size"):
-            value = getattr(self, name)
-            expected = "a positive number on the [0, 1] image scale, for example 4/255"
-            require(f"training.objective.{name}", value, expected, is_number(value) and value > 0)
-        require("training.objective.norm", self.norm, " or ".join(NORMS), self.norm in NORMS)
-        require("training.objective.steps", self.steps, "a positive integer", is_count(self.steps, 1))
-        require("training.objective.loss", self.loss, ", ".join(LOSSES), self.loss in tuple(LOSSES))
-        share = self.clean_share
-        require("training.objective.clean_share", share, "a share in [0, 1)", is_number(share) and 0 <= share < 1)
+            check_number(f"training.objective.{name}", getattr(self, name), "(0, inf)", remedy=remedy)
+        check_choice("training.objective.norm", self.norm, NORMS)
+        check_count("training.objective.steps", self.steps)
+        check_choice("training.objective.loss", self.loss, LOSSES)
+        check_number("training.objective.clean_share", self.clean_share, "[0, 1)", what="a share")
 
-    def prepare(self, segmenter: TrainableSegmenter) -> None:
-        """Any segmenter will do that is differentiable with respect to its input."""
+    def prepare(self, network: nn.Module) -> None:
+        """Refuse a segmenter without a loss; it must also be differentiable with respect to its input.
 
-    def __call__(self, segmenter: TrainableSegmenter, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        Raises:
+            ModelError: the network has no method ``loss``.
+        """
+        check_own_loss(network)
+
+    def __call__(self, network: TrainableSegmenter, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Losses of attacked images."""
-        return segmenter.loss(self.attack(segmenter, images, labels), labels)
-
-    def views(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Clean images only; certseg's attacks measure the rest after training."""
-        return {"clean": images}
+        return network.loss(self.attack(network, images, labels), labels)
 
     def attack(self, segmenter: TrainableSegmenter, images: Tensor, labels: Tensor) -> Tensor:
         """Adversarial versions of ``images`` ``B x 3 x H x W``; neither modes, gradients nor batch statistics of the
@@ -115,7 +116,7 @@ def _largest(images: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def _in_eval_mode(segmenter: nn.Module) -> Iterator[None]:
+def _in_eval_mode(segmenter: TrainableSegmenter) -> Iterator[None]:
     """Every module in eval mode, and back in its own mode afterwards: parts may be frozen in one of them."""
     modes = [(module, module.training) for module in segmenter.modules()]
     segmenter.eval()

@@ -1,31 +1,23 @@
-"""Consistency regularisation: noisy copies of an image are to be segmented alike."""
+"""Consistency regularisation: :class:`ConsistencyObjective` asks that noisy copies of an image are segmented alike."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from certseg.errors import ModelError
-from certseg.models import Denoised
-from certseg.training.objectives import NoiseObjective, TrainableSegmenter
-from certseg.types import IGNORE_INDEX, TrainingOutput
-from certseg.types.checks import is_count, is_number, require
-
-
-class ExplainedSegmenter(TrainableSegmenter, Protocol):
-    """A trainable segmenter that also shows the logits its loss comes from."""
-
-    def loss_and_logits(self, images: Tensor, labels: Tensor) -> TrainingOutput:
-        """Losses and logits of one forward pass; arguments as of ``loss``."""
+from certseg.checks import check_count, check_number
+from certseg.models.denoiser import inner_segmenter
+from certseg.training.objectives import GaussianNoise
+from certseg.types import IGNORE_INDEX
+from certseg.types.trainable import ExplainedSegmenter, explained
 
 
 @dataclass(frozen=True)
-class ConsistencyObjective(NoiseObjective):
+class ConsistencyObjective(GaussianNoise[ExplainedSegmenter]):
     """The segmenter's loss under Gaussian noise, and a penalty on predictions that change with the noise.
 
     With ``F_i`` the softmax at a pixel of noisy copy ``i`` of ``m`` and ``G`` their mean, a step minimises
@@ -37,18 +29,20 @@ class ConsistencyObjective(NoiseObjective):
     are none they are 0. They are logged as ``loss_consistency`` and ``loss_entropy``, factors included.
 
     All copies go through the network as one batch of ``m * B`` images, copy after copy: batch normalisation sees them
-    together, as in the paper, and memory and time grow by the factor ``m`` over :class:`NoiseObjective`. The terms
+    together, as in the paper, and memory and time grow by the factor ``m`` over one noisy copy an image. The terms
     need about four further tensors of ``m * B * num_classes * h * w`` floats, ``h x w`` being the resolution of the
     loss. The segmenter's loss of all copies is the mean over the copies where it is a mean over pixels, as
     cross-entropy is.
 
     Args:
-        sigma: as of :class:`NoiseObjective`.
-        clean_share: as of :class:`NoiseObjective`; the copies of such an image are equal.
-        sampling: as of :class:`NoiseObjective`; the copies of an image share its standard deviation.
-        copies: noisy copies of each image, ``m``, at least 2.
-        weight: of the divergence, ``lambda``. The authors' choice on CIFAR-10 is 20 for a sigma of 0.25.
-        entropy: of the entropy, ``eta``; 0.5 throughout the paper.
+        sigma: standard deviation of the noise on the [0, 1] image scale.
+        clean_share: probability with which an image of the batch gets no noise; its copies are then equal.
+        sampling: ``fixed`` uses ``sigma`` for every noisy image; ``uniform`` draws each image's standard deviation
+            from [0, sigma], which its copies share.
+        copies: number ``m`` of noisy copies of each image, at least 2.
+        weight: factor ``lambda`` of the divergence, at least 0. The authors' choice on CIFAR-10 is 20 for a sigma of
+            0.25.
+        entropy: factor ``eta`` of the entropy, at least 0; 0.5 throughout the paper.
 
     Raises:
         ConfigError: a value is outside its domain.
@@ -60,31 +54,24 @@ class ConsistencyObjective(NoiseObjective):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require("training.objective.copies", self.copies, "an integer of at least 2", is_count(self.copies, 2))
+        check_count("training.objective.copies", self.copies, 2)
         for name in ("weight", "entropy"):
-            value = getattr(self, name)
-            require(f"training.objective.{name}", value, "a number >= 0", is_number(value) and value >= 0)
+            check_number(f"training.objective.{name}", getattr(self, name), "[0, inf)")
 
-    def prepare(self, segmenter: ExplainedSegmenter) -> None:
+    def prepare(self, network: nn.Module) -> None:
         """Refuse a segmenter without ``loss_and_logits``.
 
         Raises:
-            ModelError: it has no such method.
+            ModelError: the network has no such method.
         """
-        trained = segmenter.segmenter if isinstance(segmenter, Denoised) else segmenter
-        if not callable(getattr(trained, "loss_and_logits", None)):
-            raise ModelError(
-                f"Consistency regularisation needs the logits behind the loss, which {type(trained).__name__} hides",
-                expected="a method loss_and_logits(images, labels) that returns a certseg.types.TrainingOutput",
-                remedy="Add it, or use training=noise",
-            )
+        explained(inner_segmenter(network))
 
-    def __call__(self, segmenter: ExplainedSegmenter, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def __call__(self, network: ExplainedSegmenter, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Losses of noisy images, and the two terms."""
         sigmas = torch.cat([self.deviations(images)] * self.copies)
         noisy = torch.cat([images] * self.copies)  # m * B x 3 x H x W
         noisy = noisy + sigmas * torch.randn_like(noisy)
-        output = segmenter.loss_and_logits(noisy, torch.cat([labels] * self.copies))
+        output = network.loss_and_logits(noisy, torch.cat([labels] * self.copies))
         divergence, entropy = consistency(output.logits, output.labels, self.copies)
         return {
             **output.losses,
@@ -99,11 +86,16 @@ def consistency(logits: Tensor, labels: Tensor, copies: int) -> tuple[Tensor, Te
     Args:
         logits: ``m * B x K x h x w``, copy after copy of the whole batch.
         labels: ``m * B x h x w``; pixels labelled 255 do not count. Copies of an image have the same labels.
-        copies: ``m``.
+        copies: number ``m`` of copies of each image.
 
     Returns:
         mean over copies of ``KL(G || F_i)``, and ``H(G)``, with ``F_i`` the softmax of copy ``i`` and ``G`` the mean
         of all ``F_i``: scalars in nats, averaged over labelled pixels; 0 if there are none.
+
+    >>> certain = torch.tensor([20.0, 0.0]).view(1, 2, 1, 1)  # of one pixel, copies that contradict each other
+    >>> divergence, entropy = consistency(torch.cat([certain, -certain]), torch.zeros(2, 1, 1), copies=2)
+    >>> f"{float(divergence):.1f} {float(entropy):.4f}"
+    '9.3 0.6931'
     """
     # at least in float32; logarithms throughout, because probabilities of confident networks underflow
     log_each = F.log_softmax(logits.float() if logits.element_size() < 4 else logits, dim=1)

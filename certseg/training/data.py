@@ -28,7 +28,11 @@ ORDER, AUGMENT, STEP, VALIDATE = range(4)
 
 
 def derive_seed(seed: int, *path: int) -> int:
-    """A 32-bit seed that is a function of ``seed`` and ``path``, independent between different paths."""
+    """A 32-bit seed that is a function of ``seed`` and ``path``, independent between different paths.
+
+    >>> derive_seed(0, AUGMENT, 7) == derive_seed(0, AUGMENT, 7) != derive_seed(0, AUGMENT, 8)
+    True
+    """
     return int(np.random.SeedSequence((seed, *path)).generate_state(1)[0])
 
 
@@ -36,12 +40,16 @@ class DrawSampler(Sampler[tuple[int, int]]):
     """Yields ``(image index, draw number)`` of this process's share of every batch, from any iteration on.
 
     Args:
-        size: images in the training set.
+        size: number of images in the training set.
         batch_size: images per step over all processes.
         iterations: steps of the whole training.
         seed: seed of the training.
-        rank: this process.
-        world_size: number of processes; divides ``batch_size``.
+        rank: number of this process, from 0; by default the only one.
+        world_size: number of processes, which divides ``batch_size``; 1 by default.
+
+    >>> draws = list(DrawSampler(size=3, batch_size=2, iterations=3, seed=0))
+    >>> [draw for _, draw in draws], sorted(index for index, _ in draws)  # two passes over three images
+    ([0, 1, 2, 3, 4, 5], [0, 0, 1, 1, 2, 2])
     """
 
     def __init__(self, size: int, batch_size: int, iterations: int, seed: int, rank: int = 0, world_size: int = 1):
@@ -78,13 +86,13 @@ class TrainingImages(Dataset):
     """Augmented 8-bit images and labels, decoded once and kept while the set is small.
 
     Images are rounded to 8 bits, which is exact for the usual files. ``training[(index, draw)]`` is a dict of
-    ``images`` `H x W x 3` uint8 RGB and ``labels`` `H x W` uint8.
+    ``images`` ``H x W x 3`` uint8 RGB and ``labels`` ``H x W`` uint8.
 
     Args:
         source: the training split.
-        recipe: gives crop and augmentation.
+        recipe: the recipe of the training, of which crop and augmentation count.
         seed: seed of the training.
-        num_classes: labels outside [0, num_classes) other than 255 are an error.
+        num_classes: number of classes; labels outside [0, num_classes) other than 255 are an error.
 
     Raises:
         DataError: the split is empty, or a label is outside its domain (on reading).
@@ -122,12 +130,12 @@ class TrainingImages(Dataset):
         np.random.seed(derive_seed(self._seed, AUGMENT, draw))  # noqa: NPY002 - the transforms use this generator
         sample = {"img": image, "gt_seg_map": labels, "img_shape": image.shape[:2], "seg_fields": ["gt_seg_map"]}
         if self._scale is not None:
-            factor = np.random.uniform(*self._scale)  # noqa: NPY002
+            factor = np.random.uniform(*self._scale)  # noqa: NPY002 - as above
             sample = mmcv_transforms.Resize(scale_factor=float(factor), keep_ratio=True)(sample)
         for transform in self._transforms:
             sample = transform(sample)
-        image, labels = (torch.from_numpy(np.ascontiguousarray(sample[name])) for name in ("img", "gt_seg_map"))
-        return {"images": image, "labels": labels}
+        names = {"images": "img", "labels": "gt_seg_map"}
+        return {name: torch.from_numpy(np.ascontiguousarray(sample[key])) for name, key in names.items()}
 
     def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         if index in self._cache:
@@ -139,13 +147,22 @@ class TrainingImages(Dataset):
 
     def _decode(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         sample = self._source[index]
-        check_labels(sample, self._num_classes)
+        check_sample_labels(sample, self._num_classes)
         image = (sample.image * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
         return image, sample.target.to(torch.uint8).numpy()
 
 
 class ValidationImages(Dataset):
-    """Whole images of the validation split, undistorted, with the index that seeds their noise."""
+    """Whole images of the validation split, undistorted, with the index that seeds their noise.
+
+    Args:
+        source: the validation split.
+        limit: number of images, the first of the split; None for all.
+        num_classes: number of classes; labels outside [0, num_classes) other than 255 are an error.
+
+    Raises:
+        DataError: the split is empty, or a label is outside its domain (on reading).
+    """
 
     def __init__(self, source: SegmentationDataset, limit: int | None, num_classes: int):
         self._source, self._num_classes = source, num_classes
@@ -161,13 +178,13 @@ class ValidationImages(Dataset):
         return self._length
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """``images`` `3 x H x W` float32, ``labels`` `H x W` int64, ``indices``."""
+        """A dict of ``images`` ``3 x H x W`` float32, ``labels`` ``H x W`` int64 and ``indices``, the image's index."""
         sample = self._source[index]
-        check_labels(sample, self._num_classes)
+        check_sample_labels(sample, self._num_classes)
         return {"images": sample.image.float(), "labels": sample.target, "indices": torch.tensor(index)}
 
 
-def check_labels(sample: Sample, num_classes: int) -> None:
+def check_sample_labels(sample: Sample, num_classes: int) -> None:
     """Raise :class:`DataError` unless every label is a class id below ``num_classes`` or void."""
     labelled = sample.target[sample.target != IGNORE_INDEX]
     if labelled.numel() and (int(labelled.min()) < 0 or int(labelled.max()) >= num_classes):

@@ -1,4 +1,7 @@
-"""Random masks as the certifiers against patches use them, for training what fills them."""
+"""Random masks as the certifiers against patches use them, for training inpainters and the networks behind them.
+
+:func:`checked_draws` looks at an objective's settings, :func:`draw_hidden` draws a mask.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from certseg.checks import is_number, require
 from certseg.patches.masks import ASSIGNMENTS, covering_masks, least_masks, recovery_masks
 from certseg.types import Patch
-from certseg.types.checks import is_number, require
 
 KINDS = (*ASSIGNMENTS, "strips", "blocks")
 _MOST = {"strips": 20, "blocks": 6}  # masks side by side, as certifier=demasked_detection and patch_double_masking
 
 
 def checked_draws(masks: Sequence[str], shares: Sequence[float]) -> tuple[tuple[str, ...], tuple[float, float]]:
-    """An objective's ``masks``, names in :data:`KINDS`, and ``shares``, smallest and largest share of the image that a
-    patch covers.
+    """An objective's settings about masks, checked and as tuples.
+
+    Args:
+        masks: names in :data:`KINDS`, at least one.
+        shares: smallest and largest share of the image that a patch covers, in (0, 0.04].
 
     Raises:
         ConfigError: a value is outside its domain.
@@ -43,24 +49,28 @@ def draw_hidden(
     of the rectangles of double masking, both in a random number.
 
     Args:
-        kind: one of :data:`KINDS`.
-        size: H and W.
+        kind: the kind of mask, one of :data:`KINDS`.
+        size: height H and width W of the image in pixels.
         shares: smallest and largest share of the image that a patch covers.
-        generator: a CPU generator, None for torch's global one.
+        generator: a CPU generator; None, the default, for torch's global one.
 
     Raises:
         ConfigError: the image is too small for the masks.
+
+    >>> hidden = draw_hidden("column", (32, 48), (0.01, 0.02), torch.Generator().manual_seed(0))
+    >>> hidden.shape, bool(hidden.any()), bool(hidden.all())
+    (torch.Size([32, 48]), True, False)
     """
     low, high = (math.log(share) for share in shares)
     side = math.exp((low + (high - low) * _uniform(generator)) / 2)
     skew = math.exp(math.log(1.4) * (_uniform(generator) - 0.5))
-    sides = tuple(min(length, math.ceil(length * side * factor)) for length, factor in zip(size, (skew, 1 / skew)))
+    height, width = (min(length, math.ceil(length * side * factor)) for length, factor in zip(size, (skew, 1 / skew)))
     if kind in ASSIGNMENTS:
-        return _recovery(kind, size, sides, generator)
+        return _recovery(kind, size, (height, width), generator)
     axis = "block" if kind == "blocks" else ("column", "row")[_integer(2, generator)]
-    room = min(length - part + 1 for length, part in zip(size, sides))
+    room = min(length - part + 1 for length, part in zip(size, (height, width)))
     number = min(room, 3 + _integer(_MOST[kind] - 2, generator))  # two of two would hide everything
-    masks = covering_masks(axis, size, Patch(height=sides[0], width=sides[1]), num_masks=number)
+    masks = covering_masks(axis, size, Patch(height=height, width=width), num_masks=number)
     hidden = masks.hidden()
     first, second = (_integer(len(hidden), generator) for _ in range(2))
     return hidden[first] if _integer(2, generator) else hidden[first] | hidden[second]

@@ -1,4 +1,4 @@
-"""What happens around the steps: seeds, checkpoints, history, progress, and a stop when the loss is not finite."""
+"""Hooks of mmengine around the steps: seeds, averages, states to resume from, history, progress."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import time
 import numpy as np
 import torch
 from mmengine.hooks import EMAHook, Hook
-from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import nn
 
 from certseg.compute.hardware import rank
 from certseg.errors import CheckpointError, ModelError
@@ -35,7 +36,7 @@ class SeedHook(Hook):
     def __init__(self, seed: int):
         self._seed = seed
 
-    def before_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """Seed step ``runner.iter``."""
         seed = derive_seed(self._seed, STEP, rank(), runner.iter)
         random.seed(seed)
@@ -61,7 +62,7 @@ class AverageHook(EMAHook):
         """Go on from an average that :meth:`state_dict` gave."""
         self.ema_model.load_state_dict(state)
 
-    def after_train(self, runner) -> None:
+    def after_train(self, runner: Runner) -> None:
         """Leave the average in the model."""
         self._swap_ema_parameters()
 
@@ -73,16 +74,25 @@ class StateHook(Hook):
     after the last step: a resumed training always ends with its last validation.
 
     Args:
-        folder: where the state goes.
+        folder: the folder of the training, to which the state is written.
+        segmenter: the module in training, whose weights are saved and put back.
         interval: iterations between states.
-        state: what :meth:`TrainingFolder.read_state` returned.
-        average: of the weights, if there is one.
+        state: what :meth:`TrainingFolder.read_state` returned: the state to resume from, or None.
+        average: the hook that averages the weights, None where the last ones count.
     """
 
     priority = "VERY_HIGH"
 
-    def __init__(self, folder: TrainingFolder, interval: int, state: dict | None, average: AverageHook | None = None):
-        self._folder, self._interval, self._state, self._average = folder, interval, state, average
+    def __init__(
+        self,
+        folder: TrainingFolder,
+        segmenter: nn.Module,
+        interval: int,
+        state: dict | None,
+        average: AverageHook | None = None,
+    ):
+        self._folder, self._segmenter = folder, segmenter
+        self._interval, self._state, self._average = interval, state, average
         self._begin = time.perf_counter()
         self.start = 0 if state is None else int(state["iteration"])
         self.resumed = 0 if state is None else int(state["resumed"]) + 1
@@ -93,7 +103,7 @@ class StateHook(Hook):
         earlier = 0.0 if self._state is None else float(self._state["seconds"])
         return earlier + time.perf_counter() - self._begin
 
-    def restore(self, runner) -> None:
+    def restore(self, runner: Runner) -> None:
         """Put the state, if there is one, into the runner.
 
         Raises:
@@ -102,7 +112,7 @@ class StateHook(Hook):
         if self._state is None:
             return
         try:
-            unwrapped(runner.model).segmenter.load_state_dict(self._state["segmenter"])
+            self._segmenter.load_state_dict(self._state["segmenter"])
             runner.optim_wrapper.load_state_dict(self._state["optimiser"])
             for scheduler, saved in zip(runner.param_schedulers, self._state["schedulers"], strict=True):
                 scheduler.load_state_dict(saved)
@@ -115,7 +125,7 @@ class StateHook(Hook):
             ) from error
         runner.train_loop._iter = self.start
 
-    def before_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """Save at the interval, except where this run began."""
         if rank() == 0 and runner.iter > self.start and runner.iter % self._interval == 0:
             self._folder.write_state(
@@ -123,7 +133,7 @@ class StateHook(Hook):
                     "iteration": runner.iter,
                     "seconds": self.seconds,
                     "resumed": self.resumed,
-                    "segmenter": unwrapped(runner.model).segmenter.state_dict(),
+                    "segmenter": self._segmenter.state_dict(),
                     "optimiser": runner.optim_wrapper.state_dict(),
                     "schedulers": [scheduler.state_dict() for scheduler in runner.param_schedulers],
                     **({} if self._average is None else {"average": self._average.state_dict()}),
@@ -140,7 +150,7 @@ class HistoryHook(Hook):
         self._folder = folder
         self.figures: dict[str, float] = {}
 
-    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None, outputs: dict) -> None:
         """Check every step, record every twentieth and the last.
 
         Raises:
@@ -157,7 +167,7 @@ class HistoryHook(Hook):
             lr = float(runner.optim_wrapper.get_lr()["lr"][0])
             self._folder.append_history({"iteration": iteration, "lr": lr, **losses})
 
-    def after_val_epoch(self, runner, metrics: dict[str, float] | None = None) -> None:
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
         """Record the figures of a validation; NaN (no labelled pixels) becomes null."""
         self.figures = {name: float(value) for name, value in metrics.items()}
         if rank() == 0:
@@ -181,7 +191,7 @@ class ProgressHook(Hook):
             self._task = self._bar.add_task(f"training {name}", total=total, completed=start)
             self._bar.start()
 
-    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None, outputs: dict) -> None:
         """Move on by one step."""
         iteration, loss = runner.iter + 1, float(outputs["loss"].detach())
         if self._bar is not None:
@@ -196,11 +206,6 @@ class ProgressHook(Hook):
         """Give the terminal back."""
         if self._bar is not None:
             self._bar.stop()
-
-
-def unwrapped(model: torch.nn.Module) -> torch.nn.Module:
-    """The model inside mmengine's data-parallel wrapper."""
-    return model.module if is_model_wrapper(model) else model
 
 
 def _clock(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Training an inpainter: the certifiers' masks over images, and what they hide to be guessed."""
+"""Training an inpainter: :class:`InpainterObjective` hides parts of images by the certifiers' masks to be guessed."""
 
 from __future__ import annotations
 
@@ -9,27 +9,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from certseg.checks import check_number
 from certseg.errors import ConfigError
 from certseg.patches.inpainting import MaskedUNet
 from certseg.patches.masks import erase
 from certseg.training.hidden import KINDS, checked_draws, draw_hidden
-from certseg.types.checks import is_number, require
+from certseg.training.objectives import Objective
 
 _NEAR = 3  # pixels: how far from a visible one a hidden pixel belongs to the border
 
 
 class TrainableInpainter(nn.Module):
-    """An inpainter as :func:`certseg.training.train` trains it, which stores the class names of the data with the
-    weights; ``inpainter.*`` are those :class:`certseg.patches.inpainting.Learned` loads.
+    """An inpainter in the form in which :func:`certseg.training.train` trains it.
+
+    Its checkpoint holds the class names of the data set, and the weights under ``inpainter.*``, where
+    :class:`certseg.patches.inpainting.Learned` finds them.
 
     Args:
-        inpainter: the network.
-        num_classes: of the data set, whose labels are not used.
+        inpainter: the network to train.
+        num_classes: number of classes of the data set, whose labels are not used.
     """
 
     def __init__(self, inpainter: MaskedUNet, num_classes: int):
         super().__init__()
-        self.inpainter, self.num_classes = inpainter, num_classes
+        self.inpainter = inpainter
+        self.num_classes = num_classes
 
     def forward(self, erased: Tensor, hidden: Tensor) -> Tensor:
         """Filled images ``B x 3 x H x W``, of erased ones and their hidden pixels ``B x H x W`` bool."""
@@ -38,7 +42,12 @@ class TrainableInpainter(nn.Module):
 
 @dataclass(frozen=True)
 class HiddenError:
-    """Absolute error of hidden values, in sum and number; adds up over images."""
+    """Absolute error of hidden values; adds up over images.
+
+    Args:
+        total: sum of the errors, on the [0, 1] image scale.
+        count: number of values, three for each hidden pixel.
+    """
 
     total: float
     count: int
@@ -47,19 +56,22 @@ class HiddenError:
         return HiddenError(self.total + other.total, self.count + other.count)
 
     def figures(self) -> dict[str, float]:
-        """Mean over all values; NaN without any."""
+        """``absolute_error/pooled``, the mean over all values; NaN without any."""
         return {"absolute_error/pooled": self.total / self.count if self.count else float("nan")}
 
 
 @dataclass(frozen=True)
-class InpainterObjective:
-    """Mean absolute error of hidden pixels, each image under a random mask of its own (:func:`draw_hidden`); its mean
-    over the images, plus ``border`` times the same of the hidden pixels at most 3 pixels from a visible one.
+class InpainterObjective(Objective[TrainableInpainter]):
+    """The mean absolute error of hidden pixels, each image under a random mask of its own.
+
+    The masks are drawn by :func:`certseg.training.hidden.draw_hidden`. ``loss_hidden`` is the error of an image's
+    hidden pixels, averaged over the images; ``loss_border`` is ``border`` times the same of those hidden pixels that
+    lie at most 3 pixels from a visible one.
 
     Args:
-        masks: kinds to draw from, each equally often; one named twice is drawn twice as often.
+        masks: the kinds of masks to draw from, each equally often; one named twice is drawn twice as often.
         shares: smallest and largest share of the (cropped) image that the masks' patch covers.
-        border: weight of the second term; 0 for none.
+        border: weight of ``loss_border``, at least 0; 0 leaves it out.
 
     Raises:
         ConfigError: a value is outside its domain.
@@ -71,8 +83,7 @@ class InpainterObjective:
 
     def __post_init__(self) -> None:
         masks, shares = checked_draws(self.masks, self.shares)
-        border = self.border
-        require("training.objective.border", border, "a number >= 0", is_number(border) and border >= 0)
+        check_number("training.objective.border", self.border, "[0, inf)")
         object.__setattr__(self, "masks", masks)
         object.__setattr__(self, "shares", shares)
 
@@ -89,7 +100,7 @@ class InpainterObjective:
         """``loss_hidden`` and, where it has a weight, ``loss_border`` of images ``B x 3 x H x W``; labels are not
         used."""
         kinds = [self.masks[int(torch.randint(len(self.masks), ()))] for _ in images]
-        size = tuple(images.shape[-2:])
+        size = images.shape[-2], images.shape[-1]
         hidden = torch.stack([draw_hidden(kind, size, self.shares) for kind in kinds]).to(images.device)
         error = (network(erase(images, hidden), hidden).float() - images).abs().mean(1)  # B x H x W
         losses = {"loss_hidden": _mean(error, hidden)}
@@ -99,9 +110,12 @@ class InpainterObjective:
             losses["loss_border"] = self.border * _mean(error, hidden & near)
         return losses
 
-    def validate(self, network: TrainableInpainter, image: Tensor, generator: torch.Generator) -> dict:
-        """The error of one image ``1 x 3 x H x W`` under one random mask of each kind, all together as ``hidden``."""
-        size = tuple(image.shape[-2:])
+    def validate(
+        self, network: TrainableInpainter, image: Tensor, target: Tensor, generator: torch.Generator
+    ) -> dict[str, HiddenError]:
+        """The error of one image ``1 x 3 x H x W`` under one random mask of each kind, all together as ``hidden``;
+        its labels ``target`` are not used."""
+        size = image.shape[-2], image.shape[-1]
         drawn = [draw_hidden(kind, size, self.shares, generator) for kind in dict.fromkeys(self.masks)]
         hidden = torch.stack(drawn).to(image.device)
         images = image.expand(len(hidden), -1, -1, -1)

@@ -1,4 +1,7 @@
-"""Training of Lipschitz networks: losses that trade accuracy for margins, since logits cannot simply be scaled up."""
+"""Training of Lipschitz networks: losses that trade accuracy for margins, since logits cannot simply be scaled up.
+
+:class:`LipschitzObjective` minimises one of :data:`LOSSES` and measures :class:`CertifiedAccuracies` in validation.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,13 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from certseg.checks import check_choice, check_number, checked_numbers
 from certseg.errors import ModelError
 from certseg.lipschitz.worst_case import CollectiveCounts, budgets_of, flip_costs
-from certseg.training.objectives import TrainableSegmenter
+from certseg.training.objectives import Objective
 from certseg.types import IGNORE_INDEX, LipschitzSegmenter
-from certseg.types.checks import is_number, require
 
 
 @dataclass(frozen=True)
@@ -21,9 +24,9 @@ class CertifiedAccuracies:
     """Collective certified pixel accuracy at each of ``radii``, and where it comes from; adds up over images.
 
     Args:
-        radii: on the [0, 1] image scale.
-        counts: at each of them.
-        cost: of changing the class of a correct labelled pixel, squared feature distance, summed over all of them.
+        radii: l2 norms on the [0, 1] image scale, over one whole image.
+        counts: what is certified at each of the radii.
+        cost: squared feature distance that changes the class of a correct labelled pixel, summed over all of them.
         constant: the largest Lipschitz constant of an image's size.
     """
 
@@ -49,7 +52,7 @@ class CertifiedAccuracies:
 
 
 @dataclass(frozen=True)
-class LipschitzObjective:
+class LipschitzObjective(Objective[LipschitzSegmenter]):
     """A loss on the logits of a network whose Lipschitz constant is bounded by construction.
 
     With u the logits of a labelled pixel, y its class and K classes, one of
@@ -68,9 +71,9 @@ class LipschitzObjective:
     ``certified/lipschitz_constant``.
 
     Args:
-        loss: which.
-        tau: temperature of ``tau_cross_entropy``.
-        margin: of ``hkr``, in units of the logits.
+        loss: the loss to minimise, one of the three above.
+        tau: temperature of ``tau_cross_entropy``, positive.
+        margin: margin of ``hkr`` in units of the logits, positive.
         alpha: weight of the hinge in ``hkr``, in [0, 1].
         radii: l2 norms on the [0, 1] image scale, over one whole image, at which validation certifies; empty for never.
 
@@ -85,33 +88,28 @@ class LipschitzObjective:
     radii: tuple[float, ...] = (0.1, 0.25, 1.0)
 
     def __post_init__(self) -> None:
-        require("training.objective.loss", self.loss, ", ".join(LOSSES), self.loss in tuple(LOSSES))
+        check_choice("training.objective.loss", self.loss, LOSSES)
         for name in ("tau", "margin"):
-            value = getattr(self, name)
-            require(f"training.objective.{name}", value, "a positive number", is_number(value) and value > 0)
-        share = self.alpha
-        require("training.objective.alpha", share, "a number in [0, 1]", is_number(share) and 0 <= share <= 1)
-        radii = self.radii if isinstance(self.radii, list | tuple) else (None,)
-        valid = all(is_number(radius) and radius > 0 for radius in radii)
-        require("training.objective.radii", self.radii, "a list of positive numbers", valid)
-        object.__setattr__(self, "radii", tuple(float(radius) for radius in radii))
+            check_number(f"training.objective.{name}", getattr(self, name), "(0, inf)")
+        check_number("training.objective.alpha", self.alpha, "[0, 1]")
+        object.__setattr__(self, "radii", checked_numbers("training.objective.radii", self.radii, "(0, inf)"))
 
-    def prepare(self, segmenter: TrainableSegmenter) -> None:
+    def prepare(self, network: nn.Module) -> None:
         """Refuse a segmenter whose constant nobody bounds: its logits would simply grow.
 
         Raises:
-            ModelError: it has no ``certified_bound``.
+            ModelError: the network has no method ``certified_bound``.
         """
-        if not isinstance(segmenter, LipschitzSegmenter):
+        if not isinstance(network, LipschitzSegmenter):
             raise ModelError(
                 "training=lipschitz needs a network with a Lipschitz constant",
-                received=type(segmenter).__name__,
+                received=type(network).__name__,
                 remedy="Choose model=lip_deeplabv3 or model=lip_upernet, without a denoiser",
             )
 
-    def __call__(self, segmenter: TrainableSegmenter, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def __call__(self, network: LipschitzSegmenter, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Losses of the images as they are."""
-        logits = segmenter(images)
+        logits = network(images)
         logits = logits.float() if logits.element_size() < 4 else logits
         labelled = labels != IGNORE_INDEX
         pixels = labelled.sum().clamp(min=1)
@@ -122,15 +120,11 @@ class LipschitzObjective:
             hits = ((logits.argmax(dim=1) == labels) & labelled).sum() * 100.0 / pixels
         return {f"loss_{self.loss}": loss, "margin_mean": margin, "acc_seg": hits}
 
-    def views(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Clean images only; certifier=lipschitz measures the rest."""
-        return {"clean": images}
-
-    def measure(self, segmenter: LipschitzSegmenter, logits: Tensor, target: Tensor) -> dict[str, CertifiedAccuracies]:
+    def measure(self, network: LipschitzSegmenter, logits: Tensor, target: Tensor) -> dict[str, CertifiedAccuracies]:
         """Certify one validation image.
 
         Args:
-            segmenter: in eval mode.
+            network: the network, in eval mode.
             logits: ``K x H x W`` of the image.
             target: ``H x W`` labels.
 
@@ -139,7 +133,7 @@ class LipschitzObjective:
         """
         if not self.radii:
             return {}
-        bound = segmenter.certified_bound(tuple(target.shape))
+        bound = network.certified_bound((target.shape[0], target.shape[1]))
         classes, costs = flip_costs(logits, bound)
         labelled = target != IGNORE_INDEX
         budgets = budgets_of(bound, self.radii, costs.device)

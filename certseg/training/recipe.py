@@ -1,16 +1,24 @@
-"""The settings of a training, validated before anything is built."""
+"""The settings of a training, :class:`Recipe` and :class:`Augmentation`, validated before anything is built."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from dataclasses import dataclass, field
 
+from certseg.checks import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_number,
+    checked_size,
+    is_number,
+    is_word,
+    require,
+)
 from certseg.compute.hardware import PRECISIONS
 from certseg.errors import ConfigError
 from certseg.training.objectives import CleanObjective, Objective
-from certseg.types.checks import is_count, is_number, require
 
 
 @dataclass(frozen=True)
@@ -18,11 +26,12 @@ class Augmentation:
     """Random changes of a training image and its labels, applied in this order by mmcv's and mmseg's transforms.
 
     Args:
-        scale: smallest and largest factor by which image and labels are resized, or None.
+        scale: smallest and largest factor by which image and labels are resized, or None to keep their size.
         cat_max_ratio: a crop in which one class covers more than this share is redrawn, up to ten times; 1 accepts
             every crop.
         flip: probability of a left-right flip.
-        photometric: random brightness, contrast, saturation and hue (mmseg's ``PhotoMetricDistortion``).
+        photometric: whether brightness, contrast, saturation and hue are random too (mmseg's
+            ``PhotoMetricDistortion``).
 
     Raises:
         ConfigError: a value is outside its domain.
@@ -34,11 +43,11 @@ class Augmentation:
     photometric: bool = False
 
     def __post_init__(self) -> None:
-        share, chance = self.cat_max_ratio, self.flip
-        _require("augmentation.scale", self.scale, "null or [smallest, largest] factor", self._is_scale())
-        _require("augmentation.cat_max_ratio", share, "a number in (0, 1]", is_number(share) and 0 < share <= 1)
-        _require("augmentation.flip", chance, "a number in [0, 1]", is_number(chance) and 0 <= chance <= 1)
-        _require("augmentation.photometric", self.photometric, "true or false", isinstance(self.photometric, bool))
+        place = "training.augmentation"
+        require(f"{place}.scale", self.scale, "null or [smallest, largest] factor", self._is_scale())
+        check_number(f"{place}.cat_max_ratio", self.cat_max_ratio, "(0, 1]")
+        check_number(f"{place}.flip", self.flip, "[0, 1]")
+        check_flag(f"{place}.photometric", self.photometric)
         if self.scale is not None:
             object.__setattr__(self, "scale", tuple(float(factor) for factor in self.scale))
 
@@ -55,21 +64,22 @@ class Recipe:
 
     Args:
         name: short name used in folders and tables, such as ``clean`` or ``noise``.
-        objective: what a step minimises.
+        objective: what a step minimises, a :class:`certseg.training.Objective`.
         from_checkpoint: start from the weights of ``model.checkpoint`` instead of fresh ones. A run does so before it
             calls :func:`certseg.training.train`, which itself starts from the weights it is given.
-        freeze_backbone: train the other parts alone. The backbone's parameters get no gradients, from then on, and its
-            batch normalisation stays in eval mode, so that it keeps weights and statistics to the bit.
-        ema: validate and save a moving average of weights and batch statistics instead of the last ones: it starts at
-            those after the first step, and then keeps this share of itself in every step. None for the last ones.
-        iterations: optimiser steps.
+        freeze_backbone: train the other parts alone. The backbone's parameters get no gradients any more, and its batch
+            normalisation stays in eval mode, so that it keeps weights and statistics to the bit.
+        ema: share in (0, 1) of itself that a moving average of weights and batch statistics keeps in every step; it
+            starts at those after the first step, and is validated and saved in the place of the last ones. None, the
+            default, for the last ones.
+        iterations: number of optimiser steps, at least 1.
         batch_size: images per step over all processes together.
         crop: height and width of the training crop, None for whole images. A side longer than that of the split's first
             image (at its largest scale) is cut down to it; images smaller than the crop are padded with void.
         lr: peak learning rate of AdamW.
         weight_decay: decoupled weight decay of AdamW.
         warmup: share of the iterations over which the rate rises linearly from 1 % of its peak.
-        power: exponent of the polynomial decay after the warm-up.
+        power: exponent of the polynomial decay of the rate after the warm-up.
         clip: largest gradient norm, None for no clipping.
         augmentation: random changes of the training images.
         precision: ``float32``, ``bfloat16`` or ``float16`` (automatic mixed precision; float16 needs a GPU).
@@ -79,6 +89,10 @@ class Recipe:
 
     Raises:
         ConfigError: a value is outside its domain.
+
+    >>> recipe = Recipe(iterations=100, warmup=0.1, validations=4)
+    >>> recipe.warmup_iterations, recipe.validation_interval
+    (10, 25)
     """
 
     name: str = "clean"
@@ -101,32 +115,28 @@ class Recipe:
     checkpoint_interval: int = 200
 
     def __post_init__(self) -> None:
-        valid_name = isinstance(self.name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name)
-        _require("name", self.name, "a word of letters, digits, '.', '_' and '-'", bool(valid_name))
+        require("training.name", self.name, "a word of letters, digits, '.', '_' and '-'", is_word(self.name))
         for name in ("objective", "augmentation"):
-            _require(name, getattr(self, name), "an object, see configs/training/", self._is_built(name))
+            expected = f"a certseg.training.{name.capitalize()}, see configs/training/"
+            require(f"training.{name}", getattr(self, name), expected, self._is_built(name))
         for name in ("from_checkpoint", "freeze_backbone"):
-            _require(name, getattr(self, name), "true or false", isinstance(getattr(self, name), bool))
-        ema = self.ema
-        _require("ema", ema, "null or a share in (0, 1)", ema is None or (is_number(ema) and 0 < ema < 1))
+            check_flag(f"training.{name}", getattr(self, name))
+        check_number("training.ema", self.ema, "(0, 1)", what="a share", optional=True)
         for name in ("iterations", "batch_size", "checkpoint_interval"):
-            _require(name, getattr(self, name), "a positive integer", is_count(getattr(self, name), 1))
-        _require("validations", self.validations, "an integer >= 0", is_count(self.validations, 0))
-        limit, clip, warmup = self.val_images, self.clip, self.warmup
-        _require("val_images", limit, "null or a positive integer", limit is None or is_count(limit, 1))
-        _require("lr", self.lr, "a positive number", is_number(self.lr) and self.lr > 0)
+            check_count(f"training.{name}", getattr(self, name))
+        check_count("training.validations", self.validations, 0)
+        check_count("training.val_images", self.val_images, optional=True)
+        check_number("training.lr", self.lr, "(0, inf)")
         for name in ("weight_decay", "power"):
-            value = getattr(self, name)
-            _require(name, value, "a number >= 0", is_number(value) and value >= 0)
-        _require("warmup", warmup, "a share in [0, 1)", is_number(warmup) and 0 <= warmup < 1)
-        _require("clip", clip, "null or a positive number", clip is None or (is_number(clip) and clip > 0))
-        known = tuple(PRECISIONS)
-        _require("precision", self.precision, f"one of {', '.join(known)}", self.precision in known)
+            check_number(f"training.{name}", getattr(self, name), "[0, inf)")
+        check_number("training.warmup", self.warmup, "[0, 1)", what="a share")
+        check_number("training.clip", self.clip, "(0, inf)", optional=True)
+        check_choice("training.precision", self.precision, PRECISIONS)
         self._check_crop()
 
     def _is_built(self, name: str) -> bool:
         value = getattr(self, name)
-        return isinstance(value, Augmentation) if name == "augmentation" else callable(value)
+        return isinstance(value, Augmentation if name == "augmentation" else Objective)
 
     def _check_crop(self) -> None:
         if self.crop is None:
@@ -136,10 +146,7 @@ class Recipe:
                     remedy="Set training.crop=[height,width] or training.augmentation.scale=null",
                 )
             return
-        sides = self.crop if isinstance(self.crop, (list, tuple)) else ()
-        is_size = len(sides) == 2 and all(is_count(side, 1) for side in sides)
-        _require("crop", self.crop, "null or [height, width] in pixels", is_size)
-        object.__setattr__(self, "crop", tuple(sides))
+        object.__setattr__(self, "crop", checked_size("training.crop", self.crop, optional=True))
 
     @property
     def warmup_iterations(self) -> int:
@@ -162,7 +169,3 @@ class Recipe:
 
 def _fields(objective: Objective) -> dict:
     return dataclasses.asdict(objective) if dataclasses.is_dataclass(objective) else dict(vars(objective))
-
-
-def _require(name: str, value: object, expected: str, holds: bool) -> None:
-    require(f"training.{name}", value, expected, holds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from typing import Any
 
 import torch.multiprocessing as mp
 from mmengine.logging import MMLogger
@@ -30,11 +31,11 @@ _TRACKING_SECONDS = 30  # how long W&B may take to start, or a terminal may ask 
 class FolderRunner(Runner):
     """mmengine's runner without its own files, console output, device choice and pickled checkpoints."""
 
-    def __init__(self, *, folder: TrainingFolder, hardware: Hardware, state: StateHook, **kwargs):
+    def __init__(self, *, folder: TrainingFolder, hardware: Hardware, state: StateHook, **kwargs: Any):
         self._folder, self._hardware, self._state = folder, hardware, state
         super().__init__(default_scope=None, **kwargs)
 
-    def build_logger(self, log_level: str = "INFO", log_file: str | None = None, **kwargs) -> MMLogger:
+    def build_logger(self, log_level: str = "INFO", log_file: str | None = None, **kwargs: Any) -> MMLogger:
         """A logger that writes to the training's ``train.log`` and not to the console."""
         logger = super().build_logger(log_level=log_level, log_file=str(self._folder.log), **kwargs)
         logger.handlers = [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
@@ -82,6 +83,17 @@ def run(
 ) -> tuple[StateHook, dict[str, float]]:
     """Train to the end of the recipe.
 
+    Args:
+        segmenter: the module to train in place, prepared by the objective and on its device.
+        train_set: labelled images to learn from, of as many classes as the segmenter has.
+        val_set: labelled images to validate on, or None for no validation.
+        recipe: objective, schedule and augmentation.
+        folder: this training's own folder, locked by the caller.
+        hardware: device, number of loading processes and memory order.
+        seed: integer >= 0, of which all randomness comes.
+        state: the state to resume from, as :meth:`TrainingFolder.read_state` returns it; None to start.
+        wandb: arguments of ``wandb.init``, or None for no tracking.
+
     Returns:
         the hook that knows seconds and resumes, and the last validation's figures (empty without validation).
 
@@ -92,9 +104,11 @@ def run(
     autocast = recipe.precision if recipe.precision == "bfloat16" else None
     frozen = freeze_backbone(segmenter) if recipe.freeze_backbone else ()
     model = TrainingModel(segmenter, recipe.objective, seed, autocast, hardware.channels_last, frozen)
-    loader = _training_loader(train_set, recipe, seed, segmenter.num_classes, hardware.workers)
+    num_classes = len(train_set.class_names)
+    loader = _training_loader(train_set, recipe, seed, num_classes, hardware.workers)
     average = None if recipe.ema is None else AverageHook(recipe.ema)
-    keeper, history = StateHook(folder, recipe.checkpoint_interval, state, average), HistoryHook(folder)
+    keeper = StateHook(folder, segmenter, recipe.checkpoint_interval, state, average)
+    history = HistoryHook(folder)
     progress = ProgressHook(recipe.name, recipe.iterations, keeper.start)
     runner = None
     try:
@@ -125,7 +139,7 @@ def run(
                 visualizer=_visualizer(recipe, folder, wandb),
                 randomness={"seed": seed},
                 experiment_name=f"{recipe.name}-{uuid.uuid4().hex}",
-                **_validation(val_set, recipe, segmenter.num_classes, hardware.workers),
+                **_validation(val_set, recipe, num_classes, hardware.workers),
             )
             _start_tracking(runner)
             if keeper.start:

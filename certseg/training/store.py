@@ -16,7 +16,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import torch
 import torch.distributed as dist
@@ -35,7 +35,7 @@ class TrainingFolder:
     """Paths and files of one training.
 
     Args:
-        directory: the folder; created if missing.
+        directory: the folder of the training, created if missing.
         identity: JSON values that say which training this is; a folder never holds two.
 
     Raises:
@@ -74,7 +74,7 @@ class TrainingFolder:
                 time.sleep(POLL_SECONDS)
             yield
 
-    def _acquired(self, file) -> bool:
+    def _acquired(self, file: IO[str]) -> bool:
         acquired = [True]
         if rank() == 0:
             try:
@@ -139,7 +139,7 @@ class TrainingFolder:
 
         Raises:
             CheckpointError: the file is damaged.
-            ResultError: it belongs to another training.
+            ResultError: the state belongs to another training.
         """
         if not self.state.exists():
             return None

@@ -1,4 +1,4 @@
-"""Train once: reuse a finished training, resume an interrupted one, else start."""
+"""Train once: :func:`train` reuses a finished training, resumes an interrupted one, or starts a new one."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch.distributed as dist
 from torch import nn
 
 from certseg.compute.hardware import Hardware, barrier, checked_seed, rank, world_size
-from certseg.errors import ConfigError
+from certseg.errors import ConfigError, ModelError, ResultError
 from certseg.models import backbone_of, load_checkpoint, save_checkpoint
 from certseg.models.mmseg_library import quiet_import
 from certseg.training.recipe import Recipe
 from certseg.training.store import TrainingFolder
-from certseg.types import SegmentationDataset
+from certseg.types import SegmentationDataset, Segmenter
 
 log = logging.getLogger(__name__)
 
@@ -71,14 +71,14 @@ def train(
     ``recipe.batch_size``. Batch statistics are each rank's own unless the model uses SyncBN.
 
     Args:
-        segmenter: a module with ``num_classes``, ``loss(images, labels)`` and ``forward(images)``; some objectives
-            need more and say so.
+        segmenter: a module with ``num_classes``, ``loss(images, labels)`` and ``forward(images)``; an objective that
+            needs less or more of it says so.
         train_set: labelled images to learn from.
         val_set: labelled images to validate on, or None.
         recipe: objective, schedule and augmentation.
-        directory: this training's own folder.
-        hardware: device, workers, memory order.
-        seed: non-negative; with recipe, data and initial weights it determines the result.
+        directory: this training's own folder, created if missing.
+        hardware: device, number of loading processes and memory order.
+        seed: integer >= 0; with recipe, data and initial weights it determines the result.
         identity: JSON values that say which training this is (a different one in the folder is an error).
         wandb: arguments of ``wandb.init`` such as ``project``, ``mode`` (default offline), ``entity`` and ``group``;
             None for no tracking.
@@ -101,15 +101,26 @@ def train(
         hardware.place(segmenter)
         done = marker or folder.read_finished()
         barrier()
+    if done is None:
+        raise ResultError(f"{folder.finished} is gone", remedy="Check who else writes into the folder, and train again")
     if marker is not None and rank() == 0:
         log.info("reusing the finished training in %s", folder.directory)
     return _report(folder, done, reused=marker is not None)
 
 
 def finished(directory: str | os.PathLike, identity: dict) -> TrainingReport | None:
-    """The report of a training that is finished, None where it is not; arguments and errors as of :func:`train`.
+    """The report of a training that is finished, None where it is not.
 
     It needs no network, so a run that has nothing left to compute answers at once.
+
+    Args:
+        directory: the training's own folder, as given to :func:`train`.
+        identity: JSON values that say which training this is (a different one in the folder is an error).
+
+    Raises:
+        ConfigError: ``identity`` is not made of JSON values.
+        ResultError: the folder belongs to another training or cannot be read.
+        CheckpointError: the stored model is missing, or another than the training left.
     """
     if not Path(directory).is_dir():
         return None
@@ -150,8 +161,8 @@ def _train(
         segmenter, train_set, val_set, recipe, folder, hardware=hardware, seed=seed, state=state, wandb=wandb
     )
     if rank() == 0:
-        figures = {name: value if value == value else None for name, value in figures.items()}
-        result = {"iterations": recipe.iterations, "figures": figures}
+        numbers = {name: value if value == value else None for name, value in figures.items()}
+        result = {"iterations": recipe.iterations, "figures": numbers}
         meta = {"classes": list(train_set.class_names), "identity": folder.identity, "recipe": recipe.name, **result}
         save_checkpoint(folder.model, segmenter, meta)
         folder.write_finished({**result, "seconds": keeper.seconds, "resumed": keeper.resumed})
@@ -165,6 +176,8 @@ def _check(segmenter: nn.Module, train_set: SegmentationDataset, recipe: Recipe,
             remedy="Call hardware.setup(seed) before training",
         )
     checked_seed(seed)
+    if not isinstance(segmenter, Segmenter):
+        raise ModelError(f"{type(segmenter).__name__} does not say how many classes it predicts in num_classes")
     if segmenter.num_classes != len(train_set.class_names):
         raise ConfigError(
             "The model and the training set have different numbers of classes",

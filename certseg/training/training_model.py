@@ -1,9 +1,9 @@
-"""The segmenter as mmengine's runner drives it, and the metric it is validated with."""
+"""The segmenter as mmengine's runner drives it (:class:`TrainingModel`), and its validation (:class:`ViewMetric`)."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from mmengine.evaluator import BaseMetric
@@ -11,9 +11,8 @@ from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor, nn
 
 from certseg.compute.hardware import PRECISIONS
-from certseg.metrics import ClassCounts
 from certseg.training.data import VALIDATE, derive_seed
-from certseg.training.objectives import Objective
+from certseg.training.objectives import Measurement, Objective
 
 
 class ToUnitRange(BaseDataPreprocessor):
@@ -41,8 +40,8 @@ class TrainingModel(BaseModel):
 
     Args:
         segmenter: the module to train, not copied.
-        objective: what a step minimises.
-        seed: seeds the noise of validation images.
+        objective: what a step minimises; its ``prepare`` has accepted the segmenter.
+        seed: seed of the training, from which the noise of validation images comes.
         autocast: dtype name in which the forward pass runs; None leaves precision to the optimiser wrapper.
         channels_last: memory order of the training images.
         frozen: modules of the segmenter that stay in eval mode.
@@ -73,14 +72,21 @@ class TrainingModel(BaseModel):
         return self
 
     def forward(
-        self, images: Tensor, labels: Tensor | None = None, indices: Tensor | None = None, mode: str = "tensor"
-    ) -> Tensor | dict[str, Tensor] | list[dict[str, ClassCounts]]:
-        """Losses (``loss``), counts per image and view (``predict``) or logits (``tensor``)."""
+        self, images: Tensor, labels: Tensor, indices: Tensor | None = None, mode: str = "tensor"
+    ) -> Tensor | dict[str, Tensor] | list[Mapping[str, Measurement]]:
+        """Losses (``loss``), what was measured on each image (``predict``) or logits (``tensor``).
+
+        Args:
+            images: ``B x 3 x H x W`` in [0, 1].
+            labels: ``B x H x W`` int64, 255 where there is no label.
+            indices: ``B`` positions of the images in the validation set, which seed their noise; by default 0 to B - 1.
+            mode: ``loss``, ``predict`` or ``tensor``.
+        """
         with self._precision(images.device):
             if mode == "loss":
                 return self._objective(self.segmenter, images, labels)
             if mode == "predict":
-                return self._count(images, labels, indices)
+                return self._measured(images, labels, torch.arange(len(images)) if indices is None else indices)
             return self.segmenter(images)
 
     def _precision(self, device: torch.device) -> contextlib.AbstractContextManager:
@@ -88,46 +94,33 @@ class TrainingModel(BaseModel):
             return contextlib.nullcontext()
         return torch.autocast(device.type, dtype=PRECISIONS[self._autocast])
 
-    def _count(self, images: Tensor, labels: Tensor, indices: Tensor) -> list[dict[str, ClassCounts]]:
-        classes = self.segmenter.num_classes
-        counts = []
-        for image, target, index in zip(images, labels, indices.tolist()):
-            generator = torch.Generator().manual_seed(derive_seed(self._seed, VALIDATE, index))
-            if hasattr(self._objective, "validate"):  # of a network that predicts no classes
-                counts.append(self._objective.validate(self.segmenter, image[None], generator))
-                continue
-            views = self._objective.views(image[None], generator)
-            logits = {name: self.segmenter(view)[0] for name, view in views.items()}
-            counts.append({name: ClassCounts.from_maps(u.argmax(0), target, classes) for name, u in logits.items()})
-            if hasattr(self._objective, "measure"):
-                counts[-1] |= self._objective.measure(self.segmenter, logits["clean"], target)
-        return counts
+    def _measured(self, images: Tensor, labels: Tensor, indices: Tensor) -> list[Mapping[str, Measurement]]:
+        seeds = (derive_seed(self._seed, VALIDATE, index) for index in indices.tolist())
+        return [
+            self._objective.validate(self.segmenter, image[None], target, torch.Generator().manual_seed(seed))
+            for image, target, seed in zip(images, labels, seeds)
+        ]
 
 
 class ViewMetric(BaseMetric):
-    """Pixel accuracy and mIoU, pooled over the validation images, one pair per view.
+    """What the objective measures, added up over the validation images.
 
-    Figures are named ``<view>/pixel_accuracy/pooled`` and ``<view>/miou/pooled``, as shares in [0, 1]. What an
-    objective measures besides (its ``measure``) or instead (``validate``) adds up over images and has ``figures()`` of
-    its own.
+    Figures are named ``<measurement>/<figure>``: by default ``<view>/pixel_accuracy/pooled`` and
+    ``<view>/miou/pooled``, shares in [0, 1], one pair per view of the objective.
     """
 
     def __init__(self) -> None:
         super().__init__(collect_device="gpu", prefix="val")  # "gpu" gathers over the process group, gloo included
         self.prefix = None
 
-    def process(self, data_batch: dict, data_samples: Sequence[dict[str, ClassCounts]]) -> None:
-        """Keep the counts of a batch."""
+    def process(self, data_batch: dict, data_samples: Sequence[Mapping[str, Measurement]]) -> None:
+        """Keep what was measured on the images of a batch."""
         self.results.extend(data_samples)
 
-    def compute_metrics(self, results: list[dict[str, ClassCounts]]) -> dict[str, float]:
-        """Figures of all counts together."""
-        figures = {}
-        for view in results[0]:
-            total = sum((counts[view] for counts in results[1:]), start=results[0][view])
-            if not isinstance(total, ClassCounts):
-                figures |= {f"{view}/{name}": value for name, value in total.figures().items()}
-                continue
-            figures[f"{view}/pixel_accuracy/pooled"] = total.accuracy()
-            figures[f"{view}/miou/pooled"] = total.miou()
+    def compute_metrics(self, results: list[Mapping[str, Measurement]]) -> dict[str, float]:
+        """Figures of all images together."""
+        figures: dict[str, float] = {}
+        for name, first in results[0].items():
+            total = sum((measured[name] for measured in results[1:]), start=first)
+            figures |= {f"{name}/{figure}": value for figure, value in total.figures().items()}
         return figures

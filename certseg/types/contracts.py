@@ -87,13 +87,15 @@ def lipschitz_bound_of(segmenter: Segmenter, size: tuple[int, int]) -> Lipschitz
 
 @runtime_checkable
 class Inpainter(Protocol):
-    """Fills in the hidden pixels of images from the visible ones; each image on its own, and always alike.
+    """Fills in the hidden pixels of images from the visible ones; each image on its own, and always alike."""
 
-    ``name`` is a word for tables; ``settings`` is everything that decides the result, in plain values.
-    """
+    @property
+    def name(self) -> str:
+        """A word for tables."""
 
-    name: str
-    settings: dict[str, object]
+    @property
+    def settings(self) -> Mapping[str, object]:
+        """Everything that decides the result, in plain values."""
 
     def __call__(self, images: Tensor, hidden: Tensor) -> Tensor:
         """Images ``B x 3 x H x W`` in [0, 1], equal to ``images`` wherever ``hidden`` (``B x H x W`` bool) is False."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
+from certseg.checks import check_count, check_number, is_number
 from certseg.errors import ConfigError
 
 Sides = tuple[int, int]
@@ -73,12 +74,8 @@ class NormBall(Threat):
     radius: float
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.radius, (int, float)) and math.isfinite(self.radius) and self.radius > 0):
-            raise ConfigError(
-                f"The radius of an {self.norm} threat must be a finite positive number",
-                received=self.radius,
-                remedy="Give it on the [0, 1] image scale, for example 0.25 or 4/255",
-            )
+        remedy = "Give it on the [0, 1] image scale, for example 0.25 or 4/255"
+        check_number(f"The radius of an {self.norm} threat", self.radius, "(0, inf)", remedy=remedy)
 
     def to_json(self) -> dict[str, object]:
         """Norm and radius."""
@@ -206,19 +203,17 @@ class Patch(Threat):
             )
         if self.share is None:
             self._require_counts("height", "width")
-        elif not (_is_real(self.share) and 0 < self.share <= 1):
+        elif not is_number(self.share, "(0, 1]"):
             raise ConfigError("The share of the image that a patch covers must lie in (0, 1]", received=self.share)
         self._require_counts("count")
-        if self.aspect is not None and (self.share is None or not (_is_real(self.aspect) and self.aspect > 0)):
+        if self.aspect is not None and (self.share is None or not is_number(self.aspect, "(0, inf)")):
             raise ConfigError(
                 "The aspect of a patch is the positive width / height of one given by its share", received=self.aspect
             )
 
     def _require_counts(self, *names: str) -> None:
         for name in names:
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigError(f"The {name} of a patch threat must be a positive integer", received=repr(value))
+            check_count(f"The {name} of a patch threat", getattr(self, name))
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Height h' and width w' in pixels of one rectangle in an image of ``height x width``.
@@ -288,10 +283,6 @@ def threat_of(fields: Mapping[str, Any]) -> Threat:
         return Unbounded(norm)
     told = sorted((name, json.dumps(value, sort_keys=True)) for name, value in sizes.items())
     return OtherThreat(str(norm or ""), tuple(told))
-
-
-def _is_real(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _decimal(value: float) -> Fraction:

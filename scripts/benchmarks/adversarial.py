@@ -22,14 +22,15 @@ def benchmark_adversarial(options: argparse.Namespace) -> None:
     images = image.expand(options.batch, -1, -1, -1).contiguous().to(device)
     labels = torch.randint(options.classes, (options.batch, *options.size), generator=torch.Generator().manual_seed(1))
     labels = labels.to(device)
-    objectives = {"clean": CleanObjective(), **{f"AT{n}": AdversarialObjective(steps=n) for n in options.steps}}
+    attacks = {f"AT{n}": AdversarialObjective(steps=n) for n in options.steps}
+    objectives: dict[str, CleanObjective | AdversarialObjective] = {"clean": CleanObjective(), **attacks}
     segmenter.train().requires_grad_(True)
     optimiser = torch.optim.AdamW(segmenter.parameters(), 1e-4)
 
     def step(name: str) -> None:
         losses = objectives[name](segmenter, images, labels)
         optimiser.zero_grad()
-        sum(value for key, value in losses.items() if "loss" in key).backward()
+        torch.stack([value for key, value in losses.items() if "loss" in key]).sum().backward()
         optimiser.step()
 
     for name in objectives:  # warm up
@@ -38,7 +39,7 @@ def benchmark_adversarial(options: argparse.Namespace) -> None:
     ratios = np.median(times / times[:, :1], axis=0)
     table = Table("training", "a step", "against clean", "passes of the attack")
     for name, own, ratio in zip(objectives, np.median(times, axis=0), ratios):
-        passes = getattr(objectives[name], "steps", 0)
+        passes = attacks[name].steps if name in attacks else 0
         table.add_row(name, f"{own:.3f} s", f"{ratio:.2f}", f"{passes}")
     console = Console(highlight=False, width=120)
     console.print(f"{place(device)}; batch {options.batch} of {options.size[0]} x {options.size[1]}, {options.model}")

@@ -5,16 +5,21 @@ from __future__ import annotations
 import argparse
 import copy
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from benchmarks.measuring import Bench, place, prepare, verdict
+from benchmarks.measuring import Bench, Network, place, prepare, verdict
 from certseg.certifiers import Lipschitz, SegCertify
+from certseg.certifiers.segcertify import Samples
 from certseg.compute.streams import NoiseStream
+from certseg.errors import ConfigError
 from certseg.lipschitz.audit import bake, full_precision
 from certseg.lipschitz.worst_case import (
     CollectiveCounts,
@@ -24,17 +29,22 @@ from certseg.lipschitz.worst_case import (
     flip_costs,
     worst_mean_iou,
 )
+from certseg.models import LipschitzNetwork
 
 LIPSCHITZ_GOAL = 0.25  # ratio
 MEAN_IOU_GOAL = 3.0  # seconds
 
 Row = tuple[str, str, str, str, str, str]
+Key = TypeVar("Key", bound=Hashable)
 
 
+@dataclass(frozen=True)
 class LipschitzBench(Bench):
     """Comparisons on a Lipschitz network."""
 
-    def medians(self, works: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+    network: LipschitzNetwork
+
+    def medians(self, works: Mapping[Key, Callable[[], object]]) -> dict[Key, float]:
         """Median seconds of each, over interleaved repetitions after one to warm up."""
         for work in works.values():
             work()
@@ -88,14 +98,14 @@ def statistics_rows(bench: LipschitzBench) -> Iterator[Row]:
         verdict(ratio, LIPSCHITZ_GOAL),
     )
     for radius in options.radii:
-        (spent,) = bench.medians({"bound": lambda radius=radius: mean_iou(radius)}).values()
+        took = bench.medians({"bound": partial(mean_iou, radius)})["bound"]
         yield (
             f"mean IoU at radius {radius:g} (at least {mean_iou(radius):.3f})",
-            f"{spent:.2f} s",
+            f"{took:.2f} s",
             "",
             "",
             "",
-            verdict(spent, MEAN_IOU_GOAL, " s"),
+            verdict(took, MEAN_IOU_GOAL, " s"),
         )
 
 
@@ -116,8 +126,8 @@ def baking_rows(bench: LipschitzBench) -> Iterator[Row]:
             with torch.inference_mode(), full_precision(images.device, dtype):
                 network(images.to(dtype))
 
-        works = {"parametrized": lambda run=run: run(parametrized, torch.float32)}
-        works |= {n: lambda run=run, n=n: run(baked[n], getattr(torch, n)) for n in baked}
+        works = {"parametrized": partial(run, parametrized, torch.float32)}
+        works |= {name: partial(run, network, getattr(torch, name)) for name, network in baked.items()}
         spent = bench.medians(works)
         for name in baked:
             yield (
@@ -151,27 +161,27 @@ def smoothing_rows(bench: LipschitzBench) -> Iterator[Row]:
         certifier.score(found, target)
 
     own = str(forward().dtype).removeprefix("torch.")
-    works = {"forward": forward, "full": certify}
+    works: dict[tuple[str, str, int], Callable[[], object]] = {("forward", own, 1): forward, ("full", own, 1): certify}
     for arithmetic, network in _networks(bench, own).items():
         for n in options.n:
             works |= _smoothing_works(bench, network, SegCertify(sigma=0.25, tau=0.75, n=n), image, (arithmetic, n))
     spent = bench.medians(works)
-    for arithmetic, n in (key[1:] for key in works if key[0] == "sampling"):
+    for arithmetic, n in [key[1:] for key in works if key[0] == "sampling"]:
         sampling = spent["sampling", arithmetic, n]
         whole = sampling + spent["statistics", arithmetic, n]
         name = f"SegCertify, n={n}, {_size(options.small)}, {arithmetic}"
         for what, ours, other, text in (
-            ("sampling", sampling, spent["forward"], f"forward pass, {own}"),
-            ("in full", whole, spent["full"], f"Lipschitz certificate in full, {own}"),
+            ("sampling", sampling, spent["forward", own, 1], f"forward pass, {own}"),
+            ("in full", whole, spent["full", own, 1], f"Lipschitz certificate in full, {own}"),
         ):
             yield f"{name}: {what}", f"{ours:.3f} s", text, f"{other:.4f} s", f"{ours / other:.0f}", ""
 
 
 def _smoothing_works(
-    bench: LipschitzBench, network: nn.Module, certifier: SegCertify, image: Tensor, key: tuple[str, int]
+    bench: LipschitzBench, network: Network, certifier: SegCertify, image: Tensor, key: tuple[str, int]
 ) -> dict[tuple[str, str, int], Callable[[], object]]:
     """Sampling, and the statistics of the samples drawn last."""
-    drawn = {}
+    drawn: dict[str, Samples] = {}
 
     def sample() -> None:
         stream = NoiseStream(0, "benchmark")
@@ -180,7 +190,7 @@ def _smoothing_works(
     return {("sampling", *key): sample, ("statistics", *key): lambda: certifier.from_samples(drawn["last"])}
 
 
-def _networks(bench: LipschitzBench, own: str) -> dict[str, nn.Module]:
+def _networks(bench: LipschitzBench, own: str) -> dict[str, Network]:
     """The network, and one of the same weights in float32 unless it is one already."""
     if own == "float32":
         return {own: bench.network}
@@ -201,7 +211,10 @@ def _size(size: Sequence[int]) -> str:
 def benchmark_lipschitz(options: argparse.Namespace) -> None:
     """Print all comparisons."""
     options.n = [n for n in options.n if n < 1000] if options.quick else options.n
-    bench = LipschitzBench(options, *prepare(options))
+    hardware, network, image = prepare(options)
+    if not isinstance(network, LipschitzNetwork):
+        raise ConfigError("This benchmark needs a Lipschitz network", received=type(network).__name__)
+    bench = LipschitzBench(options, hardware, network, image)
     torch.set_num_threads(1)
     console = Console(highlight=False, width=140)
     console.print(place(bench.device))

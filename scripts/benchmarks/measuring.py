@@ -16,20 +16,31 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from certseg.compute.hardware import Hardware
+from certseg.errors import ConfigError
+from certseg.models import Denoised, LipschitzNetwork, MMSegSegmenter
 from certseg.pipeline.settings import resolve
 from certseg.pipeline.weights import build_segmenter
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 MEMORY_GOAL = 1.01  # ratio
+Network = MMSegSegmenter | LipschitzNetwork | Denoised
+"""What the models of configs/model build."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What is measured on: the hardware, the network of the command line, and an image of its size."""
+    """What is measured on.
+
+    Args:
+        options: the command line.
+        hardware: device, batch and precision.
+        network: the network of the command line, with fresh weights.
+        image: ``3 x H x W`` in [0, 1], a random image of the size in ``options``.
+    """
 
     options: argparse.Namespace
     hardware: Hardware
-    network: torch.nn.Module
+    network: Network
     image: torch.Tensor
 
     @property
@@ -71,15 +82,22 @@ def verdict(value: float, goal: float, unit: str = "") -> str:
     return f"<= {goal:g}{unit}: {'met' if value <= goal else 'missed'}"
 
 
-def prepare(options: argparse.Namespace) -> tuple[Hardware, torch.nn.Module, torch.Tensor]:
-    """Hardware, network with fresh weights and a random image of the command line."""
+def prepare(options: argparse.Namespace) -> tuple[Hardware, Network, torch.Tensor]:
+    """Hardware, network with fresh weights and a random image of the command line.
+
+    Raises:
+        ConfigError: the model is none of certseg's.
+    """
     overrides = [f"model={options.model}", f"hardware={options.hardware}", *options.overrides]
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         settings = resolve(compose("config", overrides=overrides))
     hardware = Hardware(**{k: v for k, v in settings["hardware"].items() if k != "_target_"})
     hardware.setup(0)
     image = torch.rand(3, *options.size, generator=torch.Generator().manual_seed(0))
-    return hardware, hardware.place(build_segmenter(settings, options.classes)), image
+    network = hardware.place(build_segmenter(settings, options.classes))
+    if not isinstance(network, Network):
+        raise ConfigError("Only models of certseg are measured", received=type(network).__name__)
+    return hardware, network, image
 
 
 def peak_memory(options: argparse.Namespace, n: int, work: Callable[[argparse.Namespace, int], Hardware]) -> int:

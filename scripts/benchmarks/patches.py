@@ -6,6 +6,7 @@ import argparse
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from rich.console import Console
@@ -53,7 +54,14 @@ def rounds(certifier: Certifier, size: tuple[int, int]) -> tuple[int, ...]:
 
 @dataclass
 class Timed:
-    """A certificate, and how long it and its parts took."""
+    """A certificate, and how long it and its parts took.
+
+    Args:
+        work: certifies once.
+        clock: the seconds of one call.
+        spent: seconds of each call so far.
+        shares: share of each of :data:`PARTS` of the wall-clock seconds, for each call so far.
+    """
 
     work: Callable[[], PatchCertificate]
     clock: Callable[[Callable[[], object]], float]
@@ -103,16 +111,16 @@ class PatchBench(Bench):
             yield from self._compared(words, made, {name: batched for name, (_, batched) in filled.items()})
 
     def _compared(self, words: str, made: dict[str, Certifier], is_batched: dict[str, bool]) -> Iterator[Row]:
-        networks = [self.network] if self.own is None else [self.own, self.network]
-        timed = {name: Timed(lambda c=c: self._certificate(c), self.clock) for name, c in made.items()}
-        copies = rounds(next(iter(made.values())), tuple(self.image.shape[-2:]))
+        networks: list[Callable[[Tensor], object]] = [self.network] if self.own is None else [self.own, self.network]
+        timed = {name: Timed(partial(self._certificate, certifier), self.clock) for name, certifier in made.items()}
+        copies = rounds(next(iter(made.values())), (self.image.shape[-2], self.image.shape[-1]))
         certificates = [work() for work in timed.values()]  # warm up
         unmasked = _unmasked(certificates, copies)
         for network in networks:
-            self.alone(network, copies, unmasked)  # likewise
+            self.alone(network, copies, unmasked)  # warm up too
         baselines = []
         for _ in range(self.options.repeats):
-            baselines.append([self.clock(lambda n=n: self.alone(n, copies, unmasked)) for n in networks])
+            baselines.append([self.clock(partial(self.alone, network, copies, unmasked)) for network in networks])
             for work in timed.values():
                 work()
         for name, work in timed.items():

@@ -15,7 +15,7 @@ from benchmarks.measuring import MEMORY_GOAL, peak_memory, place, prepare, secon
 from certseg.attacks import APGD
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
-from certseg.types import L2, Linf, Threat
+from certseg.types import L2, AttackResult, Linf, Threat
 
 ATTACK_GOAL = 1.10  # ratio
 
@@ -47,7 +47,7 @@ def benchmark_sea(options: argparse.Namespace) -> None:
         with torch.inference_mode():
             segmenter(on_device[None])
 
-    def attack(threat: Threat) -> Callable[[], object]:
+    def attack(threat: Threat) -> Callable[[], AttackResult]:
         method = APGD(options.iterations, loss="masked_cross_entropy")
         return lambda: method(segmenter, image, target, threat, stream=NoiseStream(0, "x"), hardware=hardware)
 

@@ -16,7 +16,7 @@ from certseg.certifiers import DemaskedDetection, DemaskedRecovery, Derandomized
 from certseg.compute.streams import NoiseStream
 from certseg.errors import BracketError, ConfigError, DataError, ModelError
 from certseg.evaluation import AttackStage, CertificationStage
-from certseg.patches.canvas import Canvas, grid_corners
+from certseg.patches.canvas import PatchCanvas, grid_corners
 from certseg.patches.inpainting import Black, MeanColour, Telea
 from certseg.patches.masks import covering_masks, erase, recovery_masks
 from certseg.types import L2, Attempt, Guarantee, Patch, Promise, Sample
@@ -71,7 +71,7 @@ def test_it_finds_what_random_patches_do_not():
     generator = torch.Generator().manual_seed(0)
     lowest = 1.0
     for _ in range(50):
-        canvas = Canvas(image, (8, 8), ((4, 20),))
+        canvas = PatchCanvas(image, (8, 8), ((4, 20),))
         point = canvas.paint(torch.rand(1, 3, 8, 8, generator=generator))
         lowest = min(lowest, accuracy(model(point[None]).argmax(dim=1)[0]))
     assert lowest > 0.5
@@ -396,7 +396,7 @@ def test_the_attack_on_a_detection_wants_errors_without_alert():
 def objective_of(certifier, loss="cross_entropy", copies=None, model=None):
     model = model or Gullible()
     objective = DefendedObjective(Defence(certifier, copies), model, TARGET, loss, STREAM, CPU)
-    objective.canvas = Canvas(grey_image(), (8, 8), ((4, 18),))
+    objective.canvas = PatchCanvas(grey_image(), (8, 8), ((4, 18),))
     return objective
 
 

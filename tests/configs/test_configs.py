@@ -82,8 +82,8 @@ def test_every_experiment_composes(experiment, beside_zits):
 def test_commands_in_the_head_of_an_experiment_compose(experiment, beside_zits):
     """Of a sweep over several values the first."""
     for line in (CONFIGS / "experiment" / f"{experiment}.yaml").read_text().splitlines():
-        if line.startswith("#   python run.py "):
-            words = [word.split(",")[0] for word in line.split()[3:]]
+        if line.startswith("#   certseg "):
+            words = [word.split(",")[0] for word in line.split()[2:]]
             with initialize_config_dir(str(CONFIGS), version_base="1.3"):
                 settings = resolve(compose("config", overrides=words, return_hydra_config=False))
             assert not any(word.startswith("hydra.sweeper") for word in words), "Hydra does not sweep over itself"

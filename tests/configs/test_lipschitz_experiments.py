@@ -62,5 +62,5 @@ def test_make_runs_it(name):
     target = f"reproduce-lipschitz-{name}"
     command = ["make", "--dry-run", "--assume-old=setup", target, "ROOT=somewhere", "ARGS=dataset.limit=3"]
     dry = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=True).stdout
-    assert f"run.py dataset.root=somewhere dataset.limit=3 experiment=lipschitz/{name}" in dry
+    assert f"certseg dataset.root=somewhere dataset.limit=3 experiment=lipschitz/{name}" in dry
     assert re.search(rf"^\.PHONY:(.*\\\n)*.*\b{target}\b", (ROOT / "Makefile").read_text(), flags=re.M)

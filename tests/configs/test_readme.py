@@ -1,17 +1,16 @@
 """Every command of the README composes and builds; every make target it names exists."""
 
 import re
-import shlex
 
 import pytest
 from hydra import compose, initialize_config_dir
-from support.pipeline_runs import ROOT, readme_blocks, readme_commands
+from support.pipeline_runs import ROOT, readme_blocks, readme_runs, settings_of
 
 from certseg.pipeline.settings import build, resolve
 from certseg.pipeline.stages import Plan
 
 BLOCKS = readme_blocks()
-COMMANDS = readme_commands()
+COMMANDS = readme_runs()
 
 
 def test_the_readme_has_commands():
@@ -20,7 +19,7 @@ def test_the_readme_has_commands():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_composes_and_builds(command):
-    words = shlex.split(command)[2:]
+    words = settings_of(command)
     overrides = [word.split(",")[0] if "-m" in words else word for word in words if word != "-m"]
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         settings = resolve(compose("config", overrides=overrides))

@@ -70,7 +70,9 @@ def test_images_in_a_batch_do_not_interact():
 @pytest.mark.parametrize("value", [0, -1, 2.0, True, "wide", None])
 @pytest.mark.parametrize("name", ["depth", "width", "shrink"])
 def test_bad_arguments(name, value):
-    with pytest.raises(ConfigError, match=rf"model\.denoiser\.{name} .*at least"):
+    with pytest.raises(
+        ConfigError, match=rf"model\.denoiser\.{name} must be (an integer of at least 2|a positive integer)"
+    ):
         DnCNN(**{name: value})
 
 

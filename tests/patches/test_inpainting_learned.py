@@ -211,7 +211,8 @@ def test_the_loss_is_the_mean_error_of_hidden_pixels_and_of_their_border(monkeyp
     assert losses["loss_border"].item() == pytest.approx(0.5 * 0.4)
     assert not seen[0][..., 10:].any()
     assert set(InpainterObjective(border=0)(Fixed(MaskedUNet(**SMALL), 3), images, None)) == {"loss_hidden"}
-    measured = InpainterObjective().validate(Fixed(MaskedUNet(**SMALL), 3), images[:1], torch.Generator())["hidden"]
+    fixed, labels = Fixed(MaskedUNet(**SMALL), 3), torch.zeros(8, 24, dtype=torch.int64)
+    measured = InpainterObjective().validate(fixed, images[:1], labels, torch.Generator())["hidden"]
     assert (measured + measured).figures()["absolute_error/pooled"] == pytest.approx((3 * 0.4 + 11 * 0.25) / 14)
 
 
@@ -255,17 +256,18 @@ def test_training_beats_the_pyramid_and_can_be_resumed(tmp_path, one_thread):
     fences = {"train_set": Fence(), "val_set": Fence(count=3, split="val", seed=1)}
     trained, report = train_bands(tmp_path / "long", TrainableInpainter(before, 3), recipe, **fences)
     assert set(report.figures) == {"hidden/absolute_error/pooled"}
-    sample = Fence(count=1, split="val", seed=1)[0].image[None]
+    sample = Fence(count=1, split="val", seed=1)[0]
+    image = sample.image[None]
 
     def error(net):
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
-            measured = [InpainterObjective().validate(net, sample, generator)["hidden"] for _ in range(8)]
+            measured = [InpainterObjective().validate(net, image, sample.target, generator)["hidden"] for _ in range(8)]
         return sum(measured[1:], start=measured[0]).figures()["absolute_error/pooled"]
 
     assert error(trained.eval()) < 0.7 * error(TrainableInpainter(MaskedUNet(**SMALL), 3))
-    filled = Learned(report.checkpoint)(sample, torch.ones(1, 24, 32) > 0)
-    assert filled.shape == sample.shape
+    filled = Learned(report.checkpoint)(image, torch.ones(1, 24, 32) > 0)
+    assert filled.shape == image.shape
 
     class Stop(Exception):
         """Ends a training in the middle."""

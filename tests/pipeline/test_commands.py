@@ -6,12 +6,12 @@ import subprocess
 import sys
 
 import pytest
-from support.pipeline_runs import ROOT, SMALL, configuration, readme_commands
+from support.pipeline_runs import ROOT, SMALL, configuration, readme_runs, settings_of
 from support.shared import SHARED
 
 from certseg.pipeline import run
 
-RUNS = [command for command in readme_commands() if " -m " not in command and "input=" not in command]
+RUNS = [command for command in readme_runs() if " -m " not in command and "input=" not in command]
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def output(tmp_path_factory):
 
 @pytest.mark.parametrize("command", RUNS)
 def test_every_command_of_the_readme_runs_to_its_report(command, output):
-    overrides = [word for word in shlex.split(command)[2:] if not word.startswith(("dataset.root", "dataset.limit"))]
+    overrides = [word for word in settings_of(command) if not word.startswith(("dataset.root", "dataset.limit"))]
     base = list(SMALL)
     if "dataset=camvid" in overrides:
         if not (SHARED / "data" / "camvid").exists():

@@ -46,7 +46,7 @@ def first_run(tmp_path_factory):
 def test_a_run_leaves_everything_a_reader_needs(first_run):
     output, report, _ = first_run
     text = report.read_text()
-    assert "run.py attack=pgd_smoothed" in text
+    assert "certseg attack=pgd_smoothed" in text
     assert "With probability" in text
     for stage in ("prediction", "segcertify", "pgd_smoothed"):
         folder = rows_file(output, stage).parent
@@ -230,7 +230,7 @@ def test_a_checkpoint_of_another_model_is_refused(first_run, tmp_path):
 def test_help_and_the_composed_configuration_read_well(tmp_path):
     status, out, err = finish(start(tmp_path, cwd=tmp_path, flags=("--help",), base=()))
     assert (status, err) == (0, "")
-    assert "python run.py attack=pgd_smoothed" in out
+    assert "certseg attack=pgd_smoothed" in out
     assert "certifier: adaptive_certify, demasked_detection, demasked_recovery, drs_e, drs_s, indiv_class" in out
     status, out, err = finish(start(tmp_path, cwd=tmp_path, flags=("--cfg", "job"), base=()))
     assert (status, err) == (0, "")

@@ -102,3 +102,10 @@ def test_minimum_samples_is_the_smallest_that_can_reject(tau, level):
     n = minimum_samples(tau, level)
     assert upper_tail(n, tau)[-1] <= level
     assert n == 1 or upper_tail(n - 1, tau)[-1] > level
+
+
+@pytest.mark.parametrize("n", [1, 3, 40])
+def test_minimum_samples_of_a_level_that_is_met_exactly(n):
+    """No margin is left to the logarithms: the table decides."""
+    assert minimum_samples(0.7, float(upper_tail(n, 0.7)[-1])) == n
+    assert minimum_samples(0.7, float(np.nextafter(upper_tail(n, 0.7)[-1], 0.0))) == n + 1

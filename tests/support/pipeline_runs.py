@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -72,5 +73,18 @@ def readme_blocks():
 
 
 def readme_commands():
-    """The README's ``python run.py`` lines without their comments."""
-    return [line.split("#")[0].strip() for line in readme_blocks().splitlines() if line.startswith("python run.py")]
+    """The README's lines that call certseg, without their comments."""
+    lines = [line.split("#")[0].strip() for line in readme_blocks().splitlines()]
+    return [line for line in lines if line.startswith("python run.py") or line.split(" ")[0] == "certseg"]
+
+
+def readme_runs():
+    """Those of :func:`readme_commands` that run the pipeline on choices certseg has."""
+    words = ("--config-dir", "doctor")
+    return [line for line in readme_commands() if not any(word in line.split() for word in words)]
+
+
+def settings_of(command):
+    """The words of a command line after ``certseg`` or ``python run.py``."""
+    words = shlex.split(command)
+    return words[1:] if words[0] == "certseg" else words[2:]

@@ -121,7 +121,7 @@ def test_the_average_is_what_is_validated_and_saved(tmp_path):
     for index, sample in enumerate(Bands(count=3, split="val", seed=1)[i] for i in range(3)):
         (counts,) = model(sample.image[None], sample.target[None], torch.tensor([index]), mode="predict")
         labelled += int((sample.target != 255).sum())
-        hits += counts["clean"].accuracy() * int((sample.target != 255).sum())
+        hits += counts["clean"].counts.accuracy() * int((sample.target != 255).sum())
     assert math.isclose(report.figures["clean/pixel_accuracy/pooled"], hits / labelled, rel_tol=1e-12)
 
 

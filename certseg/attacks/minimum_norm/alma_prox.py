@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from certseg.attacks.minimum_norm.attack import MinimumNormAttack, check_positive
+from certseg.attacks.minimum_norm.attack import MinimumNormAttack
 from certseg.attacks.minimum_norm.problem import Problem
 from certseg.attacks.minimum_norm.proximal import VariableMetric, easiest, forward_backward, gap_scale
 from certseg.attacks.minimum_norm.steps import Retreat, Stepper, Weight
-from certseg.errors import ConfigError
+from certseg.checks import check_number
 
 _FIRST_SHARE = 0.2  # of the iterations, spent on a first point that sets the scale of steps
 _PENALTY, _LARGEST_PENALTY = 0.3, 10.0
@@ -88,18 +88,13 @@ class ALMAProx(MinimumNormAttack):
     """
 
     iterations: int = 500
-    success: float = 0.99
-    away_from: str = "labels"
-    line_search: int = 10
-    goal: int | Tensor | None = None
     step_size: float = 0.1
     masking: float = 0.01
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive("step_size", self.step_size)
-        if not isinstance(self.masking, (int, float)) or isinstance(self.masking, bool) or not 0 <= self.masking <= 1:
-            raise ConfigError("attack.masking must be a share of the iterations in [0, 1]", received=self.masking)
+        check_number("attack.step_size", self.step_size, "(0, inf)")
+        check_number("attack.masking", self.masking, "[0, 1]", what="a share of the iterations")
 
     def search(self, problem: Problem) -> None:
         """A first point, then the descent."""

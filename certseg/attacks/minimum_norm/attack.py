@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from certseg.attacks.geometry import perturbation_norm
+from certseg.attacks.goals import check_goal, wanted_map
 from certseg.attacks.minimum_norm.problem import Problem
 from certseg.attacks.objective import checked_logits
+from certseg.checks import check_choice, check_count, check_number
 from certseg.compute.decisions import decide
 from certseg.compute.hardware import Hardware, Stopwatch
 from certseg.compute.streams import NoiseStream
-from certseg.errors import ConfigError, DataError, ModelError
+from certseg.errors import ModelError
 from certseg.types import (
     IGNORE_INDEX,
     L2,
@@ -29,6 +32,7 @@ from certseg.types import (
 AWAY_FROM = ("labels", "prediction")
 
 
+@dataclass(frozen=True)
 class MinimumNormAttack(SmallestAttack):
     """Looks for the smallest l2 perturbation that meets a goal, within [0, 1].
 
@@ -42,7 +46,8 @@ class MinimumNormAttack(SmallestAttack):
 
     A tie counts as the class the network answers (:func:`certseg.compute.decisions.decide`), not as a change.
 
-    Subclasses are frozen dataclasses with the fields below and :meth:`search`.
+    Subclasses are frozen dataclasses that give ``iterations`` a default, add fields of their own, and have
+    :meth:`search`.
 
     Args:
         iterations: forward-backward passes of the search; those that lie beyond are forward passes.
@@ -55,10 +60,10 @@ class MinimumNormAttack(SmallestAttack):
     """
 
     iterations: int
-    success: float
-    away_from: str
-    line_search: int
-    goal: int | Tensor | None
+    success: float = 0.99
+    away_from: str = "labels"
+    line_search: int = 10
+    goal: int | Tensor | None = None
     norms = ("l2",)
 
     @abstractmethod
@@ -66,15 +71,11 @@ class MinimumNormAttack(SmallestAttack):
         """Look at points; the problem keeps the best one."""
 
     def __post_init__(self) -> None:
-        _check_integer("iterations", self.iterations, 1)
-        _check_integer("line_search", self.line_search, 0)
-        if not _is_number(self.success) or not 0 < self.success <= 1:
-            raise ConfigError("attack.success must be a share of the pixels in (0, 1]", received=self.success)
-        if self.away_from not in AWAY_FROM:
-            raise ConfigError("Unknown attack.away_from", expected=" or ".join(AWAY_FROM), received=self.away_from)
-        is_class = isinstance(self.goal, int) and not isinstance(self.goal, bool) and self.goal >= 0
-        if self.goal is not None and not is_class and not isinstance(self.goal, Tensor):
-            raise ConfigError("attack.goal must be a class", expected="its number, from 0 on", received=self.goal)
+        check_count("attack.iterations", self.iterations)
+        check_count("attack.line_search", self.line_search, 0)
+        check_number("attack.success", self.success, "(0, 1]", what="a share of the pixels")
+        check_choice("attack.away_from", self.away_from, AWAY_FROM)
+        check_goal(self.goal)
 
     def __call__(
         self, segmenter: Segmenter, image: Tensor, target: Tensor, *, stream: NoiseStream, hardware: Hardware
@@ -114,11 +115,7 @@ class MinimumNormAttack(SmallestAttack):
         """The classes to leave, or to reach; 255 where a pixel does not count."""
         if self.goal is None:
             return target if self.away_from == "labels" else torch.where(target == IGNORE_INDEX, target, clean)
-        wanted = torch.full_like(target, self.goal) if isinstance(self.goal, int) else self.goal.cpu()
-        if isinstance(self.goal, int) and self.goal >= num_classes:
-            raise DataError("attack.goal is no class of the model", expected=f"below {num_classes}", received=self.goal)
-        check_target(wanted, tuple(target.shape), num_classes)
-        return wanted
+        return wanted_map(self.goal, target, num_classes)
 
     def _result(self, problem: Problem, target: Tensor, clean: Tensor, watch: Stopwatch) -> MinimumNormResult:
         look = problem.confirm()
@@ -154,18 +151,3 @@ def _predict(segmenter: Segmenter, image: Tensor, name: str) -> Tensor:
     if not bool(torch.isfinite(check).all()):
         raise ModelError(f"The model gave NaN or infinite logits on image {name!r}", remedy="Check the checkpoint")
     return classes[0].long().clone()
-
-
-def _check_integer(option: str, value: object, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigError(f"attack.{option} must be an integer of at least {least}", received=value)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def check_positive(option: str, value: object) -> None:
-    """Raise ConfigError unless ``value`` is a finite positive number."""
-    if not _is_number(value) or not 0 < value < math.inf:
-        raise ConfigError(f"attack.{option} must be a positive number", received=value)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from certseg.attacks.minimum_norm.attack import MinimumNormAttack, check_positive
+from certseg.attacks.minimum_norm.attack import MinimumNormAttack
 from certseg.attacks.minimum_norm.problem import Problem
 from certseg.attacks.minimum_norm.proximal import VariableMetric, easiest, forward_backward
 from certseg.attacks.minimum_norm.steps import Retreat, Stepper, Weight
+from certseg.checks import check_number
 
 _FIRST_SHARE = 0.2  # of the iterations, spent on a first point that sets the scale of steps
 _MEMORY = 0.99  # of the metric
@@ -48,17 +48,13 @@ class PDPGD(MinimumNormAttack):
     """
 
     iterations: int = 500
-    success: float = 0.99
-    away_from: str = "labels"
-    line_search: int = 10
-    goal: int | Tensor | None = None
     step_size: float = 0.03
     dual_step_size: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive("step_size", self.step_size)
-        check_positive("dual_step_size", self.dual_step_size)
+        check_number("attack.step_size", self.step_size, "(0, inf)")
+        check_number("attack.dual_step_size", self.dual_step_size, "(0, inf)")
 
     def search(self, problem: Problem) -> None:
         """A first point, then the game."""

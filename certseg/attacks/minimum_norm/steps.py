@@ -1,5 +1,5 @@
-"""Runs of steps of known length along a normalised gradient, from coarse to fine: DAG, ASMA, and the first point of the
-other attacks."""
+"""Runs of steps of known length along a normalised gradient, from coarse to fine: all of DAG and ASMA, and the first
+point of the other attacks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from certseg.attacks.minimum_norm.attack import MinimumNormAttack
 from certseg.attacks.minimum_norm.problem import Look, Problem
+from certseg.checks import check_number
 
 _FIRST = 0.25 / 255  # root mean square of the first step where none is given
 _GROWTH = 1.15  # from step to step of the first run, more in a short one: every distance is to come into reach
@@ -75,6 +77,42 @@ class Stepper:
             length = max(min(length, problem.best_norm / _PARTS) / 2.0, problem.best_norm / left)
             growth = (1.0 + growth) / 2.0
             left -= max(1, self.run(length, left, growth))
+
+
+@dataclass(frozen=True)
+class SteppingAttack(MinimumNormAttack):
+    """An attack that does nothing but walk: DAG and ASMA, by what their :class:`Stepper` is told.
+
+    Args:
+        iterations: steps, over all runs together.
+        success: as of :class:`MinimumNormAttack`.
+        away_from: as of :class:`MinimumNormAttack`.
+        line_search: as of :class:`MinimumNormAttack`.
+        goal: as of :class:`MinimumNormAttack`.
+        step_size: l2 length of a step on the [0, 1] image scale, for a single run, before the multiplier of the
+            stepper; None for runs from coarse to fine.
+
+    Raises:
+        ConfigError: an argument is outside its domain.
+    """
+
+    step_size: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("attack.step_size", self.step_size, "(0, inf)", optional=True)
+
+    def stepper(self, problem: Problem) -> Stepper:
+        """What the attack goes down, and how far at a time."""
+        return Stepper(problem)
+
+    def search(self, problem: Problem) -> None:
+        """One run, or runs from coarse to fine."""
+        stepper = self.stepper(problem)
+        if self.step_size is None:
+            stepper.coarse_to_fine(self.iterations)
+        else:
+            stepper.run(self.step_size, self.iterations)
 
 
 class Weight:

@@ -1,6 +1,6 @@
-"""Lipschitz networks: their layers, architectures and the segmenters made of them."""
+"""Lipschitz networks: their layers, the parts of architectures, and the segmenters made of them."""
 
-from certseg.lipschitz.networks.architectures import LipDeepLabV3, LipUPerNet
 from certseg.lipschitz.networks.segmenter import LipschitzNetwork
+from certseg.lipschitz.networks.staged import StagedNetwork
 
-__all__ = ["LipDeepLabV3", "LipUPerNet", "LipschitzNetwork"]
+__all__ = ["LipschitzNetwork", "StagedNetwork"]

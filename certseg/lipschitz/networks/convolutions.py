@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from torch import nn
 
+from certseg.checks import check_choice, check_flag, check_number
 from certseg.errors import ConfigError
 from certseg.lipschitz.audit.baking import LIMIT
 from certseg.lipschitz.layers import BatchCentering, ConvexPotential, GroupSort2, MaxMin
@@ -53,20 +54,14 @@ class Builder:
     spread: float | None = 0.05
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ConfigError("Unknown model.convolution", expected=", ".join(KINDS), received=self.kind)
-        if not isinstance(self.residual, bool):
-            raise ConfigError("model.residual must be true or false", received=repr(self.residual))
+        check_choice("model.convolution", self.kind, KINDS)
+        check_flag("model.residual", self.residual)
         if self.residual and self.kind == "free":
             raise ConfigError(
                 "Residual steps need a constraint", expected="model.convolution=orthogonal or spectral", received="free"
             )
-        spread = self.spread
-        is_number = isinstance(spread, int | float) and not isinstance(spread, bool)
-        if spread is not None and not (is_number and 0 < spread < float("inf")):
-            raise ConfigError("model.spread must be null or a positive number", received=repr(spread))
-        if self.activation not in ACTIVATIONS:
-            raise ConfigError("Unknown model.activation", expected=", ".join(ACTIVATIONS), received=self.activation)
+        check_number("model.spread", self.spread, "(0, inf)", optional=True)
+        check_choice("model.activation", self.activation, ACTIVATIONS)
 
     def convolution(
         self, before: int, after: int, kernel: int = 3, stride: int = 1, dilation: int = 1, bias: bool = False

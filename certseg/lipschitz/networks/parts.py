@@ -6,6 +6,7 @@ Each level of a network is a module inside the level above it, so that the tree 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -22,6 +23,23 @@ SIZES: dict[str, tuple[tuple[int, int], ...]] = {  # (channels, convolutions) of
     "XL": ((128, 5), (256, 5), (512, 5), (1024, 5), (2048, 5)),
 }
 _GRID = (6, 8)  # of the position bias at the coarsest level
+
+
+@dataclass(frozen=True)
+class BodyPlan:
+    """What every body is built by.
+
+    Args:
+        make: layers.
+        stages: channels and convolutions of each stage.
+        width: channels of the features.
+        position: add a learned map at the lowest resolution.
+    """
+
+    make: Builder
+    stages: tuple[tuple[int, int], ...]
+    width: int
+    position: bool = True
 
 
 def stages_of(size: str | Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:
@@ -81,28 +99,17 @@ ASPP = {"concat": aspp, "split": split_aspp}
 """Ways to join the branches of atrous spatial pyramid pooling, by the names of ``model.aspp``."""
 
 
-def deeplabv3(
-    make: Builder,
-    size: Sequence[tuple[int, int]],
-    *,
-    width: int,
-    rates: Sequence[int],
-    pyramid: str,
-    skips: bool,
-    position: bool,
-) -> nn.Module:
-    """Encoder, ASPP and a decoder of transposed convolutions, 3 channels to ``width`` at the size of the image.
+def deeplabv3(plan: BodyPlan, *, rates: Sequence[int], pyramid: str, skips: bool) -> nn.Module:
+    """Encoder, ASPP and a decoder of transposed convolutions, 3 channels to the plan's width at the size of the image.
 
     Args:
-        make: the builder of the layers.
-        size: channels and convolutions of each stage.
-        width: channels of the features.
+        plan: the layers, stages and width of the network.
         rates: dilations of the ASPP's branches.
         pyramid: how the ASPP's branches are joined, a name in :data:`ASPP`.
         skips: lead half of the channels of each stage but the last around the stages below (:class:`ChannelSplit`),
             which costs no constant; the decoder then has one more block per stage to mix them.
-        position: add a learned map at the lowest resolution.
     """
+    make, size = plan.make, plan.stages
     last = len(size) - 1
 
     def level(index: int, before: int, after: int) -> nn.Module:
@@ -110,7 +117,7 @@ def deeplabv3(
         channels, count = size[index]
         modules = stage(make, before, channels, count)
         if index == last:
-            modules += [PositionBias(channels, _GRID)] if position else []
+            modules += [PositionBias(channels, _GRID)] if plan.position else []
             modules += [*ASPP[pyramid](make, channels, rates), make.refinement(channels)]
         elif skips:
             half = channels // 2
@@ -120,25 +127,22 @@ def deeplabv3(
             modules.append(level(index + 1, channels, channels))
         return SameSize(nn.Sequential(*modules, make.doubling(channels, after)))
 
-    return level(0, 3, width)
+    return level(0, 3, plan.width)
 
 
-def upernet(
-    make: Builder, size: Sequence[tuple[int, int]], *, width: int, channels: int, bins: Sequence[int], position: bool
-) -> nn.Module:
-    """An encoder, pyramid pooling and a feature pyramid, all fused by weighted concatenation; 3 channels to ``width``.
+def upernet(plan: BodyPlan, *, channels: int, bins: Sequence[int]) -> nn.Module:
+    """An encoder, pyramid pooling and a feature pyramid, all fused by weighted concatenation; 3 channels to the plan's
+    width.
 
     At each level the lateral features and the enlarged pyramid from below are concatenated with weights 1/sqrt(2) and
     mixed by a 3x3 block; UPerNet adds them and fuses all levels at the end, which here happens on the way up.
 
     Args:
-        make: the builder of the layers.
-        size: channels and convolutions of each stage.
-        width: channels of the features.
+        plan: the layers, stages and width of the network.
         channels: channels of the feature pyramid.
         bins: for each branch of the pyramid pooling, the number of cells along each side.
-        position: add a learned map at the lowest resolution.
     """
+    make, size = plan.make, plan.stages
     last = len(size) - 1
 
     def level(index: int, before: int) -> nn.Module:
@@ -146,7 +150,7 @@ def upernet(
         inner, count = size[index]
         modules = stage(make, before, inner, count)
         if index == last:
-            modules += [PositionBias(inner, _GRID)] if position else []
+            modules += [PositionBias(inner, _GRID)] if plan.position else []
             pyramid = Concat([nn.Identity(), *(Pooled(make.block(inner, inner, 1), b) for b in bins)])
             modules += [pyramid, make.block(inner * (1 + len(bins)), channels)]
         else:
@@ -154,4 +158,4 @@ def upernet(
             modules += [Concat([make.block(inner, channels, 1), below]), make.block(2 * channels, channels)]
         return nn.Sequential(*modules)
 
-    return SameSize(nn.Sequential(level(0, 3), make.doubling(channels, width)))
+    return SameSize(nn.Sequential(level(0, 3), make.doubling(channels, plan.width)))

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from certseg.errors import ConfigError, ModelError
+from certseg.checks import check_choice, check_count, check_number, check_word
+from certseg.errors import ModelError
 from certseg.lipschitz.audit import ConstantCertificate, bake, full_precision, state_of
 from certseg.lipschitz.audit.walk import check_untouched
 from certseg.lipschitz.layers import Normalise, PositionBias, Scale
@@ -18,7 +19,6 @@ from certseg.lipschitz.networks.convolutions import Builder
 from certseg.lipschitz.networks.frozen import Frozen, Holder
 from certseg.lipschitz.resampling import resize_norm
 from certseg.types import IGNORE_INDEX, LipschitzBound, TrainingOutput
-from certseg.types.checks import check_names
 from certseg.types.images import check_images, check_labels
 
 ARITHMETICS = {"float64": torch.float64, "float32": torch.float32}
@@ -82,7 +82,8 @@ class LipschitzNetwork(nn.Module):
         arithmetic: str = "float64",
     ):
         super().__init__()
-        check_names(num_classes, name)
+        check_count("num_classes", num_classes, 2, remedy="A segmentation model needs at least two classes")
+        check_word("model.name", name)
         _check_arguments(constant, head, tau, arithmetic)
         self.num_classes, self.name, self.tau = num_classes, name, float(tau)
         self.constant = None if convolution == "free" else float(constant)
@@ -234,9 +235,6 @@ class LipschitzNetwork(nn.Module):
 
 def _check_arguments(constant: float, head: str, tau: float, arithmetic: str) -> None:
     for setting, value in (("constant", constant), ("tau", tau)):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-            raise ConfigError(f"model.{setting} must be a positive number", received=repr(value))
-    if head not in HEADS:
-        raise ConfigError("Unknown model.head", expected=" or ".join(HEADS), received=head)
-    if arithmetic not in ARITHMETICS:
-        raise ConfigError("Unknown model.arithmetic", expected=" or ".join(ARITHMETICS), received=arithmetic)
+        check_number(f"model.{setting}", value, "(0, inf)")
+    check_choice("model.head", head, HEADS)
+    check_choice("model.arithmetic", arithmetic, ARITHMETICS)

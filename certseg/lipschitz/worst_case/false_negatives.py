@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from certseg.errors import ConfigError
+from certseg.checks import check_number
 from certseg.lipschitz.worst_case.collective import affordable, prefix_sums, radius_to_change
 from certseg.metrics.confusion import class_histogram
 
@@ -97,8 +97,7 @@ def radius_for_false_negative_rate(
     Raises:
         ConfigError: the threshold is outside [0, 1].
     """
-    if not 0.0 <= threshold <= 1.0:
-        raise ConfigError("A threshold on a false negative rate must lie in [0, 1]", received=threshold)
+    check_number("A threshold on a false negative rate", threshold, "[0, 1]")
     positive = costs.numel() + missed
     if positive == 0:
         return math.inf

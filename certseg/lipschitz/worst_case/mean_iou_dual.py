@@ -27,7 +27,6 @@ import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.optimize import linprog
 
 from certseg.lipschitz.worst_case.changes import ClassAttack, FlippableImage
 from certseg.lipschitz.worst_case.knapsack import Gains, SampledChanges, cheapest_price, exact_gain
@@ -152,6 +151,8 @@ class _Model:
 
     def next(self, best: np.ndarray) -> tuple[np.ndarray, float]:
         """The multipliers that look best in a box around ``best``, and what they promise."""
+        from scipy.optimize import linprog  # takes half a second to import
+
         centre = best / self._scale
         reach = centre + 0.3
         box = [*zip(np.maximum(centre - reach, 0.0), centre + reach), *[(None, None)] * self._number, (0.0, None)]

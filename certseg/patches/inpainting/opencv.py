@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from certseg.checks import check_count
+from certseg.compute.opencv import cv2
 from certseg.compute.threads import for_each
-from certseg.errors import ConfigError
 from certseg.patches.inpainting.base import Inpainting
 
 
@@ -25,8 +25,7 @@ class _OpenCV(Inpainting):
     _method: int
 
     def __init__(self, radius: int = 3) -> None:
-        if not isinstance(radius, int) or isinstance(radius, bool) or not 1 <= radius <= 100:
-            raise ConfigError("The radius of an inpainter must be an integer from 1 to 100", received=repr(radius))
+        check_count("The radius of an inpainter", radius, most=100)
         self.radius = radius
 
     @property

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from certseg.checks import check_count
 from certseg.errors import CheckpointError, ConfigError, ModelError
 from certseg.patches.inpainting.base import Inpainting
 
@@ -35,8 +36,7 @@ class TorchScript(Inpainting):
                 "An inpainter from a TorchScript file needs the file",
                 remedy="Set certifier.inpainter.path, or choose certifier/inpainter=telea",
             )
-        if not isinstance(multiple, int) or isinstance(multiple, bool) or multiple < 1:
-            raise ConfigError("The multiple of an inpainter's sides must be a positive integer", received=multiple)
+        check_count("The multiple of an inpainter's sides", multiple)
         self.name, self.multiple = name, multiple
         try:
             self._digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()

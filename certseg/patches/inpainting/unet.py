@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from certseg.errors import ConfigError
+from certseg.checks import check_count
 
 _TINY = 1e-6
 
@@ -70,12 +70,7 @@ class MaskedUNet(nn.Module):
     def __init__(self, width: int = 32, depth: int = 3, shrink: int = 4):
         super().__init__()
         for name, value, most in (("width", width, 1024), ("depth", depth, 8), ("shrink", shrink, 16)):
-            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-                raise ConfigError(
-                    f"The {name} of an inpainter's network is wrong",
-                    expected=f"an integer from 1 to {most}",
-                    received=repr(value),
-                )
+            check_count(f"The {name} of an inpainter's network", value, most=most)
         self.shrink, self.multiple = shrink, shrink * 2**depth
         self.register_buffer("architecture", torch.tensor([width, depth, shrink]))  # a checkpoint tells what it is of
         widths = [width * (level + 1) for level in range(depth + 1)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from certseg.checks import is_count
 from certseg.errors import ConfigError
 from certseg.patches.masks.mask_set import MaskSet
 from certseg.types.threats import Patch
@@ -25,7 +26,7 @@ def column_ablations(size: tuple[int, int], threat: Patch, width: int, stride: i
         ConfigError: an argument is outside its domain, or the image is too small.
     """
     for name, value in (("width", width), ("stride", stride)):
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= size[1]:
+        if not is_count(value, 1, size[1]):
             raise ConfigError(
                 f"The {name} of visible columns must be an integer within the image's width of {size[1]} pixels",
                 received=repr(value),

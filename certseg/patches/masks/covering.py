@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from certseg.checks import check_choice, check_count
 from certseg.errors import ConfigError
 from certseg.patches.masks.mask_set import MaskSet
 from certseg.types.threats import Patch
@@ -75,11 +76,9 @@ def covering_masks(
 
 def check_covering(kind: str, width: int | None, stride: int | None, num_masks: int | None) -> None:
     """Raise :class:`ConfigError` unless the arguments can be those of :func:`covering_masks`."""
-    if kind not in COVERINGS:
-        raise ConfigError("Unknown masks that cover a patch", expected=", ".join(COVERINGS), received=repr(kind))
+    check_choice("Masks that cover a patch", kind, COVERINGS)
     for name, value in (("width", width), ("stride", stride), ("number", num_masks)):
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            raise ConfigError(f"The {name} of masks must be a positive integer", received=repr(value))
+        check_count(f"The {name} of masks", value, optional=True)
     if width is not None and (num_masks is not None or kind == "block"):
         raise ConfigError("The width of masks belongs to columns and rows whose number is not set", received=width)
     if stride is not None and width is None:

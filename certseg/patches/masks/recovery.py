@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from certseg.checks import check_choice, check_count
 from certseg.errors import ConfigError
 from certseg.patches.masks.mask_set import MaskSet
 from certseg.types.threats import Patch
@@ -114,12 +115,10 @@ def check_recovery(kind: str, num_masks: int | None, threat: Patch) -> int:
     Raises:
         ConfigError: the kind is unknown, or there are no masks of this kind in this number.
     """
-    if kind not in ASSIGNMENTS:
-        raise ConfigError("Unknown masks for certified recovery", expected=", ".join(ASSIGNMENTS), received=repr(kind))
+    check_choice("Masks for certified recovery", kind, ASSIGNMENTS)
     if num_masks is None:
         return least_masks(kind, threat.count)
-    if not isinstance(num_masks, int) or isinstance(num_masks, bool) or num_masks < 2:
-        raise ConfigError("The number of masks must be an integer of at least 2", received=repr(num_masks))
+    check_count("The number of masks", num_masks, 2)
     if kind == "four" and _tile(num_masks)[0] < 2:
         raise ConfigError(
             "Masks of kind four come in numbers that are a product of two integers of at least 2",

@@ -31,8 +31,8 @@ import functools
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq
 
+from certseg.checks import check_number
 from certseg.errors import ConfigError
 
 _LARGEST_LOG = 600.0  # wealth is cut off here, far above any number of pixels / alpha; that is conservative
@@ -56,8 +56,7 @@ class Bets:
     weights: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.tau < 1.0:
-            raise ConfigError("A test needs a probability inside (0, 1)", received=self.tau)
+        check_number("The tau of a test", self.tau, "(0, 1)", what="a probability")
         if not self.points or len(self.points) != len(self.weights):
             raise ConfigError("Bets need one weight for each point", received=f"{self.points}, {self.weights}")
         if not all(self.tau < q <= 1.0 for q in self.points) or not all(weight > 0 for weight in self.weights):
@@ -108,6 +107,8 @@ def _share_of(tau: float, divergence: float) -> float:
     if divergence >= -np.log(tau):
         return 1.0
     excess = lambda q: q * np.log(q / tau) + (1 - q) * np.log((1 - q) / (1 - tau)) - divergence  # noqa: E731
+    from scipy.optimize import brentq  # takes a while to import
+
     return float(brentq(excess, tau, 1.0 - 1e-15))
 
 
@@ -130,8 +131,7 @@ def e_holm_threshold(histogram: np.ndarray, log_values: np.ndarray, alpha: float
     Raises:
         ConfigError: alpha outside (0, 1) or arrays that do not fit each other.
     """
-    if not 0.0 < alpha < 1.0:
-        raise ConfigError("alpha must lie inside (0, 1)", received=alpha)
+    check_number("alpha", alpha, "(0, 1)")
     if histogram.shape != log_values.shape or histogram.ndim != 1:
         raise ConfigError(
             "histogram and log_values must be one-dimensional and of equal length",
@@ -164,7 +164,6 @@ def e_bonferroni_threshold(histogram: np.ndarray, log_values: np.ndarray, alpha:
     Raises:
         ConfigError: alpha outside (0, 1).
     """
-    if not 0.0 < alpha < 1.0:
-        raise ConfigError("alpha must lie inside (0, 1)", received=alpha)
+    check_number("alpha", alpha, "(0, 1)")
     passing = np.flatnonzero((log_values >= np.log(histogram.sum() / alpha)) & (histogram > 0))
     return int(passing[0]) if len(passing) else len(histogram)

@@ -3,8 +3,8 @@
 import math
 
 import numpy as np
-from scipy.stats import binom
 
+from certseg.checks import check_number
 from certseg.errors import ConfigError
 
 
@@ -25,8 +25,9 @@ def upper_tail(num_samples: int, probability: float) -> np.ndarray:
     """
     if num_samples < 1:
         raise ConfigError("A binomial test needs at least one sample", received=num_samples)
-    if not 0.0 < probability < 1.0:
-        raise ConfigError("A binomial test needs a probability inside (0, 1)", received=probability)
+    check_number("The probability of a binomial test", probability, "(0, 1)")
+    from scipy.stats import binom  # takes most of a second to import, and a finished run has no need of it
+
     tail = binom.sf(np.arange(num_samples + 1) - 1, num_samples, probability)
     tail[0] = 1.0
     return tail
@@ -46,9 +47,18 @@ def minimum_samples(tau: float, level: float) -> int:
     25
     """
     samples = max(1, math.ceil(math.log(level) / math.log(tau)))
+    if _is_clearly(samples, tau, level):
+        return samples
     # the rounding of the logarithms may be off by one in either direction; the table decides
     while upper_tail(samples, tau)[-1] > level:
         samples += 1
     while samples > 1 and upper_tail(samples - 1, tau)[-1] <= level:
         samples -= 1
     return samples
+
+
+def _is_clearly(samples: int, tau: float, level: float) -> bool:
+    """Whether ``samples`` is the smallest number with ``tau ** samples <= level`` by a margin, in the logarithm, that
+    neither the rounding here nor that of the table comes near."""
+    reached, before = samples * math.log(tau) - math.log(level), (samples - 1) * math.log(tau) - math.log(level)
+    return reached < -1e-6 and (samples == 1 or before > 1e-6)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import beta
 
+from certseg.checks import check_number
 from certseg.errors import ConfigError
 
 
@@ -33,8 +33,7 @@ def clopper_pearson_lower(counts: ArrayLike, num_samples: int, level: float) -> 
     """
     if num_samples < 1:
         raise ConfigError("A confidence bound needs at least one sample", received=num_samples)
-    if not 0.0 < level < 1.0:
-        raise ConfigError("The level of a confidence bound must lie inside (0, 1)", received=level)
+    check_number("The level of a confidence bound", level, "(0, 1)")
     counts = np.asarray(counts)
     if counts.size and not (counts.min() >= 0 and counts.max() <= num_samples):
         raise ConfigError(
@@ -42,4 +41,6 @@ def clopper_pearson_lower(counts: ArrayLike, num_samples: int, level: float) -> 
             expected=f"0 .. {num_samples}",
             received=f"{counts.min()} .. {counts.max()}",
         )
+    from scipy.stats import beta  # takes most of a second to import
+
     return np.where(counts == 0, 0.0, beta.ppf(level, np.maximum(counts, 1), num_samples - counts + 1))

@@ -8,6 +8,7 @@ All of them hold whatever the dependence between pixels.
 
 import numpy as np
 
+from certseg.checks import check_choice, check_count, check_number
 from certseg.errors import ConfigError
 
 CORRECTIONS = ("holm", "bonferroni", "kfwer", "benjamini_yekutieli")
@@ -61,12 +62,9 @@ def rejection_threshold(
 
 def check_correction(correction: str, alpha: float, k: int) -> None:
     """Raise :class:`ConfigError` unless the correction is known, alpha is inside (0, 1) and k is a positive integer."""
-    if correction not in CORRECTIONS:
-        raise ConfigError("Unknown multiple testing correction", expected=", ".join(CORRECTIONS), received=correction)
-    if not (isinstance(alpha, (int, float)) and 0.0 < alpha < 1.0):
-        raise ConfigError("alpha must lie inside (0, 1)", received=alpha)
-    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
-        raise ConfigError("k must be a positive integer", received=k)
+    check_choice("The multiple testing correction", correction, CORRECTIONS)
+    check_number("alpha", alpha, "(0, 1)")
+    check_count("k", k)
 
 
 def largest_level(num_tests: int, alpha: float, correction: str, k: int = 1) -> float:

@@ -1,0 +1,67 @@
+"""What a segmenter offers beyond logits so that it can be trained: a loss of its own, and the logits behind it.
+
+:func:`trainable` and :func:`explained` are the only places that ask whether a network has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from certseg.errors import ModelError
+from certseg.types.contracts import Segmenter
+from certseg.types.results import TrainingOutput
+
+
+@runtime_checkable
+class TrainableSegmenter(Segmenter, Protocol):
+    """A segmenter that knows its own loss, auxiliary heads included; a :class:`torch.nn.Module` in practice."""
+
+    def loss(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Named losses of images ``B x 3 x H x W`` in [0, 1] and int64 labels ``B x H x W`` (255 is void)."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """The network itself and all its parts, as :meth:`torch.nn.Module.modules` gives them."""
+
+    def eval(self) -> object:
+        """Put all parts into eval mode."""
+
+
+@runtime_checkable
+class ExplainedSegmenter(TrainableSegmenter, Protocol):
+    """A trainable segmenter that also shows the logits its loss comes from."""
+
+    def loss_and_logits(self, images: Tensor, labels: Tensor) -> TrainingOutput:
+        """Losses and logits of one forward pass, of images and labels as :meth:`loss` takes them."""
+
+
+def trainable(network: nn.Module) -> TrainableSegmenter:
+    """``network``, known to have a loss of its own.
+
+    Raises:
+        ModelError: it has none.
+    """
+    if not isinstance(network, TrainableSegmenter):
+        raise ModelError(
+            f"{type(network).__name__} has no loss of its own to be trained with",
+            expected="num_classes, and a method loss(images, labels) that returns tensors by name",
+            remedy="Add it, or choose an objective that computes a loss from logits",
+        )
+    return network
+
+
+def explained(network: nn.Module) -> ExplainedSegmenter:
+    """``network``, known to show the logits its loss comes from.
+
+    Raises:
+        ModelError: it does not.
+    """
+    if not isinstance(network, ExplainedSegmenter):
+        raise ModelError(
+            f"Consistency regularisation needs the logits behind the loss, which {type(network).__name__} hides",
+            expected="a method loss_and_logits(images, labels) that returns a certseg.types.TrainingOutput",
+            remedy="Add it, or use training=noise",
+        )
+    return network

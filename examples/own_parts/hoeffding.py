@@ -1,0 +1,35 @@
+"""A certifier of one's own: randomized smoothing with Hoeffding's inequality in the place of the binomial test."""
+
+import math
+
+from certseg.smoothing.noise import NOISES
+from certseg.smoothing.sampling import NoisySampler
+from certseg.types import Certificate, Certifier, Guarantee, Promise
+
+
+class Hoeffding(Certifier):
+    """With probability at least ``1 - alpha`` all certified pixels keep the class of the smoothed model for every
+    perturbation of l2 norm at most ``sigma * Phi^-1(tau)``: by Hoeffding's inequality and a union bound over the P
+    pixels, a class drawn in a share s of ``n`` samples has a probability above ``s - sqrt(log(P / alpha) / (2 n))``."""
+
+    name = "hoeffding"
+
+    def __init__(self, *, sigma, noise="gaussian", tau=0.75, n0=10, n=200, alpha=0.001):
+        self.noise, self.tau, self.n0, self.n, self.alpha = NOISES[noise](sigma), tau, n0, n, alpha
+
+    @property
+    def guarantee(self):
+        threat = self.noise.threat(self.noise.radius(self.tau))
+        return Guarantee(Promise.EVERY_PIXEL, f"smoothed({self.noise})", threat, confidence=1 - self.alpha)
+
+    @property
+    def settings(self):
+        return {"noise": str(self.noise), "tau": self.tau, "n0": self.n0, "n": self.n, "alpha": self.alpha}
+
+    def certify(self, segmenter, image, *, stream, hardware):
+        sampler = NoisySampler(segmenter, image, self.noise, stream, hardware)
+        classes = sampler.class_counts(0, self.n0).argmax(dim=0)
+        share = sampler.agreement(classes, self.n0, self.n).double() / self.n
+        slack = math.sqrt(math.log(classes.numel() / self.alpha) / (2 * self.n))
+        certified = share - slack > self.tau
+        return Certificate(classes.cpu(), certified.cpu(), self.guarantee, sampler.passes, samples=self.n0 + self.n)
