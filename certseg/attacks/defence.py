@@ -65,10 +65,11 @@ class Defence:
     answer: of a detection by the pixels that are correct or raise an alert.
 
     Args:
-        certifier: one against patches.
-        copies: drawn at random for each gradient, without repetition, the image itself always among them where it is
-            asked for; None takes all of them.
-        judge_every: steps from one point whose answer is asked for to the next; the first and the last always are.
+        certifier: the certifier against patches whose answer is attacked.
+        copies: number of copies drawn at random for each gradient, without repetition, the image itself always among
+            them where the certifier asks for it; None takes all copies.
+        judge_every: number of steps from one point that is judged by the answer to the next; the first and the last
+            point always are.
 
     Raises:
         ConfigError: an argument is outside its domain.
@@ -145,7 +146,12 @@ class DefendedObjective(PatchObjective):
 
     Args:
         defence: what is attacked.
-        segmenter, target, loss, stream, hardware: as of :class:`Objective`.
+        segmenter: the network that the defence asks.
+        target: ``H x W`` int64 labels, 255 ignored.
+        loss: a key of :data:`certseg.attacks.losses.LOSSES`, whose mean over labelled pixels and copies is to be
+            raised.
+        stream: the image's random numbers for this attack.
+        hardware: device, and how many copies go through the network at once.
     """
 
     def __init__(

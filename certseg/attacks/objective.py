@@ -36,7 +36,7 @@ class Smoothing:
         samples: noisy copies per gradient; fresh ones at every step.
         votes: noisy copies whose majority is the prediction at the adversarial image, at least 50: of fewer not even
             a unanimous vote against a certified pixel of a large image would be significant.
-        noise: of the certified model, a key of :data:`certseg.smoothing.noise.NOISES`.
+        noise: kind of the certified model's noise, a key of :data:`certseg.smoothing.noise.NOISES`.
 
     Raises:
         ConfigError: an argument is outside its domain.
@@ -73,7 +73,7 @@ class Evaluation:
         accuracy: share of the labelled pixels that are correct, 0 without any; of a smoothed model an estimate from the
             gradient's own samples. Of a targeted attack the share that does not have the wanted class yet.
         loss: the value by which points are compared.
-        gradient: of the attacked loss, like the point.
+        gradient: ``3 x H x W``, the gradient of the attacked loss.
         probe: some of the logits; None for a smoothed model, which gives others at every call.
     """
 
@@ -100,16 +100,16 @@ class Objective:
     """Loss, gradient and accuracy of one image's labels, for the network or its smoothed version.
 
     Args:
-        segmenter: the network.
+        segmenter: the network that is attacked.
         target: ``H x W`` int64 labels, 255 ignored.
         loss: a key of :data:`certseg.attacks.losses.LOSSES`; its mean over labelled pixels is to be raised.
-        smoothing: None attacks the network itself.
+        smoothing: how the smoothed model that is attacked is sampled; None attacks the network itself.
         stream: the image's random numbers for this attack.
-        hardware: device; images or noisy copies per pass.
+        hardware: device, and how many images or noisy copies go through the network at once.
         compare: the loss by which points are compared, None for what suits ``loss``
             (:data:`certseg.attacks.losses.COMPARED_BY`).
         targeted: ``target`` is what the prediction is to become: the loss is to be lowered.
-        scale: multiplies the logits before the loss.
+        scale: what the logits are multiplied by before the loss.
     """
 
     def __init__(

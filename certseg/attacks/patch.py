@@ -113,7 +113,7 @@ class PatchPGD(BudgetedAttack):
 
     Args:
         steps: gradient steps per restart.
-        step_size: of the first step, on the [0, 1] image scale.
+        step_size: change of a pixel value in the first step, on the [0, 1] image scale.
         momentum: share of the last velocity that is kept, in [0, 1).
         loss: a key of :data:`certseg.attacks.losses.LOSSES`.
         position: ``random``, another one for each restart; ``searched``; or row and column of the upper left pixel (of
@@ -121,9 +121,9 @@ class PatchPGD(BudgetedAttack):
         start: content of the first restart: ``random``, uniform in [0, 1], or ``image``, its own. Further restarts at
             the same place begin at random.
         restarts: number of runs; the best result is kept.
-        grid: of ``searched``, places in each direction.
-        probe_steps: of ``searched``, steps at each of them.
-        defence: None attacks the network itself.
+        grid: number of places in each direction that ``searched`` looks at.
+        probe_steps: number of steps that ``searched`` takes at each of these places.
+        defence: the certifier against patches whose answer is attacked; None attacks the network itself.
 
     Raises:
         ConfigError: an argument is outside its domain.
@@ -212,12 +212,21 @@ class PatchPGD(BudgetedAttack):
         hardware: Hardware,
         starts: Sequence[Tensor] | None = None,
     ) -> list[PatchResult]:
-        """Attack images of one shape side by side; those of a network go through it together, up to
-        ``hardware.noise_batch`` at once.
+        """Attack images of one shape side by side. Where the network itself is attacked, up to ``hardware.noise_batch``
+        images go through it at once.
+
+        Args:
+            segmenter: the network, differentiable with respect to its input, on the hardware's device.
+            images: ``3 x H x W`` each, in [0, 1], all of one shape.
+            targets: for each image its labels ``H x W`` int64, 255 ignored.
+            threat: the patches.
+            streams: for each image its own random numbers.
+            hardware: device, and how many images or masked copies go through the network at once.
+            starts: None, for a patch attack begins with :attr:`start`.
 
         Raises:
             ConfigError: the threat is none of patches, a patch does not fit, or its position is outside the image.
-            DataError: as for one image; or ``starts`` are given.
+            DataError: an image is not in [0, 1], labels do not fit it or the model, or ``starts`` are given.
             ModelError: NaN or infinite logits.
         """
         threat = _patches(threat)

@@ -28,7 +28,7 @@ class PGD(GradientAttack):
         step_size: length of a step as a share of the radius; shrinks linearly to a tenth over the steps.
         restarts: number of runs; the best result is kept.
         loss: a key of :data:`certseg.attacks.losses.LOSSES`.
-        smoothing: None attacks the network itself.
+        smoothing: how the smoothed model that is attacked is sampled; None attacks the network itself.
         logit_scale: multiplies the logits before the loss (:class:`certseg.attacks.search.GradientAttack`).
         goal: the class that every pixel is to have, or a map of what is to be predicted; None for an untargeted attack.
         keep_last: take all steps, whatever has fallen, and keep the last point: for an image that is to be shown to
@@ -36,6 +36,15 @@ class PGD(GradientAttack):
 
     Raises:
         ConfigError: an argument is outside its domain.
+
+    >>> import certseg, torch
+    >>> from certseg.types import Linf
+    >>> model = torch.nn.Conv2d(3, 2, 1)
+    >>> model.num_classes = 2
+    >>> image, labels = torch.full((3, 4, 4), 0.5), torch.zeros(4, 4, dtype=torch.int64)
+    >>> result = certseg.attack(model, image, labels, Linf(4 / 255), PGD(steps=5))
+    >>> result.prediction.shape, result.norm <= 4 / 255
+    (torch.Size([4, 4]), True)
     """
 
     steps: int = 20

@@ -39,7 +39,7 @@ class GradientAttack(BudgetedAttack):
     Args:
         restarts: number of runs; the first begins at the image itself, further ones at random points of the ball.
         loss: a key of :data:`certseg.attacks.losses.LOSSES`.
-        smoothing: None attacks the network itself.
+        smoothing: how the smoothed model that is attacked is sampled; None attacks the network itself.
         logit_scale: multiplies the logits before the loss, which changes no prediction. Losses of very small logits are
             nearly linear and waste the budget on pixels that have long fallen: a network trained with CE(tau u, y) is
             attacked with its tau or more.
@@ -94,7 +94,21 @@ class GradientAttack(BudgetedAttack):
         """Attack images of one shape side by side, up to ``hardware.noise_batch`` per pass through the network.
 
         Each gets what it would get alone, up to the rounding of a batch. An image whose last labelled pixel has
-        fallen leaves the batch. Seconds are an equal share of the batch's. Arguments and errors as for one image.
+        fallen leaves the batch. Seconds are an equal share of the batch's.
+
+        Args:
+            segmenter: the network, differentiable with respect to its input, on the hardware's device.
+            images: ``3 x H x W`` each, in [0, 1], all of one shape.
+            targets: for each image its labels ``H x W`` int64, 255 ignored.
+            threat: the ball of the attacks, L1, L2 or Linf.
+            streams: for each image its own random numbers.
+            hardware: device, and how many images or noisy copies go through the network at once.
+            starts: for each image the point of the ball where its first run begins; None for the images.
+
+        Raises:
+            ConfigError: the threat is none of the three balls.
+            DataError: an image is not in [0, 1], labels do not fit it or the model, or a start is outside the ball.
+            ModelError: NaN or infinite logits or gradients.
         """
         threat = norm_ball(threat)
         shapes = {tuple(image.shape) for image in images}
@@ -200,8 +214,8 @@ def fired(objective: Objective, accuracy: float, last: int) -> set[str]:
     ``accuracy_rising`` and ``vanishing_gradients``.
 
     Args:
-        objective: of the attack.
-        accuracy: of the best point.
+        objective: the objective of the attack after its last point.
+        accuracy: the accuracy at the best point.
         last: how many points the attack visited last, without a change of its rules; 0 where their accuracies say
             nothing about its steps.
     """

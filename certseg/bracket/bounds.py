@@ -63,11 +63,11 @@ def check_bounds(
     IoU, and accuracy and mean IoU pooled over these images.
 
     Args:
-        comparison: of the certifier's guarantee and the attack's attempt.
+        comparison: the certifier's guarantee beside the attack's attempt.
         certifier: the certifier's summary, over the images ``names``.
-        certificates: its rows, and for patches that only an image makes comparable its maps.
+        certificates: the certifier's rows, and for patches that only an image makes comparable its maps.
         attack: the attack's summary.
-        attacked: its rows.
+        attacked: the attack's rows.
         names: the images both have finished.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Norms of smallest perturbations against certified radii."""
+"""Norms of the smallest perturbations found against certified radii: none may be shorter."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def check_norms(
     changed.
 
     Args:
-        comparison: of the certifier's guarantee and the attack's attempt.
+        comparison: the certifier's guarantee beside the attack's attempt.
         certificates: rows and maps of the certifier.
         attacked: rows and maps of the attack.
         names: the images both have finished.

@@ -42,9 +42,9 @@ class AdaptiveCertify(SegCertify):
 
     Args:
         hierarchy: what each level joins, finest first, as :meth:`certseg.types.hierarchy.Hierarchy.of` takes it.
-        class_names: of the data set, in the order of the model's classes.
+        class_names: the names of the data set's classes, in the order of the model's.
         lead: share of the ``n0`` samples in [0, 1), one for all levels or a list with one for each but the coarsest.
-        options: the arguments of :class:`SegCertify`.
+        options: the arguments of :class:`SegCertify`, of which ``sigma`` is needed.
 
     Raises:
         ConfigError: an argument is outside its domain, or the hierarchy does not fit the classes.

@@ -88,17 +88,19 @@ class Lipschitz(Certifier):
     perturbation of exactly this norm might change is not certified.
 
     The same forward pass bounds, at every one of ``radii``, what one perturbation of the whole image can do together:
-    pixel accuracy (exactly the optimum given logits and L), IoU of each class (likewise without a head; with one, what
-    it costs to enter a class is known from below, so that the IoU is a lower bound), mean IoU, false negative rates,
-    and the radius at which a quarter, half and three quarters of the pixels can change. ``certified_radius`` is the
-    mean over labelled pixels of the radius below which each keeps its class, counted as 0 where that is wrong.
+    pixel accuracy (exactly the optimum given logits and L), IoU of each class (also the optimum for a network without a
+    head; with a head, what it costs to enter a class is known from below only, so that the IoU is a lower bound), mean
+    IoU, false negative rates, and the radius at which a quarter, half and three quarters of the pixels can change.
+    ``certified_radius`` is the mean over labelled pixels of the radius below which each keeps its class, counted as 0
+    where that is wrong.
 
     Args:
-        radius: of the certificate, on the [0, 1] image scale; at most sqrt(3 H W), the norm of the largest
-            perturbation that an image has room for.
-        radii: further ones to report, not negative, likewise.
-        worst_case_iou: whether to bound IoUs too, seconds for a large image.
-        false_negative_rate: threshold for the radius that can push a class's false negative rate above it.
+        radius: the l2 radius of the certificate, on the [0, 1] image scale; at most sqrt(3 H W), the norm of the
+            largest perturbation that an image has room for.
+        radii: further radii to report, on the same scale and below the same bound, none negative.
+        worst_case_iou: whether to bound IoUs too, which takes seconds for a large image.
+        false_negative_rate: a rate in [0, 1). For each class the radius is reported that can push its false negative
+            rate above this one.
 
     Raises:
         ConfigError: an argument is outside its domain.

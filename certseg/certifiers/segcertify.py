@@ -1,4 +1,5 @@
-"""SegCertify (Fischer et al. 2021, "Scalable Certified Segmentation via Randomized Smoothing"; seed 001)."""
+"""SegCertify (Fischer et al. 2021, "Scalable Certified Segmentation via Randomized Smoothing"; seed 001): sample,
+guess, test all pixels together, certify those whose test is passed."""
 
 from __future__ import annotations
 
@@ -68,20 +69,25 @@ class SegCertify(Certifier):
     Args:
         sigma: standard deviation of the noise, on the [0, 1] image scale.
         tau: probability a certified class must exceed, in [0.5, 1); 0.5 tests but certifies nothing.
-        n0: samples that choose the class.
-        n: fresh samples that test it; with ``stopping=anytime`` the largest number of them.
+        n0: number of samples that choose the class.
+        n: number of fresh samples that test it; with ``stopping=anytime`` the largest number of them.
         alpha: error rate per image, in [1e-12, 1).
         correction: ``holm``, ``bonferroni``, ``kfwer`` or ``benjamini_yekutieli``.
-        k: of ``kfwer``.
+        k: number of wrong pixels that ``kfwer`` guards against, at least 1; other corrections take no k but 1.
         stopping: ``fixed`` draws n samples. ``curtailed`` decides the same and stops as soon as no further sample can
             change a decision. ``anytime`` tests by e-processes that may be looked at after every batch and stops when
             further samples do not pay (:class:`certseg.smoothing.stopping.AnytimeTest`).
-        look_every: samples between two looks of ``curtailed`` and ``anytime``.
+        look_every: number of samples between two looks of ``curtailed`` and ``anytime``.
         noise: ``gaussian`` certifies l2 balls, ``laplace`` and ``uniform`` l1 balls (:mod:`certseg.smoothing.noise`).
         gain: share of the image that a further batch of ``anytime`` must be expected to certify.
 
     Raises:
         ConfigError: an argument is outside its domain.
+
+    >>> certifier = SegCertify(sigma=0.25, tau=0.75, alpha=0.001)
+    >>> certifier.predictor, str(certifier.threat), certifier.guarantee.confidence
+    ('smoothed(gaussian, sigma=0.25)', 'l2 <= 0.168622', 0.999)
+    >>> certifier.check_size((360, 480))  # 100 samples are enough to certify pixels of such an image
     """
 
     name = "segcertify"
@@ -175,8 +181,8 @@ class SegCertify(Certifier):
         Args:
             segmenter: the base model, on the hardware's device.
             image: ``3 x H x W`` in [0, 1].
-            stream: the image's noise.
-            hardware: device, precision, copies per forward pass.
+            stream: the image's own random numbers, which the noise is drawn from.
+            hardware: device, precision, and the number of copies of the image per forward pass.
 
         Returns:
             The certificate, its tensors on the CPU.
@@ -203,7 +209,7 @@ class SegCertify(Certifier):
         )
 
     def sample(self, segmenter: Segmenter, image: Tensor, *, stream: NoiseStream, hardware: Hardware) -> Samples:
-        """The sampling of :meth:`certify` alone; arguments and errors as there.
+        """The sampling of :meth:`certify` alone, which has the same arguments and errors.
 
         Raises:
             ConfigError: ``stopping`` is not ``fixed``.

@@ -1,4 +1,4 @@
-"""report.md and the summary on the console, from summaries alone."""
+"""The report of a run (``report.md``) and its summary on the console, both made from summaries alone."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def write_report(
 
     Args:
         directory: where to write; created if missing. Links in the report are relative to it.
-        title: the heading.
+        title: the report's heading.
         command: the command line that gave the results.
         entries: what to report.
         pictures: files drawn by :func:`certseg.reporting.picture`.

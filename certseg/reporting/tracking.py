@@ -1,4 +1,4 @@
-"""Experiment tracking: nothing, or Weights & Biases.
+"""Experiment trackers: one that keeps nothing, and one that sends a run to Weights & Biases.
 
 wandb is imported here alone (mmengine does so for a training's curves), and only once a run is checked or started.
 """

@@ -22,12 +22,12 @@ class Look:
 
     Args:
         point: ``3 x H x W``.
-        leaf: the same as ``1 x 3 x H x W``.
+        leaf: the point as ``1 x 3 x H x W``, which gradients are taken with respect to.
         logits: ``1 x K x H x W``, attached to ``leaf`` where a gradient was asked for.
         unmet: ``H x W`` bool, the pixels that count and do not meet the goal.
-        share: of the pixels that count, those that meet it.
+        share: share of the pixels that count which meet the goal.
         met: whether these are enough.
-        norm: of the perturbation.
+        norm: l2 norm of the perturbation.
     """
 
     point: Tensor
@@ -59,12 +59,12 @@ class Problem:
     """The goal on one image and what has been found.
 
     Args:
-        segmenter: the network.
+        segmenter: the network that is attacked.
         image: ``3 x H x W`` float32 on the device.
         wanted: ``H x W`` int64 on the device, 255 where a pixel does not count: the classes to leave, or to reach.
-        targeted: whether they are to be reached.
-        success: share of the counting pixels that must meet the goal.
-        name: of the image.
+        targeted: whether the wanted classes are to be reached.
+        success: share of the counting pixels that must meet the goal, in (0, 1].
+        name: name of the image, for messages.
     """
 
     def __init__(
