@@ -16,7 +16,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from certseg.compute.hardware import Hardware
-from certseg.pipeline.settings import resolve
+from certseg.pipeline.settings import build, parse
 from certseg.pipeline.weights import build_segmenter
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -75,11 +75,11 @@ def prepare(options: argparse.Namespace) -> tuple[Hardware, torch.nn.Module, tor
     """Hardware, network with fresh weights and a random image of the command line."""
     overrides = [f"model={options.model}", f"hardware={options.hardware}", *options.overrides]
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        settings = resolve(compose("config", overrides=overrides))
-    hardware = Hardware(**{k: v for k, v in settings["hardware"].items() if k != "_target_"})
+        spec = parse(compose("config", overrides=overrides))
+    hardware = build("hardware", spec.hardware)
     hardware.setup(0)
     image = torch.rand(3, *options.size, generator=torch.Generator().manual_seed(0))
-    return hardware, hardware.place(build_segmenter(settings, options.classes)), image
+    return hardware, hardware.place(build_segmenter(spec.model, options.classes)), image
 
 
 def peak_memory(options: argparse.Namespace, n: int, work: Callable[[argparse.Namespace, int], Hardware]) -> int:
