@@ -41,7 +41,8 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
             received=str(error).splitlines()[0],
             remedy="Set it on the command line, or choose a certifier that has it (attack=pgd_smoothed needs one)",
         ) from error
-    return _with_numbers(settings)
+    plain: dict[str, Any] = _with_numbers(settings)
+    return plain
 
 
 def _with_numbers(value: Any, key: str = "") -> Any:

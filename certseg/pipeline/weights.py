@@ -90,7 +90,7 @@ def _load(segmenter: nn.Module, model: ModelSpec) -> set[str]:
 def _load_denoiser(segmenter: nn.Module, model: ModelSpec) -> bool:
     """Fill the denoiser of ``segmenter`` from ``model.denoiser.checkpoint``; False if there is none."""
     denoiser = model.denoiser
-    if denoiser is None or not denoiser.checkpoint:
+    if denoiser is None or not denoiser.checkpoint or not isinstance(segmenter, Denoised):
         return False
     load_denoiser(segmenter.denoiser, denoiser.checkpoint, trust=denoiser.trust_checkpoint)
     return True
@@ -105,8 +105,8 @@ def _loaded(model: ModelSpec, num_classes: int) -> nn.Module:
     segmenter = build_segmenter(model, num_classes)
     filled = _load(segmenter, model)
     has_own_file = _load_denoiser(segmenter, model)
-    is_fresh = isinstance(segmenter, Denoised) and not has_own_file and "denoiser" not in filled
-    if is_fresh and segmenter.denoiser.state_dict():
+    is_fresh = not has_own_file and "denoiser" not in filled
+    if isinstance(segmenter, Denoised) and is_fresh and segmenter.denoiser.state_dict():
         raise CheckpointError(
             f"model.checkpoint={model.checkpoint} holds no weights of the denoiser",
             remedy="Give model.denoiser.checkpoint=..., or train the denoiser: training=denoiser",
@@ -196,14 +196,14 @@ def check_classes(spec: RunSpec, legend: Legend) -> None:
     if not isinstance(found, list) or found == wanted:
         return
     first = next(index for index, (a, b) in enumerate(itertools.zip_longest(found, wanted)) if a != b)
-    wanted, found = (
+    expected, received = (
         f"{len(names)} classes" + "".join(f", {first} is {name!r}" for name in names[first : first + 1])
         for names in (wanted, found)
     )
     raise CheckpointError(
         f"The classes of the checkpoint {path} are not those of the data set {legend.name}",
-        expected=wanted,
-        received=found,
+        expected=expected,
+        received=received,
         remedy="Choose the data set that the checkpoint was trained on; dataset=folder takes dataset.class_names",
     )
 

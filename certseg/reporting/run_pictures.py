@@ -53,7 +53,7 @@ def run_pictures(
         certified = maps.get("certifier", {})
         if "views_hidden" in certified:
             path = path.with_name(f"{safe_name(sample.name)}=masks.png")
-            image, target = panels[0].image, sample.target.numpy()
+            image, target = sample.image.permute(1, 2, 0).numpy(), sample.target.numpy()
             drawn = {"uncertified": _uncertified(entries), "title": f"{sample.name}: masked copies"}
             paths.append(masked_picture(path, image, target, certified, names, colours, **drawn))
     return paths

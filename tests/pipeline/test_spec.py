@@ -1,6 +1,7 @@
 """A run as one object: what is refused when it is parsed, what experiments may add, which task it asks for."""
 
 import dataclasses
+import re
 from dataclasses import FrozenInstanceError, replace
 
 import pytest
@@ -97,6 +98,15 @@ def test_the_task_is_chosen_in_one_place(monkeypatch):
         perform(Task(spec, None, None, ROOT))
     unet = "certseg.patches.inpainting.MaskedUNet"
     assert done == ["evaluate", "photos", unet, unet]
+
+
+def test_configurations_of_hydra_enter_through_one_door():
+    """Beside it stand the start of a job, the end of a sweep, and the words of Hydra's errors."""
+    files = (ROOT / "certseg").rglob("*.py")
+    importing = {
+        file.stem for file in files if re.search(r"^\s*(from|import) (hydra|omegaconf)", file.read_text(), re.M)
+    }
+    assert importing == {"settings", "main", "sweep", "console"}
 
 
 def test_no_spec_holds_a_plain_group(composed):

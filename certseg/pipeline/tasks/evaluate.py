@@ -82,7 +82,8 @@ def evaluate(task: Task) -> Path | None:
     task.check_tracking()
     whole = build_dataset(spec)
     dataset = evenly_spaced(whole, spec.dataset.limit)
-    plan.check(tuple(dataset[0].target.shape))
+    height, width = dataset[0].target.shape
+    plan.check((height, width))
     folder = Path(spec.output) / whole.name
     network = obtain(spec, len(whole.class_names), task.hardware, folder, task.tracker.training_options())
     results = _results(task, plan, Subject(network, whole, whole.fingerprint(), dataset), folder / network.label)
