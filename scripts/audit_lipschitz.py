@@ -38,8 +38,10 @@ from certseg.lipschitz.layers import PositionBias
 from certseg.models import LipschitzNetwork
 from certseg.models.checkpoint import fill, read_weights
 from certseg.pipeline.console import explain
-from certseg.pipeline.settings import build, resolve
-from certseg.pipeline.weights import build_dataset
+from certseg.pipeline.names import CLASS, import_path
+from certseg.pipeline.settings import build, parse
+from certseg.pipeline.spec import ObjectSpec
+from certseg.pipeline.trainings import build_dataset
 from certseg.types import LipschitzBound
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -83,17 +85,19 @@ def network_of(path: str, arithmetic: str | None) -> LipschitzNetwork:
     """
     weights = read_weights(path)
     meta = weights.meta or {}
-    identity = meta.get("identity", {})
-    if not isinstance(identity.get("model"), Mapping) or "classes" not in meta:
+    model = meta.get("identity", {}).get("model")
+    if not isinstance(model, Mapping) or not {"_target_", CLASS} & model.keys() or "classes" not in meta:
         raise CheckpointError(
             f"{path} does not say which network it belongs to", expected="a model.pt that certseg trained"
         )
-    options = {k: v for k, v in identity["model"].items() if k != "denoiser"}
+    options = {k: v for k, v in model.items() if k not in (CLASS, "_target_", "denoiser")}
+    target = model["_target_"] if "_target_" in model else import_path(model[CLASS])  # of earlier versions, of today
     if arithmetic is not None and "arithmetic" in options:
         options["arithmetic"] = arithmetic
-    network = build("model", options, num_classes=len(meta["classes"]))
-    if not isinstance(network, LipschitzNetwork) or "denoiser" in identity["model"]:
-        raise ModelError(f"{options.get('name')} is no Lipschitz network", received=options.get("_target_"))
+    spec = ObjectSpec(target=target, arguments=options)
+    network = build("model", spec, num_classes=len(meta["classes"]))
+    if not isinstance(network, LipschitzNetwork) or "denoiser" in model:
+        raise ModelError(f"{options.get('name')} is no Lipschitz network", received=target)
     fill(network, weights, path)
     return network.eval()
 
@@ -118,10 +122,10 @@ def images_of(settings: Mapping[str, Any]) -> tuple[tuple[int, int], list[torch.
     overrides += [] if settings["root"] is None else [f"++dataset.root={json.dumps(str(settings['root']))}"]
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            config = resolve(compose("config", overrides=overrides))
+            spec = parse(compose("config", overrides=overrides))
     except HydraException as error:
         raise ConfigError("Unknown data set", received=str(error).splitlines()[0]) from error
-    whole = build_dataset(config)
+    whole = build_dataset(spec)
     chosen = evenly_spaced(whole, max(1, settings["images"]))
     images = [chosen[index].image for index in range(len(chosen))]
     height, width = settings["size"] or images[0].shape[-2:]

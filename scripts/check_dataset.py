@@ -12,11 +12,11 @@ from __future__ import annotations
 import pydoc
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -24,11 +24,12 @@ from rich.table import Table
 from certseg.datasets.files import FileDataset
 from certseg.errors import ConfigError, DataError
 from certseg.pipeline.console import explain
-from certseg.pipeline.settings import build
+from certseg.pipeline.declarations import read
+from certseg.pipeline.settings import build, resolve
+from certseg.pipeline.spec import DatasetSpec
 from certseg.types import IGNORE_INDEX, SegmentationDataset
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-PIPELINE_KEYS = ("limit", "train_split", "val_split", "hierarchy")
 
 
 def opened(overrides: list[str]) -> SegmentationDataset:
@@ -47,14 +48,11 @@ def opened(overrides: list[str]) -> SegmentationDataset:
         raise ConfigError("Only overrides are understood here, and --help", received=" ".join(flags))
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = compose("config", overrides=overrides)
-    settings = OmegaConf.to_container(config.dataset, resolve=True, throw_on_missing=True)
-    if not isinstance(settings, dict) or "_target_" not in settings:
-        raise ConfigError("The data set has no settings", expected="a choice of configs/dataset", received=settings)
-    arguments = {str(key): value for key, value in settings.items() if key not in PIPELINE_KEYS}
-    kind = pydoc.locate(str(settings["_target_"]))  # None for what does not exist, which build then says
+    spec = read(DatasetSpec, resolve(config.dataset), "dataset")
+    kind = pydoc.locate(spec.target)  # None for what does not exist, which build then says
     if isinstance(kind, type) and issubclass(kind, FileDataset):
-        arguments["strict"] = False
-    return build("dataset", arguments)
+        spec = replace(spec, arguments={**spec.arguments, "strict": False})
+    return build("dataset", spec)
 
 
 def inspect(dataset: SegmentationDataset, console: Console) -> tuple[list[str], Counter, torch.Tensor]:

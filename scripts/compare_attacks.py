@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,10 @@ from certseg.attacks.geometry import perturbation_norm
 from certseg.compute.streams import NoiseStream
 from certseg.datasets import evenly_spaced
 from certseg.errors import CertsegError, ConfigError
-from certseg.pipeline.settings import build, resolve
-from certseg.pipeline.weights import build_dataset, obtain
+from certseg.pipeline.settings import build, parse
+from certseg.pipeline.spec import RunSpec
+from certseg.pipeline.trainings import build_dataset
+from certseg.pipeline.weights import obtain
 from certseg.types import IGNORE_INDEX, Linf, Sample
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -108,19 +110,19 @@ class Counted(nn.Module):
         return self.segmenter(images)
 
 
-def compare(settings: Mapping[str, Any], passes: int) -> list[tuple[str, float, float, float]]:
+def compare(spec: RunSpec, passes: int) -> list[tuple[str, float, float, float]]:
     """Name, accuracy left, passes and seconds per image of every attack.
 
     Raises:
         CertsegError: data, network or settings do not fit.
     """
-    radius = settings["attack"]["radius"]
+    radius = spec.attack.radius
     theirs = third_party(radius, passes)
-    hardware = build("hardware", settings["hardware"])
-    whole = build_dataset(settings)
-    images = evenly_spaced(whole, settings["dataset"]["limit"])
-    folder = Path(settings["output"]) / whole.name
-    network = Counted(obtain(settings, len(whole.class_names), hardware, folder).segmenter).eval()
+    hardware = build("hardware", spec.hardware)
+    whole = build_dataset(spec)
+    images = evenly_spaced(whole, spec.dataset.limit)
+    folder = Path(spec.output) / whole.name
+    network = Counted(obtain(spec, len(whole.class_names), hardware, folder).segmenter).eval()
     rows, device = [], hardware.torch_device
     for name, attack in (theirs | ours(radius, passes, hardware)).items():
         accuracies, network.passes, started = [], 0, time.perf_counter()
@@ -148,10 +150,9 @@ def main(arguments: list[str]) -> int:
     """Run the comparison; the exit status."""
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            settings = resolve(
-                compose("config", overrides=["attack=sea", "certifier=none", "+compare.passes=183", *arguments])
-            )
-        compare(settings, settings["compare"]["passes"])
+            own = ["+compare.passes=183", "variables=[compare]"]
+            spec = parse(compose("config", overrides=["attack=sea", "certifier=none", *own, *arguments]))
+        compare(spec, spec.variables["compare"]["passes"])
     except CertsegError as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1

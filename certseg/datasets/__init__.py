@@ -4,7 +4,7 @@ from certseg.datasets.ade20k import ADE20K
 from certseg.datasets.camvid import CamVid
 from certseg.datasets.cityscapes import Cityscapes
 from certseg.datasets.coco_stuff10k import COCOStuff10k
-from certseg.datasets.files import Legend
+from certseg.datasets.files import Legend, TellsLegend
 from certseg.datasets.folder import IMAGE_SUFFIXES, Folder
 from certseg.datasets.kvasir_seg import KvasirSEG
 from certseg.datasets.oxford_pets import OxfordPets
@@ -27,6 +27,7 @@ __all__ = [
     "OxfordPets",
     "PascalContext",
     "Streets",
+    "TellsLegend",
     "View",
     "evenly_spaced",
     "image_size",

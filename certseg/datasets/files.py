@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from certseg.checks import checked_size
 from certseg.datasets.content import file_digests
@@ -53,6 +54,14 @@ class Legend:
     name: str
     class_names: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
+
+
+@runtime_checkable
+class TellsLegend(Protocol):
+    """A data set, or its class, that tells its classes without its files; a class of one's own need not."""
+
+    def legend(self, **settings: Any) -> Legend:
+        """Name and classes of the data set that the constructor's arguments ``settings`` give."""
 
 
 @dataclass(frozen=True)

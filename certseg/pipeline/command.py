@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 
 import hydra
@@ -69,7 +70,7 @@ def main() -> int:
 def _search_own_folders(words: list[str]) -> None:
     """Let ``_target_`` name what lies in the working directory, or beside configs of one's own (``--config-dir``), here
     and in the processes that launchers start. Installed packages come first."""
-    given = [second for first, second in zip(words, words[1:]) if first in ("--config-dir", "-cd")]
+    given = [second for first, second in pairwise(words) if first in ("--config-dir", "-cd")]
     given += [word.partition("=")[2] for word in words if word.startswith("--config-dir=")]
     known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     for folder in (str(Path(part).resolve()) for part in (".", *given)):

@@ -1,9 +1,8 @@
-"""From a composed Hydra config to plain settings and the objects they name."""
+"""The one door to Hydra's configurations: a composed one becomes a :class:`RunSpec`, and a spec the object it names."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -11,11 +10,21 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from certseg.checks import check_word
 from certseg.errors import CertsegError, ConfigError
+from certseg.pipeline.declarations import options_of
+from certseg.pipeline.spec import ObjectSpec, RunSpec
 
 _FRACTION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*/\s*(\d+(?:\.\d*)?|\.\d+)")
 _LENGTHS = ("radius", "radii", "sigma")  # settings that may be written as a fraction of the 8-bit range
+
+
+def parse(cfg: DictConfig) -> RunSpec:
+    """The run that a composed config describes.
+
+    Raises:
+        ConfigError: a setting has no value, is unknown, or is of another kind than it must be.
+    """
+    return RunSpec.of(resolve(cfg))
 
 
 def resolve(cfg: DictConfig) -> dict[str, Any]:
@@ -32,7 +41,8 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
             received=str(error).splitlines()[0],
             remedy="Set it on the command line, or choose a certifier that has it (attack=pgd_smoothed needs one)",
         ) from error
-    return _with_numbers(settings)
+    plain: dict[str, Any] = _with_numbers(settings)
+    return plain
 
 
 def _with_numbers(value: Any, key: str = "") -> Any:
@@ -48,44 +58,25 @@ def _with_numbers(value: Any, key: str = "") -> Any:
     return value
 
 
-def build(group: str, settings: Mapping[str, Any], **extra: Any) -> Any:
-    """Instantiate the object a config group names in ``_target_``.
+def build(group: str, spec: ObjectSpec, **extra: Any) -> Any:
+    """The object that a spec names.
 
     Args:
-        group: the group's name, for messages.
-        settings: plain settings with ``_target_``.
+        group: the config group it stands in, for messages.
+        spec: its class and arguments.
         extra: further keyword arguments.
 
     Raises:
         CertsegError: what the constructor raised, or a ConfigError naming an unknown or missing argument.
     """
     try:
-        return instantiate(dict(settings), _convert_="all", **extra)
+        return instantiate(options_of(spec), _convert_="all", **extra)
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, CertsegError):
             raise cause from None
         raise ConfigError(
-            f"The settings of {group} do not fit {settings.get('_target_')}",
+            f"The settings of {group} do not fit {spec.target}",
             received=cause if cause is not None else str(error).splitlines()[0],
             remedy=f"See configs/{group} for what can be set",
         ) from error
-
-
-def denoiser_settings(settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The settings ``model.denoiser`` with every key, or None without a denoiser.
-
-    Raises:
-        ConfigError: its name is no plain word.
-    """
-    denoiser = settings["model"].get("denoiser") or {}
-    if denoiser.get("_target_") is None:
-        return None
-    denoiser = {"name": "denoiser", "checkpoint": None, "trust_checkpoint": False, **denoiser}
-    check_word("model.denoiser.name", str(denoiser["name"]))
-    return denoiser
-
-
-def chosen(settings: Mapping[str, Any], group: str) -> bool:
-    """Whether something other than ``none`` is chosen in a group."""
-    return settings[group].get("_target_") is not None

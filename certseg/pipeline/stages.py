@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -12,22 +12,32 @@ from certseg.checks import is_number
 from certseg.compute.hardware import Hardware
 from certseg.errors import ConfigError
 from certseg.evaluation import AttackStage, CertificationStage, MinimumNormStage, PredictionStage
-from certseg.pipeline.keys import pruned
-from certseg.pipeline.settings import build, chosen
-from certseg.pipeline.weights import legend_of, load_surrogate, surrogate_digest
+from certseg.pipeline import earlier_keys
+from certseg.pipeline.keys import attack_identity, file_digest
+from certseg.pipeline.names import CLASS
+from certseg.pipeline.settings import build
+from certseg.pipeline.spec import AttackSpec, RunSpec
+from certseg.pipeline.weights import legend_of, load_surrogate
 from certseg.types import THREATS, Attack, Certifier, Patch, SmallestAttack, Stage, Store, Threat
 
-_NO_ARGUMENTS = ("name", "norm", "radius", "surrogate", "patch", "defence")  # what is no argument of an attack as it is
 _TOLD = ("patch", "against")  # nested settings that threat and predictor tell of
 
 
 @dataclass(frozen=True)
 class Job:
-    """A stage, what decides its rows, and whether those depend on random numbers."""
+    """A stage, what decides its rows, and whether those depend on random numbers.
+
+    Args:
+        stage: computes them.
+        identity: what decides them on given weights and data.
+        is_sampled: whether they depend on random numbers.
+        earlier: the same as keys of earlier versions said it; None where that is not known.
+    """
 
     stage: Stage
     identity: dict[str, Any]
     is_sampled: bool
+    earlier: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -35,51 +45,53 @@ class Plan:
     """Certifier and attack of a run, built and checked before anything is computed.
 
     Args:
-        certifier: or None.
-        attack: called with model, image, labels and, if there is one, threat; or None.
+        certifier: the certifier, or None.
+        attack: the attack, or None.
         threat: the attack's budget, the largest one if there are several; None without an attack, and for one that
             looks for the smallest perturbation.
-        settings: of the run.
+        spec: of the run.
         radii: smaller radii to attack at as well.
     """
 
     certifier: Certifier | None
     attack: Attack | SmallestAttack | None
     threat: Threat | None
-    settings: Mapping[str, Any]
+    spec: RunSpec
     radii: tuple[float, ...] = ()
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Plan:
+    def of(cls, spec: RunSpec) -> Plan:
         """Build certifier and attack.
 
         Raises:
             ConfigError: an argument is outside its domain, or the attack has no threat.
         """
         certifier = None
-        if chosen(settings, "certifier"):
-            extra = {"class_names": legend_of(settings).class_names} if "hierarchy" in settings["certifier"] else {}
-            certifier = checked_kind("certifier", build("certifier", settings["certifier"], **extra), Certifier)
-        if not chosen(settings, "attack"):
-            return cls(certifier, None, None, settings)
-        options = {k: v for k, v in settings["attack"].items() if k not in _NO_ARGUMENTS}
-        if isinstance(options.get("goal"), str):
-            options["goal"] = _class_number(options["goal"], legend_of(settings).class_names)
-        attack: Attack | SmallestAttack = checked_kind("attack", build("attack", options), Attack, SmallestAttack)
-        norm = settings["attack"].get("norm") or next(iter(attack.norms), "")
-        if settings["attack"].get("surrogate"):
-            surrogate_digest(settings)  # a file that cannot be read is found before anything is trained
-        if not attack.has_budget:
-            _check_unbounded(settings["attack"], attack, norm)
-            return cls(certifier, attack, None, settings)
-        if settings["attack"].get("defence"):
-            attack = attack.against(build("attack.defence", settings["attack"]["defence"], certifier=certifier))
+        if spec.certifier is not None:
+            extra = {"class_names": legend_of(spec).class_names} if "hierarchy" in spec.certifier.arguments else {}
+            certifier = _checked_kind("certifier", build("certifier", spec.certifier, **extra), Certifier)
+        settings = spec.attack
+        if settings is None:
+            return cls(certifier, None, None, spec)
+        arguments = dict(settings.arguments)
+        if isinstance(arguments.get("goal"), str):
+            arguments["goal"] = _class_number(arguments["goal"], legend_of(spec).class_names)
+        built = build("attack", replace(settings, arguments=arguments))
+        attack: Attack | SmallestAttack = _checked_kind("attack", built, Attack, SmallestAttack)
+        norm = settings.norm or next(iter(attack.norms), "")
+        if settings.surrogate:
+            file_digest(settings.surrogate, "attack.surrogate")  # if it cannot be read, that is found now
         _check_norm(norm, attack.norms)
+        if not attack.has_budget:
+            _check_unbounded(settings)
+            return cls(certifier, attack, None, spec)
+        if settings.defence:
+            attack = attack.against(build("attack.defence", settings.defence, certifier=certifier))
         if norm == Patch.norm:
-            return cls(certifier, attack, _patch(settings["attack"], certifier), settings)
-        radii, radius = _radii(settings["attack"].get("radius"), attack.predictor)
+            return cls(certifier, attack, _patch(settings, certifier), spec)
+        radii, radius = _radii(settings.radius, attack.predictor)
         threat = _threat(norm, radius, certifier)
-        return cls(certifier, attack, threat, settings, radii)
+        return cls(certifier, attack, threat, spec, radii)
 
     def check(self, size: tuple[int, int]) -> None:
         """Raise ConfigError if the certifier could never certify a pixel of an image of this height and width, or the
@@ -106,8 +118,8 @@ class Plan:
         """The stages, in the order in which they run; without a segmenter they can summarise but not compute.
         ``samples`` is where the certifier's samples are kept, ``pictured`` the images whose adversarial image and
         map of radii are (None for all)."""
-        seed = self.settings["seed"]
-        jobs = [Job(PredictionStage(segmenter, class_names, hardware), {"prediction": True}, False)]
+        seed, prediction = self.spec.seed, {"prediction": True}
+        jobs = [Job(PredictionStage(segmenter, class_names, hardware), prediction, False, prediction)]
         if self.certifier is not None:
             stage = CertificationStage(
                 self.certifier,
@@ -118,57 +130,62 @@ class Plan:
                 samples=samples,
                 pictured=pictured,
             )
-            jobs.append(Job(stage, self._certifier_identity(), self.certifier.is_sampled))
-        if self.attack is not None:
-            jobs.append(self._attack_job(segmenter, class_names, hardware, pictured))
+            identity = _certifier_identity(self.certifier)
+            jobs.append(Job(stage, identity, self.certifier.is_sampled, identity))
+        if self.attack is not None and self.spec.attack is not None:
+            jobs.append(self._attack_job(self.attack, self.spec.attack, segmenter, class_names, hardware, pictured))
         return jobs
-
-    def _certifier_identity(self) -> dict[str, Any]:
-        """What decides a certifier's rows: not the settings that its other settings switch off."""
-        identity = {"certifier": self.certifier.name, "predictor": self.certifier.predictor, **self.certifier.settings}
-        if self.certifier.guarantee.hierarchy:
-            identity["hierarchy"] = self.certifier.guarantee.hierarchy  # its text leaves out the order
-        return identity
 
     def _attack_job(
         self,
+        attack: Attack | SmallestAttack,
+        settings: AttackSpec,
         segmenter: nn.Module | None,
         class_names: Sequence[str],
         hardware: Hardware,
         pictured: Collection[str] | None,
     ) -> Job:
-        identity = pruned(self.settings, "attack")
+        spec = self.spec
+        told: dict[str, Any] = {}
         if isinstance(self.threat, Patch):
-            identity |= {"patch": self.threat.to_json(), "radius": None}
-            if self.settings["attack"].get("defence"):
-                identity["against"] = self._certifier_identity()
+            told = {"patch": self.threat.to_json(), "radius": None}
+            if settings.defence and self.certifier is not None:
+                told["against"] = _certifier_identity(self.certifier)
         elif self.threat is not None:
             told = self.threat.to_json()
-            identity |= told | ({"radius": [*self.radii, told["radius"]]} if self.radii else {})
-        attack = self.attack
-        if identity.get("surrogate"):
-            identity["surrogate"] = surrogate_digest(self.settings)
-            if segmenter is not None:
-                attack = attack.with_surrogate(load_surrogate(self.settings, len(class_names), hardware))
+            told |= {"radius": [*self.radii, told["radius"]]} if self.radii else {}
+        identity = attack_identity(settings) | {"norm": settings.norm or next(iter(attack.norms), "")} | told
+        composed, surrogate = spec.settings_of_earlier, identity.get("surrogate")
+        earlier = None if composed is None else earlier_keys.attack_identity(composed, surrogate) | told
+        if settings.surrogate and segmenter is not None:
+            network = load_surrogate(spec.model, settings.surrogate, len(class_names), hardware)
+            attack = attack.with_surrogate(network)
         groups = {name: part for name, part in identity.items() if isinstance(part, dict)}
         nested = {f"{group}.{k}": v for group, part in groups.items() if group not in _TOLD for k, v in part.items()}
-        shown = {
-            k: v for k, v in (identity | nested).items() if isinstance(v, int | float | str) and "_target_" not in k
-        }
-        name = self.settings["attack"]["name"]
+        shown = {k: v for k, v in (identity | nested).items() if isinstance(v, int | float | str)}
+        hidden = ("attack", "norm", "radius")
         options = {
-            "settings": {k: v for k, v in shown.items() if k not in ("norm", "radius")},
-            "seed": self.settings["seed"],
+            "settings": {k: v for k, v in shown.items() if k not in hidden and k.rpartition(".")[2] != CLASS},
+            "seed": spec.seed,
             "hardware": hardware,
             "pictured": pictured,
         }
-        if self.threat is None:
-            return Job(MinimumNormStage(name, attack, segmenter, class_names, **options), identity, False)
-        stage = AttackStage(name, attack, self.threat, segmenter, class_names, radii=self.radii, **options)
-        return Job(stage, identity, True)
+        if isinstance(attack, SmallestAttack) or self.threat is None:
+            stage = MinimumNormStage(settings.name, attack, segmenter, class_names, **options)
+            return Job(stage, identity, False, earlier)
+        stage = AttackStage(settings.name, attack, self.threat, segmenter, class_names, radii=self.radii, **options)
+        return Job(stage, identity, True, earlier)
 
 
-def checked_kind(group: str, made: Any, *contracts: type) -> Any:
+def _certifier_identity(certifier: Certifier) -> dict[str, Any]:
+    """What decides a certifier's rows: not the settings that its other settings switch off."""
+    identity = {"certifier": certifier.name, "predictor": certifier.predictor, **certifier.settings}
+    if certifier.guarantee.hierarchy:
+        identity["hierarchy"] = certifier.guarantee.hierarchy  # its text leaves out the order of the classes
+    return identity
+
+
+def _checked_kind(group: str, made: Any, *contracts: type) -> Any:
     """``made`` if it derives from one of the contracts that choices of a config group must fulfil.
 
     Raises:
@@ -185,15 +202,14 @@ def checked_kind(group: str, made: Any, *contracts: type) -> Any:
     )
 
 
-def _check_unbounded(settings: Mapping[str, Any], attack: SmallestAttack, norm: str) -> None:
-    """Raise ConfigError if a radius or another norm is asked of an attack that looks for the smallest perturbation."""
-    if settings.get("radius") is not None:
+def _check_unbounded(settings: AttackSpec) -> None:
+    """Raise ConfigError if a radius is asked of an attack that looks for the smallest perturbation."""
+    if settings.radius is not None:
         raise ConfigError(
-            f"attack={settings['name']} looks for the smallest perturbation and takes no attack.radius",
-            received=settings["radius"],
+            f"attack={settings.name} looks for the smallest perturbation and takes no attack.radius",
+            received=settings.radius,
             remedy="Leave it out, or choose attack=pgd or attack=sea",
         )
-    _check_norm(norm, attack.norms)
 
 
 def _check_norm(norm: str, norms: Sequence[str]) -> None:
@@ -201,15 +217,15 @@ def _check_norm(norm: str, norms: Sequence[str]) -> None:
         raise ConfigError("attack.norm is not one this attack knows", expected=", ".join(norms), received=norm)
 
 
-def _patch(settings: Mapping[str, Any], certifier: Certifier | None) -> Patch:
+def _patch(settings: AttackSpec, certifier: Certifier | None) -> Patch:
     """The patches of ``attack.patch``, or where it says nothing those of the certifier."""
-    if settings.get("radius") is not None:
+    if settings.radius is not None:
         raise ConfigError(
-            f"attack={settings['name']} paints patches and takes no attack.radius",
-            received=settings["radius"],
+            f"attack={settings.name} paints patches and takes no attack.radius",
+            received=settings.radius,
             remedy="Set attack.patch.share, or attack.patch.height and attack.patch.width",
         )
-    given = {name: value for name, value in (settings.get("patch") or {}).items() if value is not None}
+    given = {name: value for name, value in settings.patch.items() if value is not None}
     if given:
         return Patch(**given)
     if certifier is None or not isinstance(certifier.threat, Patch):

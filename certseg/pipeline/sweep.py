@@ -23,7 +23,8 @@ class SweepReport(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Write ``report.md`` into the sweep's folder and print the table."""
         from certseg.pipeline.console import say
-        from certseg.pipeline.main import FAILURE_FILE, RESULT_FILE
+        from certseg.pipeline.main import FAILURE_FILE
+        from certseg.pipeline.tasks.evaluate import RESULT_FILE
         from certseg.reporting import console_summary, read_json, write_report
 
         folder = Path(config.hydra.sweep.dir)

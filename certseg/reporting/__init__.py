@@ -7,6 +7,7 @@ from certseg.reporting.pictures import Panel, group_palette, picture
 from certseg.reporting.plots import radius_figures, save_figure
 from certseg.reporting.report import console_summary, write_report
 from certseg.reporting.rows import RowStore, read_rows
+from certseg.reporting.run_pictures import run_pictures
 from certseg.reporting.storage import read_json, safe_name, write_json_atomic
 from certseg.reporting.tables import figure_table
 from certseg.reporting.tracking import NoTracking, Tracker, WandbTracking
@@ -28,6 +29,7 @@ __all__ = [
     "radius_figures",
     "read_json",
     "read_rows",
+    "run_pictures",
     "safe_name",
     "save_figure",
     "write_json_atomic",

@@ -18,7 +18,7 @@ from hydra import compose, initialize_config_dir
 from certseg.compute.hardware import Hardware
 from certseg.errors import ConfigError
 from certseg.models import Denoised, LipschitzNetwork, MMSegSegmenter
-from certseg.pipeline.settings import resolve
+from certseg.pipeline.settings import build, parse
 from certseg.pipeline.weights import build_segmenter
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -90,11 +90,11 @@ def prepare(options: argparse.Namespace) -> tuple[Hardware, Network, torch.Tenso
     """
     overrides = [f"model={options.model}", f"hardware={options.hardware}", *options.overrides]
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        settings = resolve(compose("config", overrides=overrides))
-    hardware = Hardware(**{k: v for k, v in settings["hardware"].items() if k != "_target_"})
+        spec = parse(compose("config", overrides=overrides))
+    hardware = build("hardware", spec.hardware)
     hardware.setup(0)
     image = torch.rand(3, *options.size, generator=torch.Generator().manual_seed(0))
-    network = hardware.place(build_segmenter(settings, options.classes))
+    network = hardware.place(build_segmenter(spec.model, options.classes))
     if not isinstance(network, Network):
         raise ConfigError("Only models of certseg are measured", received=type(network).__name__)
     return hardware, network, image

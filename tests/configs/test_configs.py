@@ -10,10 +10,13 @@ from omegaconf import OmegaConf
 
 from certseg.datasets import Streets
 from certseg.errors import CertsegError, ConfigError, DataError
-from certseg.pipeline.inpainter import inpainter_parts
-from certseg.pipeline.settings import build, resolve
+from certseg.pipeline.declarations import read
+from certseg.pipeline.settings import build, parse, resolve
+from certseg.pipeline.spec import HardwareSpec
 from certseg.pipeline.stages import Plan
-from certseg.pipeline.weights import build_dataset, legend_of
+from certseg.pipeline.tasks.train_inpainter import inpainter_parts
+from certseg.pipeline.trainings import build_dataset
+from certseg.pipeline.weights import legend_of
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 GROUPS = ("dataset", "model", "training", "attack", "certifier", "hardware", "tracking")
@@ -52,7 +55,7 @@ NEEDS_GPU = {"cuda", "a100", "h100"}
 
 def settings_of(*overrides):
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return resolve(compose("config", overrides=list(overrides)))
+        return parse(compose("config", overrides=list(overrides)))
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
@@ -61,7 +64,9 @@ def test_every_choice_composes_and_tells_its_story(group, choice):
     assert first.startswith("# ")
     assert len(first) > 12
     settings = settings_of(f"{group}={choice}", *NEEDED.get(choice, []))
-    assert settings[group]["_target_"] is None or settings[group]["_target_"].startswith("certseg.")
+    spec = getattr(settings, group)
+    assert spec is None or spec.target.startswith("certseg.")
+    assert (spec is None) == (choice == "none" and group != "tracking")
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -69,13 +74,13 @@ def test_every_experiment_composes(experiment, beside_zits):
     chosen = [f"experiment={experiment}", *filter(None, [NEEDED_BY.get(experiment)])]
     settings = settings_of(*chosen)
     Plan.of(settings)
-    build("training", settings["training"])
-    assert settings["expected"] or "/" not in experiment, "what the paper found belongs to its experiment"
+    build("training", settings.training)
+    assert settings.expected or "/" not in experiment, "what the paper found belongs to its experiment"
     for swept, values in sweep_of(experiment).items():
         for value in values.split(","):
             settings = settings_of(*chosen, f"{swept}={value}")
             Plan.of(settings)
-            build("training", settings["training"])
+            build("training", settings.training)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -85,7 +90,7 @@ def test_commands_in_the_head_of_an_experiment_compose(experiment, beside_zits):
         if line.startswith("#   certseg "):
             words = [word.split(",")[0] for word in line.split()[2:]]
             with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-                settings = resolve(compose("config", overrides=words, return_hydra_config=False))
+                settings = parse(compose("config", overrides=words, return_hydra_config=False))
             assert not any(word.startswith("hydra.sweeper") for word in words), "Hydra does not sweep over itself"
             Plan.of(settings)
 
@@ -107,19 +112,19 @@ def test_every_choice_instantiates(group, choice, monkeypatch):
         plan = Plan.of(settings)
         assert (getattr(plan, group) is None) == (choice == "none")
     elif choice == "inpainter":
-        recipe, network = inpainter_parts(settings)
+        recipe, network = inpainter_parts(settings.training, settings.training.inpainter)
         assert recipe.name == choice
         assert sum(parameter.numel() for parameter in network.parameters()) > 1e5
     else:
-        assert build(group, settings[group]) is not None
+        assert build(group, getattr(settings, group)) is not None
 
 
 @pytest.mark.parametrize("inpainter", ["black", "mean_colour", "navier_stokes", "telea"])
 def test_a_training_with_masks_takes_every_inpainter(inpainter):
     group = f"certifier/inpainter@training.objective.inpainter={inpainter}"
     settings = settings_of("training=masked", group, "certifier=demasked_recovery", "certifier/inpainter=black")
-    assert build("training", settings["training"]).objective.inpainter.name == inpainter
-    assert build("certifier", settings["certifier"]).inpainter.name == "black"
+    assert build("training", settings.training).objective.inpainter.name == inpainter
+    assert build("certifier", settings.certifier).inpainter.name == "black"
 
 
 @pytest.mark.parametrize("choice", sorted(NEEDS_DATA))
@@ -252,7 +257,7 @@ def test_bad_settings_are_refused_before_anything_is_computed(overrides, words):
 def test_bad_hardware(bad, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(CertsegError):
-        build("hardware", {"_target_": "certseg.compute.hardware.Hardware", **bad})
+        build("hardware", read(HardwareSpec, {"_target_": "certseg.compute.hardware.Hardware", **bad}, "hardware"))
 
 
 def test_no_omegaconf_object_leaves_the_pipeline():
@@ -264,7 +269,8 @@ def test_no_omegaconf_object_leaves_the_pipeline():
         for entry in value.values() if isinstance(value, dict) else value if isinstance(value, list) else []:
             walk(entry)
 
-    walk(settings_of("attack=pgd_smoothed"))
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        walk(resolve(compose("config", overrides=["attack=pgd_smoothed"])))
     attack = Plan.of(settings_of("attack=pgd_smoothed")).attack
     assert not any(OmegaConf.is_config(value) for value in vars(attack).values())
 

@@ -9,7 +9,7 @@ from support.pipeline_runs import ROOT
 
 from certseg.errors import ConfigError
 from certseg.pipeline.keys import training_identity
-from certseg.pipeline.settings import resolve
+from certseg.pipeline.settings import parse
 from certseg.pipeline.stages import Plan
 
 FOLDER = ROOT / "configs" / "experiment" / "demasked"
@@ -42,7 +42,7 @@ def composed(name, *overrides, **options):
 
 def settings_of(name, *overrides, certificate=None):
     chosen = [] if certificate is None else [f"experiment/demasked/certificate={certificate}"]
-    return resolve(composed(name, *chosen, *overrides))
+    return parse(composed(name, *chosen, *overrides))
 
 
 def sweep_of(name):
@@ -96,11 +96,9 @@ def test_the_small_ones_train_one_network(name, limit):
         for inpainter in ("telea", "black")
     ]
     assert len({str(training_identity(job, "data")) for job in jobs}) == 1
-    assert jobs[0]["training"]["name"] == "clean"
-    assert jobs[0]["model"]["name"] == "upernet_tiny"
-    assert {(job["dataset"]["limit"], job["dataset"]["_target_"].rpartition(".")[2].lower()) for job in jobs} == {
-        (limit, name)
-    }
+    assert jobs[0].training.name == "clean"
+    assert jobs[0].model.name == "upernet_tiny"
+    assert {(job.dataset.limit, job.dataset.target.rpartition(".")[2].lower()) for job in jobs} == {(limit, name)}
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -108,18 +106,18 @@ def test_the_small_ones_train_one_network(name, limit):
 def test_a_table_takes_every_network_with_its_data(name, network, beside_zits):
     settings = settings_of(name, f"experiment/demasked/network={network}", ZITS[name])
     data = re.search("ade20k|coco_stuff10k", network)[0]
-    assert settings["dataset"]["_target_"].lower().endswith(data.replace("_", ""))
-    assert settings["dataset"]["limit"] == (200 if name == "table7" else None)
-    assert settings["certifier"]["big_classes"] == data
-    config = settings["model"]["config"]
+    assert settings.dataset.target.lower().endswith(data.replace("_", ""))
+    assert settings.dataset.limit == (200 if name == "table7" else None)
+    assert settings.certifier.arguments["big_classes"] == data
+    config = settings.model.arguments["config"]
     assert data.replace("_stuff", "-stuff") in config
     assert network.startswith(config.partition("/")[0])
     assert Plan.of(settings).certifier.inpainter.name == ("zits" if name == "table7" else "torchscript")
 
 
 def test_the_networks_that_tables_begin_with():
-    assert settings_of("table1")["model"]["name"] == settings_of("table3")["model"]["name"] == "beit_b"
-    assert settings_of("table7", "zits=zits.pt")["model"]["name"] == "upernet_swin_b"
+    assert settings_of("table1").model.name == settings_of("table3").model.name == "beit_b"
+    assert settings_of("table7", "zits=zits.pt").model.name == "upernet_swin_b"
     assert len(NETWORKS) == 5
 
 

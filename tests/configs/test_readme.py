@@ -6,7 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from support.pipeline_runs import ROOT, readme_blocks, readme_runs, settings_of
 
-from certseg.pipeline.settings import build, resolve
+from certseg.pipeline.settings import build, parse
 from certseg.pipeline.stages import Plan
 
 BLOCKS = readme_blocks()
@@ -22,10 +22,10 @@ def test_every_command_composes_and_builds(command):
     words = settings_of(command)
     overrides = [word.split(",")[0] if "-m" in words else word for word in words if word != "-m"]
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        settings = resolve(compose("config", overrides=overrides))
+        settings = parse(compose("config", overrides=overrides))
     Plan.of(settings)
     for group in ("training", "hardware", "tracking"):
-        build(group, settings[group])
+        build(group, getattr(settings, group))
 
 
 def test_make_targets_and_choices_exist():

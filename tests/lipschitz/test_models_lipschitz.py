@@ -293,9 +293,10 @@ def test_the_script_prints_and_writes_the_certificate(tmp_path, capsys):
     save_checkpoint(path, network, {})
     assert script.main([f"checkpoint={path}"]) == 2
     assert "does not say which network" in capsys.readouterr().err
-    model = {"_target_": "certseg.models.LipDeepLabV3", "name": "x", "size": SMALL, "rates": [2, 4]}
-    save_checkpoint(path, network, {"classes": list("abcde"), "identity": {"model": model}})
-    assert script.main([f"checkpoint={path}", "size=[13,18]", "images=1"]) == 0
+    model = {"name": "x", "size": SMALL, "rates": [2, 4]}
+    for told in ({}, {"class": "lip_deeplabv3"}, {"_target_": "certseg.models.LipDeepLabV3"}):  # nobody, today, before
+        save_checkpoint(path, network, {"classes": list("abcde"), "identity": {"model": model | told}})
+        assert script.main([f"checkpoint={path}", "size=[13,18]", "images=1"]) == (0 if told else 2)
     printed = capsys.readouterr().out
     scene = script.images_of({**script.DEFAULTS, "images": 1})
     assert scene[0] == (128, 256)

@@ -1,26 +1,31 @@
 """Trainings that begin with the backbone of another checkpoint, and may keep it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from support.pipeline_runs import SMALL, configuration
 
 from certseg.errors import CheckpointError, ConfigError
 from certseg.models import save_checkpoint
+from certseg.pipeline import earlier_keys
 from certseg.pipeline.keys import training_identity
-from certseg.pipeline.settings import build, resolve
-from certseg.pipeline.weights import build_dataset, build_segmenter, obtain
+from certseg.pipeline.settings import build, parse
+from certseg.pipeline.spec import RunSpec
+from certseg.pipeline.trainings import build_dataset
+from certseg.pipeline.weights import build_segmenter, obtain
 
 QUICK = (*SMALL, "training=clean", "dataset.count=2", "training.iterations=2", "training.validations=0")
 
 
 def settings_of(*overrides, base=QUICK):
-    return resolve(configuration("outputs", *overrides, base=base))
+    return parse(configuration("outputs", *overrides, base=base))
 
 
 def network_of(output, *overrides):
     settings = settings_of(*overrides)
     classes = len(build_dataset(settings).class_names)
-    return obtain(settings, classes, build("hardware", settings["hardware"]), output / "streets")
+    return obtain(settings, classes, build("hardware", settings.hardware), output / "streets")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +33,7 @@ def source(tmp_path_factory):
     """A segmenter of another number of classes, and its file."""
     path = tmp_path_factory.mktemp("source") / "model.pt"
     torch.manual_seed(7)
-    segmenter = build_segmenter(settings_of(), 3).train()
+    segmenter = build_segmenter(settings_of().model, 3).train()
     segmenter(torch.rand(2, 3, 48, 64))  # batch statistics of its own
     save_checkpoint(path, segmenter, {})
     return path, segmenter.backbone.state_dict()
@@ -76,8 +81,9 @@ def test_identities_follow_the_content_and_not_the_path(tmp_path):
     composed = settings_of(base=())
 
     def identity(model=(), training=()):
-        model, training = {**composed["model"], **dict(model)}, {**composed["training"], **dict(training)}
-        return training_identity({**composed, "model": model, "training": training}, "data")
+        parts = {"model": replace(composed.model, **dict(model))}
+        parts["training"] = replace(composed.training, **dict(training))
+        return training_identity(replace(composed, **parts), "data")
 
     a, b, copy = (identity({"backbone_checkpoint": str(file), "trust_backbone_checkpoint": True}) for file in files)
     assert a == copy
@@ -89,9 +95,12 @@ def test_switched_off_they_change_no_identity():
     """Results of before there were these settings are found again."""
     settings = settings_of(base=())
     later = ("backbone_checkpoint", "trust_backbone_checkpoint", "freeze_backbone", "ema")
-    earlier = dict(settings)
+    earlier = {**settings.composed}
     for group in ("model", "training"):
-        earlier[group] = {name: value for name, value in settings[group].items() if name not in later}
+        earlier[group] = {name: value for name, value in earlier[group].items() if name not in later}
     identity = training_identity(settings, "data")
-    assert identity == training_identity(earlier, "data")
+    assert identity == training_identity(RunSpec.of(earlier), "data")
     assert not {*later, "backbone_start"} & {*identity, *identity["model"], *identity["training"]}
+    assert earlier_keys.training_identity(settings.composed, "data", {}) == earlier_keys.training_identity(
+        earlier, "data", {}
+    )

@@ -1,6 +1,7 @@
 """The pipeline with a denoiser in front of the network: trained alone, with the segmenter, or loaded."""
 
 import functools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ from certseg.errors import CheckpointError, ConfigError
 from certseg.models import mmseg_library, save_checkpoint
 from certseg.pipeline import run
 from certseg.pipeline.keys import checkpoint_identity, training_identity
-from certseg.pipeline.settings import build, denoiser_settings, resolve
-from certseg.pipeline.weights import build_dataset, build_segmenter, obtain
+from certseg.pipeline.settings import build, parse
+from certseg.pipeline.spec import RunSpec
+from certseg.pipeline.trainings import build_dataset
+from certseg.pipeline.weights import build_segmenter, obtain
 
 QUICK = (
     *SMALL,
@@ -34,9 +37,9 @@ def go(output, *overrides):
 
 def network_of(output, *overrides):
     """The network of a run, without the evaluation that follows."""
-    settings = resolve(configuration(output, *overrides, base=QUICK))
+    settings = parse(configuration(output, *overrides, base=QUICK))
     classes = len(build_dataset(settings).class_names)
-    return obtain(settings, classes, build("hardware", settings["hardware"]), output / "streets")
+    return obtain(settings, classes, build("hardware", settings.hardware), output / "streets")
 
 
 def weights(path):
@@ -60,7 +63,7 @@ def base(tmp_path_factory):
     """A checkpoint of the segmenter alone."""
     settings = settings_of(*QUICK)
     path = tmp_path_factory.mktemp("base") / "model.pt"
-    save_checkpoint(path, build_segmenter(settings, len(build_dataset(settings).class_names)), {})
+    save_checkpoint(path, build_segmenter(settings.model, len(build_dataset(settings).class_names)), {})
     return path
 
 
@@ -132,13 +135,13 @@ def test_what_is_missing_is_named(base, tmp_path):
 @functools.cache
 def settings_of(*overrides):
     """Settings that nobody changes."""
-    return resolve(configuration("outputs", *overrides, base=()))
+    return parse(configuration("outputs", *overrides, base=()))
 
 
 def test_a_denoiser_of_the_users_own():
     arguments = [f"+model.denoiser.{entry}" for entry in ("kernel_size=5", "stride=1", "padding=2")]
     own = ["model/denoiser=custom", "model.denoiser._target_=torch.nn.AvgPool2d", *arguments]
-    pair = build_segmenter(settings_of(*own), 3).eval()
+    pair = build_segmenter(settings_of(*own).model, 3).eval()
     images = torch.rand(1, 3, 16, 24)
     assert torch.equal(pair(images), pair.segmenter(torch.nn.functional.avg_pool2d(images, 5, 1, 2)))
 
@@ -148,8 +151,8 @@ def test_every_choice_composes_and_tells_its_story(path):
     first = path.read_text().splitlines()[0]
     assert first.startswith("# ")
     extra = ["model.denoiser._target_=torch.nn.Identity"] if path.stem == "custom" else []
-    settings = denoiser_settings(settings_of(f"model/denoiser={path.stem}", *extra))
-    assert (settings is None) == (path.stem == "none")
+    denoiser = settings_of(f"model/denoiser={path.stem}", *extra).model.denoiser
+    assert (denoiser is None) == (path.stem == "none")
     assert f"`{path.stem}`" in (ROOT / "README.md").read_text()
 
 
@@ -157,15 +160,16 @@ def test_every_choice_composes_and_tells_its_story(path):
 @pytest.mark.parametrize("denoiser", ["none", "dncnn"])
 def test_a_denoiser_goes_with_every_preset(model, denoiser, monkeypatch):
     monkeypatch.setattr(mmseg_library, "_initialise", lambda network: None)
-    built = build_segmenter(settings_of(f"model={model}", f"model/denoiser={denoiser}"), 3)
+    built = build_segmenter(settings_of(f"model={model}", f"model/denoiser={denoiser}").model, 3)
     assert (type(built).__name__ == "Denoised") == (denoiser == "dncnn")
 
 
 def test_without_a_denoiser_results_of_before_denoisers_are_found_again():
     settings = settings_of("training=noise")
-    earlier = {**settings, "model": {k: v for k, v in settings["model"].items() if k != "denoiser"}}
-    earlier["training"] = {k: v for k, v in settings["training"].items() if k != "from_checkpoint"}
-    assert training_identity(settings, "data") == training_identity(earlier, "data")
+    composed = settings.composed
+    earlier = {**composed, "model": {k: v for k, v in composed["model"].items() if k != "denoiser"}}
+    earlier["training"] = {k: v for k, v in composed["training"].items() if k != "from_checkpoint"}
+    assert training_identity(settings, "data") == training_identity(RunSpec.of(earlier), "data")
     assert "denoiser" not in training_identity(settings, "data")["model"]
     assert "from_checkpoint" not in training_identity(settings, "data")["training"]
 
@@ -175,7 +179,7 @@ def test_identities_follow_what_changes_the_weights(tmp_path):
     for file, content in zip(files, (b"a", b"b", b"a")):
         file.write_bytes(content)
     a, b, copy = ({"checkpoint": str(file)} for file in files)
-    composed = settings_of("training=denoiser", *DNCNN)
+    composed = settings_of("training=denoiser", *DNCNN).composed
 
     def training(model, denoiser=(), objective=()):
         return training_identity(changed(model, dict(denoiser), dict(objective)), "data")
@@ -187,7 +191,7 @@ def test_identities_follow_what_changes_the_weights(tmp_path):
         parts = {"model": {**composed["model"], **model}, "training": {**composed["training"]}}
         parts["model"]["denoiser"] = {**composed["model"]["denoiser"], **denoiser}
         parts["training"]["objective"] = {**composed["training"]["objective"], **objective}
-        return {**composed, **parts}
+        return RunSpec.of({**composed, **parts})
 
     for identity in (training, loaded):
         reference = identity(a)
@@ -201,9 +205,9 @@ def test_identities_follow_what_changes_the_weights(tmp_path):
 @pytest.mark.parametrize("name", ["a/b", "", "two words"])
 def test_the_denoisers_name_is_a_plain_word(name):
     with pytest.raises(ConfigError, match=r"model\.denoiser\.name must be a plain word"):
-        denoiser_settings({"model": {"denoiser": {**settings_of(*DNCNN)["model"]["denoiser"], "name": name}}})
+        replace(settings_of(*DNCNN).model.denoiser, name=name)
 
 
 def test_a_denoiser_with_an_unknown_setting_is_one_clear_error():
     with pytest.raises(ConfigError, match=r"settings of model/denoiser do not fit.*speed.*configs/model/denoiser"):
-        build_segmenter(settings_of("model/denoiser=dncnn", "+model.denoiser.speed=3"), 3)
+        build_segmenter(settings_of("model/denoiser=dncnn", "+model.denoiser.speed=3").model, 3)

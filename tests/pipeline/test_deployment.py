@@ -13,8 +13,8 @@ from certseg.datasets import Legend, Streets, read_image
 from certseg.errors import CertsegError, CheckpointError, ConfigError, DataError
 from certseg.models import save_checkpoint
 from certseg.pipeline import run
-from certseg.pipeline.deployment import pictures_of
-from certseg.pipeline.settings import resolve
+from certseg.pipeline.settings import parse
+from certseg.pipeline.tasks.deploy import pictures_of
 from certseg.pipeline.weights import build_segmenter, check_classes, legend_of
 
 ELSEWHERE = ("dataset=cityscapes", "dataset.root=nowhere", *(o for o in SMALL if not o.startswith("dataset")))
@@ -40,9 +40,11 @@ def photos(tmp_path):
 
 def checkpoint(path, *overrides, base, classes=None):
     """A checkpoint with fresh weights for the classes of the data set; ``classes`` are what it says they are."""
-    settings = resolve(configuration(path.parent, *overrides, base=base))
+    settings = parse(configuration(path.parent, *overrides, base=base))
     names = list(legend_of(settings).class_names)
-    save_checkpoint(path, build_segmenter(settings, len(names)), {"classes": names if classes is None else classes})
+    save_checkpoint(
+        path, build_segmenter(settings.model, len(names)), {"classes": names if classes is None else classes}
+    )
     return path
 
 
@@ -166,10 +168,10 @@ def test_a_checkpoint_of_other_classes_is_refused(classes, words, photos, tmp_pa
 def test_only_classes_that_a_checkpoint_names_are_compared(tmp_path):
     legend = Legend("anything", ("a", "b"), ((0, 0, 0), (1, 1, 1)))
     weights = checkpoint(tmp_path / "m.pt", base=SMALL)
-    settings = resolve(configuration(tmp_path, f"model.checkpoint={weights}"))
+    settings = parse(configuration(tmp_path, f"model.checkpoint={weights}"))
     with pytest.raises(CheckpointError, match="data set anything"):
         check_classes(settings, legend)
-    start = resolve(configuration(tmp_path, f"model.checkpoint={weights}", "training.from_checkpoint=true"))
+    start = parse(configuration(tmp_path, f"model.checkpoint={weights}", "training.from_checkpoint=true"))
     check_classes(start, legend)  # a training may start from other classes: what does not fit, it says itself
-    save_checkpoint(weights, build_segmenter(settings, 8), {})
+    save_checkpoint(weights, build_segmenter(settings.model, 8), {})
     check_classes(settings, legend)

@@ -5,7 +5,7 @@ from support.pipeline_runs import SMALL, configuration
 
 from certseg.errors import CheckpointError, ConfigError
 from certseg.pipeline import run
-from certseg.pipeline.settings import resolve
+from certseg.pipeline.settings import parse
 from certseg.pipeline.stages import Plan
 
 BASE = tuple(option for option in SMALL if not option.startswith(("certifier", "model")))
@@ -41,9 +41,9 @@ def test_train_then_certify(tmp_path, capsys):
 def test_what_does_not_fit_stops_before_training(tmp_path):
     certify = ("certifier=demasked_recovery", "certifier/inpainter=learned")
     with pytest.raises(ConfigError, match=r"Set certifier\.inpainter\.checkpoint"):
-        Plan.of(resolve(configuration(tmp_path, *certify, base=())))
+        Plan.of(parse(configuration(tmp_path, *certify, base=())))
     with pytest.raises(CheckpointError, match="nowhere"):
-        Plan.of(resolve(configuration(tmp_path, *certify, "certifier.inpainter.checkpoint=nowhere.pt", base=())))
+        Plan.of(parse(configuration(tmp_path, *certify, "certifier.inpainter.checkpoint=nowhere.pt", base=())))
     with pytest.raises(ConfigError, match="width"):
         run(configuration(tmp_path, *TRAIN, "training.inpainter.width=0", base=BASE), tmp_path / "report")
     with pytest.raises(ConfigError, match="nothing to train on"):

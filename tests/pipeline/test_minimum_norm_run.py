@@ -7,7 +7,7 @@ from support.pipeline_runs import SMALL, configuration, summaries
 
 from certseg.errors import ConfigError
 from certseg.pipeline import run
-from certseg.pipeline.settings import resolve
+from certseg.pipeline.settings import parse
 from certseg.pipeline.stages import Plan
 
 FEW = ("attack.iterations=6", "attack.success=0.6", "attack.away_from=prediction", "training.iterations=2")
@@ -77,10 +77,10 @@ def test_norms_found_lie_above_the_certified_radii_of_a_lipschitz_network(tmp_pa
 )
 def test_bad_settings_are_refused(overrides, words, tmp_path):
     with pytest.raises(ConfigError, match=words):
-        Plan.of(resolve(configuration(tmp_path, *overrides)))
+        Plan.of(parse(configuration(tmp_path, *overrides)))
 
 
 def test_a_goal_is_named_by_its_class(tmp_path):
-    plan = Plan.of(resolve(configuration(tmp_path, "attack=pdpgd", "attack.goal=sky")))
+    plan = Plan.of(parse(configuration(tmp_path, "attack=pdpgd", "attack.goal=sky")))
     assert isinstance(plan.attack.goal, int)
     assert plan.threat is None

@@ -7,7 +7,7 @@ from support.pipeline_runs import SMALL, configuration
 
 from certseg.errors import ConfigError
 from certseg.pipeline import run
-from certseg.pipeline.settings import resolve
+from certseg.pipeline.settings import parse
 from certseg.pipeline.stages import Plan
 from certseg.types import Patch
 
@@ -70,7 +70,7 @@ def test_a_patch_outside_the_image_stops_before_training(tmp_path):
 
 
 def plan(*overrides):
-    return Plan.of(resolve(configuration("out", *overrides, base=())))
+    return Plan.of(parse(configuration("out", *overrides, base=())))
 
 
 def test_the_threat_is_the_certifiers_or_its_own():

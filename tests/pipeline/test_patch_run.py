@@ -9,7 +9,7 @@ from support.pipeline_runs import ROOT, SMALL, configuration
 
 from certseg.errors import CertsegError, ConfigError
 from certseg.pipeline import run
-from certseg.pipeline.settings import resolve
+from certseg.pipeline.settings import parse
 from certseg.pipeline.stages import Plan
 
 BASE = tuple(option for option in SMALL if not option.startswith("certifier"))
@@ -58,9 +58,9 @@ def test_every_inpainter_composes_and_tells_its_story(file):
     needed = {"torchscript": "path", "learned": "checkpoint"}.get(file.stem)
     if needed:
         with pytest.raises(ConfigError, match=rf"Set certifier\.inpainter\.{needed}"):
-            Plan.of(resolve(configuration("out", *overrides, base=())))
+            Plan.of(parse(configuration("out", *overrides, base=())))
         return
-    certifier = Plan.of(resolve(configuration("out", *overrides, base=()))).certifier
+    certifier = Plan.of(parse(configuration("out", *overrides, base=()))).certifier
     assert certifier.settings["inpainter"] == file.stem
 
 

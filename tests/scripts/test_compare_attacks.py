@@ -64,11 +64,11 @@ def run(script, monkeypatch, passes=47):
     monkeypatch.setattr(script, "build", lambda *_: Hardware(device="cpu"))
     with script.initialize_config_dir(str(script.CONFIGS), version_base="1.3"):
         overrides = ["attack=sea", "dataset.size=[32,64]", "dataset.limit=2"]
-        settings = script.resolve(script.compose("config", overrides=overrides))
-    from certseg.pipeline import weights as pipeline_network
+        spec = script.parse(script.compose("config", overrides=overrides))
+    from certseg.pipeline import trainings
 
-    monkeypatch.setattr(script, "build_dataset", pipeline_network.build_dataset)
-    return {row[0]: row for row in script.compare(settings, passes)}
+    monkeypatch.setattr(script, "build_dataset", trainings.build_dataset)
+    return {row[0]: row for row in script.compare(spec, passes)}
 
 
 def test_both_sides_see_the_same_and_spend_alike(script, library, monkeypatch):

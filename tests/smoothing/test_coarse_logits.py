@@ -11,7 +11,7 @@ from certseg.compute.decisions import enlarged_winner, winner
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ModelError
-from certseg.pipeline.settings import resolve
+from certseg.pipeline.settings import parse
 from certseg.pipeline.weights import build_segmenter
 from certseg.smoothing.noise import Gaussian
 from certseg.smoothing.sampling import NoisySampler
@@ -22,9 +22,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def network(*overrides):
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        settings = resolve(compose("config", overrides=["model=upernet_tiny", *overrides]))
+        settings = parse(compose("config", overrides=["model=upernet_tiny", *overrides]))
     torch.manual_seed(0)
-    return Hardware(device="cpu").place(build_segmenter(settings, 5))
+    return Hardware(device="cpu").place(build_segmenter(settings.model, 5))
 
 
 SETTINGS = {

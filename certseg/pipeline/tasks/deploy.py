@@ -1,4 +1,4 @@
-"""Predict and certify pictures without labels: ``certseg input=photos/``."""
+"""The task of ``input=``: predict and certify pictures without labels: ``certseg input=photos/``."""
 
 from __future__ import annotations
 
@@ -17,39 +17,37 @@ from certseg.datasets import IMAGE_SUFFIXES, Legend, image_size, read_image
 from certseg.errors import ConfigError, DataError
 from certseg.pipeline.console import progress, say
 from certseg.pipeline.provenance import provenance
+from certseg.pipeline.stages import Plan
+from certseg.pipeline.tasks.task import Task
 from certseg.pipeline.weights import Network, check_classes, legend_of, obtain
 from certseg.reporting import Entry, Panel, claim, group_palette, picture, safe_name, write_json_atomic
 from certseg.types import IGNORE_INDEX, Certificate, Certifier
 from certseg.types.hierarchy import Hierarchy
 
 
-def deploy(
-    settings: Mapping[str, Any],
-    certifier: Certifier | None,
-    hardware: Hardware,
-    directory: Path,
-    wandb: Mapping | None = None,
-) -> None:
-    """Certify the pictures at ``input`` with the network of the run.
+def deploy(task: Task, path: str) -> None:
+    """Certify the pictures at ``path`` with the network of the run.
 
     The data set gives its name and classes alone; its files are needed only where a network is trained.
 
     Args:
-        settings: of the run.
-        certifier: of the run.
-        hardware: of the run.
-        directory: where maps and claims go.
-        wandb: arguments of ``wandb.init`` for a training's curves, or None.
+        task: the run.
+        path: a picture or a folder of pictures.
 
     Raises:
         CheckpointError: the checkpoint cannot be read, does not fit, or names other classes than the data set.
         CertsegError: see :func:`pictures_of`, :func:`certseg.pipeline.weights.obtain` and :func:`certify_pictures`.
     """
-    files = pictures_of(settings["input"], certifier)
-    legend = legend_of(settings)
-    check_classes(settings, legend)
-    network = obtain(settings, len(legend.class_names), hardware, Path(settings["output"]) / legend.name, wandb)
-    certify_pictures(files, certifier, network, legend, seed=settings["seed"], hardware=hardware, directory=directory)
+    spec, hardware = task.spec, task.hardware
+    certifier = Plan.of(spec).certifier
+    task.check_tracking()
+    files = pictures_of(path, certifier)
+    legend = legend_of(spec)
+    check_classes(spec, legend)
+    folder = Path(spec.output) / legend.name
+    network = obtain(spec, len(legend.class_names), hardware, folder, task.tracker.training_options())
+    directory = task.directory / "pictures"
+    certify_pictures(files, certifier, network, legend, seed=spec.seed, hardware=hardware, directory=directory)
 
 
 def pictures_of(path: str | Path, certifier: Certifier | None) -> list[Path]:

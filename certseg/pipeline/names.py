@@ -1,0 +1,96 @@
+"""What certseg's own classes are called in keys: a name of their own, never the place of their file.
+
+Moving a class changes its path here and no key; renaming one too, for its name in keys stays what it is. A class that
+is not certseg's own is called by its import path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+PATHS = {
+    "alma_prox": "certseg.attacks.ALMAProx",
+    "apgd": "certseg.attacks.APGD",
+    "asma": "certseg.attacks.ASMA",
+    "dag": "certseg.attacks.DAG",
+    "defence": "certseg.attacks.Defence",
+    "pdpgd": "certseg.attacks.PDPGD",
+    "pgd": "certseg.attacks.PGD",
+    "patch_pgd": "certseg.attacks.PatchPGD",
+    "sea": "certseg.attacks.SEA",
+    "smoothing": "certseg.attacks.Smoothing",
+    "adaptive_certify": "certseg.certifiers.AdaptiveCertify",
+    "demasked_detection": "certseg.certifiers.DemaskedDetection",
+    "demasked_recovery": "certseg.certifiers.DemaskedRecovery",
+    "derandomized_smoothing": "certseg.certifiers.DerandomizedSmoothing",
+    "indiv_class": "certseg.certifiers.IndivClass",
+    "joint_class": "certseg.certifiers.JointClass",
+    "lipschitz": "certseg.certifiers.Lipschitz",
+    "patch_double_masking": "certseg.certifiers.PatchDoubleMasking",
+    "segcertify": "certseg.certifiers.SegCertify",
+    "hardware": "certseg.compute.hardware.Hardware",
+    "ade20k": "certseg.datasets.ADE20K",
+    "coco_stuff10k": "certseg.datasets.COCOStuff10k",
+    "camvid": "certseg.datasets.CamVid",
+    "cityscapes": "certseg.datasets.Cityscapes",
+    "folder": "certseg.datasets.Folder",
+    "kvasir_seg": "certseg.datasets.KvasirSEG",
+    "oxford_pets": "certseg.datasets.OxfordPets",
+    "pascal_context": "certseg.datasets.PascalContext",
+    "streets": "certseg.datasets.Streets",
+    "voc2012": "certseg.datasets.VOC2012",
+    "dncnn": "certseg.models.DnCNN",
+    "lip_deeplabv3": "certseg.models.LipDeepLabV3",
+    "lip_upernet": "certseg.models.LipUPerNet",
+    "mmseg_segmenter": "certseg.models.MMSegSegmenter",
+    "black": "certseg.patches.inpainting.Black",
+    "learned": "certseg.patches.inpainting.Learned",
+    "masked_unet": "certseg.patches.inpainting.MaskedUNet",
+    "mean_colour": "certseg.patches.inpainting.MeanColour",
+    "navier_stokes": "certseg.patches.inpainting.NavierStokes",
+    "telea": "certseg.patches.inpainting.Telea",
+    "torchscript": "certseg.patches.inpainting.TorchScript",
+    "no_tracking": "certseg.reporting.tracking.NoTracking",
+    "wandb_tracking": "certseg.reporting.tracking.WandbTracking",
+    "adversarial_objective": "certseg.training.AdversarialObjective",
+    "augmentation": "certseg.training.Augmentation",
+    "clean_objective": "certseg.training.CleanObjective",
+    "consistency_objective": "certseg.training.ConsistencyObjective",
+    "denoiser_objective": "certseg.training.DenoiserObjective",
+    "inpainter_objective": "certseg.training.InpainterObjective",
+    "lipschitz_objective": "certseg.training.LipschitzObjective",
+    "masked_objective": "certseg.training.MaskedObjective",
+    "noise_objective": "certseg.training.NoiseObjective",
+    "recipe": "certseg.training.Recipe",
+    "patch": "certseg.types.Patch",
+}
+"""Where the class of each name lies."""
+
+_NAMES = {path.rpartition(".")[2]: name for name, path in PATHS.items()}
+CLASS = "class"
+"""Under which a key says what ``_target_`` says in a config."""
+
+
+def logical_name(target: str) -> str:
+    """What the class at an import path is called in keys; one of certseg's own that has no name here by its own."""
+    package, _, _ = target.partition(".")
+    own = target.rpartition(".")[2]
+    return _NAMES.get(own, own) if package == "certseg" else target
+
+
+def import_path(name: str) -> str:
+    """Where the class of a name in a key lies."""
+    return PATHS.get(name, name)
+
+
+def named(value: Any) -> Any:
+    """Settings as keys hold them: every ``_target_`` in them by its name."""
+    if isinstance(value, Mapping):
+        return {
+            (CLASS if key == "_target_" else key): logical_name(str(entry)) if key == "_target_" else named(entry)
+            for key, entry in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [named(entry) for entry in value]
+    return value

@@ -1,0 +1,103 @@
+"""Where a result or training lies: under its key, or under the key it had in an earlier version of certseg."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from certseg.compute.hardware import rank
+from certseg.pipeline.console import say
+from certseg.pipeline.keys import key
+
+RESULTS = ("identity.json",)
+TRAININGS = ("finished.json", "state.pt")
+"""The files of a directory that say that there is something in it."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What decides a result.
+
+    Args:
+        settings: what is hashed, and written beside the result.
+        earlier: what was hashed before there were logical names; None where that was the same or is not known.
+    """
+
+    settings: Mapping[str, Any]
+    earlier: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """A directory and the identity that is written in it."""
+
+    directory: Path
+    identity: dict[str, Any]
+
+
+def place(folder: Path, stem: str, identity: Identity, marks: tuple[str, ...]) -> Place:
+    """Where what ``identity`` decides lies, or will lie: ``<folder>/<stem>-<key>``.
+
+    What an earlier version left under its own key is used where it lies, with the identity it was given; one line says
+    so. One line also says where results of an older format lie that cannot be used.
+
+    Args:
+        folder: of the network or data set.
+        stem: of the directory's name.
+        identity: what decides what is in it.
+        marks: the files, :data:`RESULTS` or :data:`TRAININGS`, of which one must be there.
+    """
+    directory = folder / f"{stem}-{key(identity.settings)}"
+    if identity.earlier is not None and not directory.is_dir():
+        before = folder / f"{stem}-{key(identity.earlier)}"
+        if any((before / mark).exists() for mark in marks):
+            if _fits(before, marks, identity.earlier):
+                _tell(f"Found under the key of an earlier version: {before}")
+                return Place(before, dict(identity.earlier))
+            _tell(f"{before} holds something else than its key says and is not used; it is computed anew.")
+            return Place(directory, dict(identity.settings))
+    if not directory.is_dir():
+        _tell_of_older_formats(folder, stem, marks, int(identity.settings["format"]))
+    return Place(directory, dict(identity.settings))
+
+
+def _fits(directory: Path, marks: tuple[str, ...], expected: Mapping[str, Any]) -> bool:
+    """Whether the directory says that it holds what is expected; an unfinished training says so when it goes on."""
+    found = _identity_in(directory, marks)
+    return found is None or found == json.loads(json.dumps(expected, default=str))
+
+
+def _identity_in(directory: Path, marks: tuple[str, ...]) -> dict[str, Any] | None:
+    """The identity that a directory tells in JSON; empty if it cannot be read, None if it tells none."""
+    for path in (directory / mark for mark in marks if mark.endswith(".json")):
+        if path.exists():
+            try:
+                content = json.loads(path.read_text())
+            except (OSError, ValueError):
+                return {}
+            found = content.get("identity", content) if isinstance(content, dict) else {}
+            return found if isinstance(found, dict) else {}
+    return None
+
+
+def _tell_of_older_formats(folder: Path, stem: str, marks: tuple[str, ...], number: int) -> None:
+    """Say how many directories of this stem hold what an older format left."""
+    name = re.compile(re.escape(stem) + r"-[0-9a-f]{10}")
+    beside = [path for path in folder.glob("*") if name.fullmatch(path.name)] if folder.is_dir() else []
+    formats = [(_identity_in(path, marks) or {}).get("format") for path in beside]
+    older = [found for found in formats if isinstance(found, int) and found < number]
+    if older:
+        _tell(
+            f"{folder}: {len(older)} earlier {'directory' if len(older) == 1 else 'directories'} {stem}-* of format "
+            f"{', '.join(map(str, sorted(set(older))))} cannot be used by this version, whose format is {number}; "
+            "what is asked for is computed anew, and they are left alone."
+        )
+
+
+def _tell(line: str) -> None:
+    if rank() == 0:
+        say(line)

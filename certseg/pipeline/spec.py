@@ -1,0 +1,308 @@
+"""A run as one frozen object: what the composed config says, parsed once, each field saying whether it decides results.
+
+    spec = RunSpec.of(settings)          # plain settings, as certseg.pipeline.settings.parse gives them
+    spec.model.name, spec.attack.radius, spec.seed
+
+Every group is a spec of its own: the settings that the pipeline itself reads are fields; all others are ``arguments``
+of the class in ``_target_``, which are identity.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from certseg.errors import ConfigError
+from certseg.pipeline.declarations import (
+    ANYTHING,
+    COUNT,
+    DERIVED,
+    FLAG,
+    LEFT_OUT,
+    MAPPING,
+    TEXT,
+    TEXT_OR_NULL,
+    WORDS,
+    LeftOut,
+    by_content,
+    identity,
+    not_identity,
+    read,
+    spec_kind,
+    told,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectSpec:
+    """A class and what it is built with.
+
+    Args:
+        target: import path of the class.
+        arguments: of its constructor; objects among them are mappings with a ``_target_`` of their own.
+    """
+
+    target: str = identity(TEXT)
+    arguments: Mapping[str, Any] = identity(MAPPING, default=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec(ObjectSpec):
+    """The data of a run. Which images a split has, and what is in them, is told by its fingerprint.
+
+    Args:
+        root: the data set's folder.
+        split: the split that is attacked and certified.
+        lists: a folder with the lists of a split's files.
+        limit: how many images are evaluated, evenly spaced over the split; None for all.
+        train_split: the split that networks are trained on; None for none.
+        val_split: the split that trainings validate on; None for none.
+        hierarchy: groups of classes, for other settings to refer to.
+    """
+
+    root: Any = not_identity(ANYTHING, default=LEFT_OUT, argument=True)
+    split: str | None | LeftOut = not_identity(TEXT_OR_NULL, default=LEFT_OUT, argument=True)
+    lists: Any = not_identity(ANYTHING, default=LEFT_OUT, argument=True)
+    limit: int | None = not_identity(ANYTHING, default=None)
+    train_split: str | None = not_identity(TEXT_OR_NULL, default=None)
+    val_split: str | None = not_identity(TEXT_OR_NULL, default=None)
+    hierarchy: Any = not_identity(ANYTHING, default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiserSpec(ObjectSpec):
+    """The denoiser in front of a network.
+
+    Args:
+        name: for folders and tables.
+        checkpoint: file of its weights, or None. Keys tell it by its content.
+        trust_checkpoint: whether that file may run code of its own when it is read.
+
+    Raises:
+        ConfigError: the name is no plain word.
+    """
+
+    name: str = identity(ANYTHING, default="denoiser")
+    checkpoint: str | None = told(TEXT_OR_NULL, default=None)
+    trust_checkpoint: bool = not_identity(FLAG, default=False)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", str(self.name)):
+            raise ConfigError(
+                "model.denoiser.name must be a plain word, for it becomes part of a folder's name",
+                expected="letters, digits, '.', '_' and '-', the first a letter or digit",
+                received=repr(self.name),
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec(ObjectSpec):
+    """The network of a run.
+
+    Args:
+        name: for folders and tables.
+        checkpoint: file of its weights, or None. Keys tell it by its content, as they do the next file.
+        trust_checkpoint: whether that file may run code of its own when it is read.
+        backbone_checkpoint: file with the weights that a training's backbone starts from, or None.
+        trust_backbone_checkpoint: whether that file may run code of its own when it is read.
+        denoiser: what stands in front of it, or None.
+    """
+
+    name: str = identity(TEXT, argument=True)
+    checkpoint: str | None = told(TEXT_OR_NULL, default=None)
+    trust_checkpoint: bool = not_identity(FLAG, default=False)
+    backbone_checkpoint: str | None = told(TEXT_OR_NULL, default=None)
+    trust_backbone_checkpoint: bool = not_identity(FLAG, default=False)
+    denoiser: DenoiserSpec | None = identity(spec_kind(DenoiserSpec, optional=True), default=None, off=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InpainterSpec(ObjectSpec):
+    """What fills hidden pixels while a network is trained on masked images.
+
+    Args:
+        checkpoint: file of its weights, by its content.
+        path: file of its network and weights, by its content.
+    """
+
+    checkpoint: str | None | LeftOut = by_content(default=LEFT_OUT, argument=True)
+    path: str | None | LeftOut = by_content(default=LEFT_OUT, argument=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveSpec(ObjectSpec):
+    """What a step of a training minimises.
+
+    Args:
+        inpainter: of a training on masked images.
+    """
+
+    inpainter: InpainterSpec | None | LeftOut = identity(
+        spec_kind(InpainterSpec, optional=True), default=LEFT_OUT, argument=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSpec(ObjectSpec):
+    """The recipe of a training.
+
+    Args:
+        name: for folders and tables.
+        objective: what a step minimises.
+        from_checkpoint: whether it starts from the weights in ``model.checkpoint``, which keys tell by their content.
+        freeze_backbone: whether the backbone keeps its weights.
+        ema: share that a moving average of the weights keeps in a step; None for no average.
+        validations: how often it validates.
+        val_images: how many images it validates on.
+        checkpoint_interval: iterations between the states a killed training goes on from.
+        inpainter: the network of ``training=inpainter``, which is trained in the place of a segmenter; None otherwise.
+    """
+
+    name: str = identity(TEXT, argument=True)
+    objective: ObjectiveSpec | None | LeftOut = identity(
+        spec_kind(ObjectiveSpec, optional=True), default=LEFT_OUT, argument=True
+    )
+    from_checkpoint: bool | LeftOut = told(FLAG, default=LEFT_OUT, argument=True)
+    freeze_backbone: bool | LeftOut = identity(FLAG, default=LEFT_OUT, argument=True, off=False)
+    ema: float | None | LeftOut = identity(ANYTHING, default=LEFT_OUT, argument=True, off=None)
+    validations: int | LeftOut = not_identity(ANYTHING, default=LEFT_OUT, argument=True)
+    val_images: int | None | LeftOut = not_identity(ANYTHING, default=LEFT_OUT, argument=True)
+    checkpoint_interval: int | LeftOut = not_identity(ANYTHING, default=LEFT_OUT, argument=True)
+    inpainter: ObjectSpec | None = identity(spec_kind(ObjectSpec, optional=True), default=None, off=None)
+
+    @property
+    def starts_from_checkpoint(self) -> bool:
+        """Whether it starts from the weights in ``model.checkpoint``."""
+        return self.from_checkpoint is True
+
+    @property
+    def freezes_backbone(self) -> bool:
+        """Whether the backbone keeps its weights."""
+        return self.freeze_backbone is True
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackSpec(ObjectSpec):
+    """An attack and its budget; rows tell the budget as the threat that it becomes.
+
+    Args:
+        name: for folders and tables; empty for the class's own in small letters.
+        norm: kind of the threat; empty for the first that the attack knows.
+        radius: the largest norm, or a list; None takes the certifier's.
+        surrogate: file with the weights of another network to attack, by its content; None for none.
+        patch: size and number of patches, of an attack that paints them.
+        defence: what such an attack differentiates through, built with the certifier; None for nothing.
+    """
+
+    name: str = not_identity(TEXT, default="")
+    norm: str = told(TEXT, default="")
+    radius: Any = told(ANYTHING, default=None)
+    surrogate: str | None = by_content()
+    patch: Mapping[str, Any] = told(MAPPING, default=dict)
+    defence: ObjectSpec | None = identity(spec_kind(ObjectSpec, optional=True), default=None, off=None)
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", self.target.rpartition(".")[2].lower())
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertifierSpec(ObjectSpec):
+    """A certifier. Once it is built, its name, predictor and ``settings`` say what decides its certificates."""
+
+    target: str = told(TEXT)
+    arguments: Mapping[str, Any] = told(MAPPING, default=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardwareSpec(ObjectSpec):
+    """Where and how tensors are computed.
+
+    Args:
+        device: its kind, as it turns out, decides which random numbers are drawn.
+        precision: of the passes that sample a smoothed model, which is part of what is certified.
+    """
+
+    target: str = not_identity(TEXT)
+    device: str | LeftOut = told(ANYTHING, default=LEFT_OUT, argument=True)
+    precision: str | LeftOut = told(ANYTHING, default=LEFT_OUT, argument=True)
+    arguments: Mapping[str, Any] = not_identity(MAPPING, default=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingSpec(ObjectSpec):
+    """Where results are sent besides the disk."""
+
+    target: str = not_identity(TEXT)
+    arguments: Mapping[str, Any] = not_identity(MAPPING, default=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """One run.
+
+    Args:
+        dataset: its images and labels.
+        model: its network.
+        training: how the network comes by its weights where no checkpoint gives them; None for not at all.
+        attack: None for none.
+        certifier: None for none.
+        hardware: where and how tensors are computed.
+        tracking: where results are sent besides the disk.
+        seed: of training, noise and attacks.
+        output: folder below which results are kept and found again.
+        input: a picture or a folder of pictures to certify in the place of the data set; None for the data set.
+        pictures: how many images the report shows.
+        expected: what a paper found, for the report; None for nothing.
+        variables: settings that an experiment adds at the top for others to refer to, by name.
+        composed: the plain settings this was parsed from, for records and for the keys of earlier versions.
+    """
+
+    dataset: DatasetSpec = identity(spec_kind(DatasetSpec))
+    model: ModelSpec = identity(spec_kind(ModelSpec))
+    training: TrainingSpec | None = identity(spec_kind(TrainingSpec, optional=True))
+    attack: AttackSpec | None = identity(spec_kind(AttackSpec, optional=True))
+    certifier: CertifierSpec | None = told(spec_kind(CertifierSpec, optional=True))
+    hardware: HardwareSpec = told(spec_kind(HardwareSpec))
+    tracking: TrackingSpec = not_identity(spec_kind(TrackingSpec))
+    seed: int = identity(COUNT)
+    output: str = not_identity(TEXT)
+    input: str | None = not_identity(TEXT_OR_NULL, default=None)
+    pictures: int = not_identity(COUNT, default=0)
+    expected: str | None = not_identity(TEXT_OR_NULL, default=None)
+    variables: Mapping[str, Any] = not_identity(MAPPING, default=dict)
+    composed: Mapping[str, Any] = not_identity(DERIVED, default=dict)
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> RunSpec:
+        """The run that plain settings describe.
+
+        Args:
+            settings: of ``configs/config.yaml``, every reference in them resolved. ``variables`` lists the names of
+                further ones.
+
+        Raises:
+            ConfigError: a setting is missing, unknown or of another kind than it must be.
+        """
+        own = WORDS.read(settings.get("variables", []), "variables")
+        if missing := [name for name in own if name not in settings]:
+            raise ConfigError("variables lists what is not set", received=", ".join(missing), remedy="Set it")
+        known = {name: value for name, value in settings.items() if name not in own}
+        run: RunSpec = read(cls, {**known, "variables": {name: settings[name] for name in own}})
+        return replace(run, composed=dict(settings))
+
+    @property
+    def settings_of_earlier(self) -> Mapping[str, Any] | None:
+        """The plain settings, for the keys of earlier versions; None where a field was changed since they were parsed,
+        for they would then tell of another run."""
+        if not self.composed:
+            return None
+        return self.composed if RunSpec.of(self.composed) == self else None
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the network has its weights from ``model.checkpoint`` without a training."""
+        starts = self.training is not None and self.training.starts_from_checkpoint
+        return bool(self.model.checkpoint) and not starts

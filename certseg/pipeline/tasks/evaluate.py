@@ -1,0 +1,245 @@
+"""The task of most runs: a network, attacked and certified on a data set, and the report."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import nn
+
+from certseg.bracket import Finished, check
+from certseg.compute.hardware import Hardware, rank, world_size
+from certseg.datasets import evenly_spaced
+from certseg.evaluation import evaluate as evaluate_stage
+from certseg.pipeline.console import progress, say
+from certseg.pipeline.keys import evaluation_identity, key
+from certseg.pipeline.places import RESULTS, Identity, place
+from certseg.pipeline.provenance import provenance
+from certseg.pipeline.stages import Job, Plan
+from certseg.pipeline.tasks.task import Task
+from certseg.pipeline.trainings import build_dataset
+from certseg.pipeline.weights import Network, obtain
+from certseg.reporting import (
+    Entry,
+    RowStore,
+    Tracker,
+    console_summary,
+    read_json,
+    run_pictures,
+    write_json_atomic,
+    write_report,
+)
+from certseg.types import SegmentationDataset, Stage
+
+RESULT_FILE = "result.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished stage: what the report shows of it, and where its rows and maps lie."""
+
+    entry: Entry
+    store: RowStore
+    stage: Stage
+
+    @property
+    def finished(self) -> Finished:
+        """The stage as the bracket sees it."""
+        return Finished(self.entry.summary, self.store, self.stage.guarantee, self.stage.attempt)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated: a network on a data set.
+
+    Args:
+        network: with its weights.
+        whole: the evaluated split.
+        fingerprint: of that split, which is part of every key.
+        images: those of its images that are evaluated.
+    """
+
+    network: Network
+    whole: SegmentationDataset
+    fingerprint: str
+    images: SegmentationDataset
+
+
+def evaluate(task: Task) -> Path | None:
+    """Evaluate the network of the run and report.
+
+    Args:
+        task: the run.
+
+    Returns:
+        The report's path; None on ranks other than 0.
+
+    Raises:
+        CertsegError: anything a user can mend.
+    """
+    started = time.perf_counter()
+    spec = task.spec
+    plan = Plan.of(spec)
+    task.check_tracking()
+    whole = build_dataset(spec)
+    dataset = evenly_spaced(whole, spec.dataset.limit)
+    height, width = dataset[0].target.shape
+    plan.check((height, width))
+    folder = Path(spec.output) / whole.name
+    network = obtain(spec, len(whole.class_names), task.hardware, folder, task.tracker.training_options())
+    results = _results(task, plan, Subject(network, whole, whole.fingerprint(), dataset), folder / network.label)
+    if rank() != 0:
+        return None
+    entries = _with_brackets(results, dataset.names())
+    pictures = _draw(spec.pictures, task.directory, results, dataset)
+    seconds = time.perf_counter() - started
+    context = provenance(task.hardware) | {"dataset": f"{whole.name} {whole.split}", "seconds": seconds}
+    report = write_report(
+        task.directory,
+        title=f"{network.label} on {whole.name} ({whole.split})",
+        command=shlex.join(["certseg", *task.overrides]),
+        entries=entries,
+        pictures=pictures,
+        expected=spec.expected,
+        context=context,
+    )
+    _remember(task.directory, network.label, entries, task.overrides)
+    console_summary(entries, report=report, seconds=seconds)
+    _track(task.tracker, spec.composed, results, dataset.names(), pictures)
+    return report
+
+
+def _results(task: Task, plan: Plan, subject: Subject, folder: Path) -> list[Result]:
+    """The results of all stages, computed where they are not finished; none on ranks other than 0."""
+    network, hardware, results = subject.network, task.hardware, []
+    name = key({"network": network.identity, "data": subject.fingerprint})
+    pictured = evenly_spaced(subject.images, task.spec.pictures).names() if task.spec.pictures else ()
+    samples = None
+    if plan.samples_identity is not None:  # shared by every tau, alpha and correction
+        identity = {"samples": plan.samples_identity}
+        samples = _store(folder, "samples", _identity(task, subject, identity, identity, is_sampled=True))
+
+    def jobs(segmenter: nn.Module | None) -> list[Job]:
+        return plan.jobs(segmenter, subject.whole.class_names, hardware, samples, pictured)
+
+    stores = [
+        _store(folder, step.stage.name, _identity(task, subject, step.identity, step.earlier, step.is_sampled))
+        for step in jobs(None)
+    ]
+    names = set(subject.images.names())
+    is_done = all(names <= store.read().keys() for store in stores)
+    for step, store in zip(jobs(None if is_done else network.segmenter), stores, strict=True):
+        before = len(store.read())
+        started = time.perf_counter()
+        result = _run_stage(step, subject.images, store)
+        if result is not None:
+            result["subject"] = name
+            write_json_atomic(store.directory / "summary.json", result)
+            if len(store.read()) > before:
+                _remember_computation(store.directory, task.spec.composed, hardware, time.perf_counter() - started)
+            results.append(Result(Entry(result, directory=store.directory), store, step.stage))
+    return results
+
+
+def _identity(
+    task: Task, subject: Subject, stage: Mapping[str, Any], earlier: Mapping[str, Any] | None, is_sampled: bool
+) -> Identity:
+    """What decides a stage's rows; ``earlier`` is the stage as keys of earlier versions told it."""
+    hardware = task.hardware if is_sampled else None
+    fingerprint, network = subject.fingerprint, subject.network.origin
+    now = evaluation_identity(task.spec.seed, network.settings, fingerprint, stage, hardware)
+    if earlier is None or network.earlier is None:
+        return Identity(now)
+    return Identity(now, evaluation_identity(task.spec.seed, network.earlier, fingerprint, earlier, hardware))
+
+
+def _store(folder: Path, name: str, identity: Identity) -> RowStore:
+    found = place(folder, name, identity, RESULTS)
+    return RowStore(found.directory, identity=found.identity)
+
+
+def _draw(number: int, directory: Path, results: Sequence[Result], dataset: SegmentationDataset) -> list[Path]:
+    """Pictures of evenly spaced images."""
+    if number == 0:
+        return []
+    chosen = evenly_spaced(dataset, number)
+    return run_pictures(
+        directory / "figures",
+        (chosen[index] for index in range(len(chosen))),
+        [result.entry for result in results],
+        lambda name: {result.entry.kind: result.store.load_map(name) for result in results},
+        dataset.class_names,
+        dataset.palette,
+    )
+
+
+def _remember_computation(directory: Path, settings: Mapping[str, Any], hardware: Hardware, seconds: float) -> None:
+    """Where and how the rows were computed; one entry for every run that added some."""
+    path = directory / "run.json"
+    runs = read_json(path)["runs"] if path.exists() else []
+    write_json_atomic(path, {"runs": [*runs, provenance(hardware) | {"seconds": seconds}]})
+    (directory / "config.yaml").write_text(yaml.safe_dump(dict(settings), sort_keys=False))
+
+
+def _run_stage(job: Job, dataset: SegmentationDataset, store: RowStore) -> dict[str, Any] | None:
+    finished = len(store.read().keys() & set(dataset.names()))
+    if rank() == 0 and finished:
+        say(f"{job.stage.name}: {finished} of {len(dataset)} images are finished already.")
+    if rank() != 0 or finished == len(dataset):
+        return evaluate_stage(job.stage, dataset, store)
+    with progress(job.stage.name, _share(len(dataset) - finished)) as on_image:
+        return evaluate_stage(job.stage, dataset, store, on_image=on_image)
+
+
+def _share(images: int) -> int:
+    """How many of the waiting images this rank takes."""
+    return len(range(rank(), images, world_size()))
+
+
+def _with_brackets(results: Sequence[Result], names: Sequence[str]) -> list[Entry]:
+    """The entries, those of attacks with the number of violations (an error if there are any) where comparable."""
+    entries = []
+    for result in results:
+        summary = result.entry.summary
+        found: dict[str, int] = {}
+        for other in results:
+            found |= check(other.finished, result.finished, names)
+        figures = summary["figures"] | {f"bracket/{name}": number for name, number in found.items()}
+        entries.append(Entry({**summary, "figures": figures}, directory=result.entry.directory))
+    return entries
+
+
+def _remember(directory: Path, label: str, entries: Sequence[Entry], overrides: Sequence[str]) -> None:
+    """What a sweep's common report needs of this job."""
+    result = {
+        "label": label,
+        "overrides": list(overrides),
+        "entries": [
+            {"directory": str(entry.directory.absolute()), "summary": dict(entry.summary)} for entry in entries
+        ],
+    }
+    write_json_atomic(directory / RESULT_FILE, result)
+
+
+def _track(
+    tracker: Tracker,
+    settings: Mapping[str, Any],
+    results: Sequence[Result],
+    names: Sequence[str],
+    pictures: Sequence[Path],
+) -> None:
+    tracker.start(settings)
+    try:
+        tracker.log_summaries([result.entry for result in results])
+        for result in results:
+            rows = result.store.read()
+            tracker.log_table([rows[name] for name in names], name=f"rows/{result.entry.name}")
+            tracker.log_artifact(result.entry.directory)
+        tracker.log_images(pictures)
+    finally:
+        tracker.finish()

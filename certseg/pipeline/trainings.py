@@ -1,0 +1,95 @@
+"""A training: found where it lies finished, continued where it was left, or made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from certseg.compute.hardware import Hardware
+from certseg.errors import ConfigError
+from certseg.pipeline.places import TRAININGS, Identity, place
+from certseg.pipeline.settings import build
+from certseg.pipeline.spec import RunSpec
+from certseg.training import Recipe, TrainingReport, finished, train
+from certseg.types import SegmentationDataset
+
+Parts = Callable[[], tuple[Recipe, nn.Module]]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training.
+
+    Args:
+        report: its figures and the file of its weights.
+        directory: where it lies.
+    """
+
+    report: TrainingReport
+    directory: Path
+
+
+def build_dataset(spec: RunSpec, split: str | None = None) -> SegmentationDataset:
+    """The data set of the run: its evaluated split, or another one (``train``, ``val``) by the config's name for it."""
+    dataset = spec.dataset
+    if split is not None:
+        dataset = replace(dataset, split={"train": dataset.train_split, "val": dataset.val_split}[split])
+    built: SegmentationDataset = build("dataset", dataset)
+    return built
+
+
+def training_data(spec: RunSpec, remedy: str) -> SegmentationDataset:
+    """The split to train on.
+
+    Raises:
+        ConfigError: there is none, with this remedy.
+    """
+    if spec.dataset.train_split is None:
+        raise ConfigError("There is nothing to train on", remedy=remedy)
+    return build_dataset(spec, "train")
+
+
+def find_or_train(
+    spec: RunSpec,
+    data: SegmentationDataset,
+    folder: Path,
+    identity: Identity,
+    parts: Parts,
+    hardware: Hardware,
+    wandb: Mapping[str, Any] | None,
+) -> Trained:
+    """The training of this identity: finished already, under its key or that of an earlier version, or done now.
+
+    Args:
+        spec: of the run.
+        data: the split to train on.
+        folder: below which trainings of this name lie.
+        identity: what decides the weights.
+        parts: gives the recipe and what it trains, and is called only where something is left to train.
+        hardware: of the run.
+        wandb: arguments of ``wandb.init`` for the training's curves, or None.
+
+    Raises:
+        CertsegError: as :func:`certseg.training.train`.
+    """
+    found = place(folder, "train", identity, TRAININGS)
+    report = finished(found.directory, found.identity)
+    if report is None:
+        val_set = build_dataset(spec, "val") if spec.dataset.val_split is not None else None
+        recipe, module = parts()
+        report = train(
+            module.to(hardware.torch_device),
+            data,
+            val_set,
+            recipe,
+            found.directory,
+            hardware=hardware,
+            seed=spec.seed,
+            identity=found.identity,
+            wandb=dict(wandb) if wandb else None,
+        )
+    return Trained(report, found.directory)
