@@ -17,7 +17,7 @@ from typing import Any
 from certseg.compute.hardware import Hardware
 from certseg.errors import CheckpointError
 from certseg.pipeline.declarations import LEFT_OUT, Role, declaration
-from certseg.pipeline.names import CLASS, logical_name, named
+from certseg.pipeline.names import CLASS, name_in_keys, named
 from certseg.pipeline.spec import AttackSpec, ObjectSpec, RunSpec
 
 TRAINING_FORMAT = 1
@@ -50,7 +50,7 @@ def identity_of(spec: ObjectSpec, group: str) -> dict[str, Any]:
         if declared.role is Role.CONTENT:
             found[field.name] = file_digest(value, f"{group}.{field.name}")
         elif field.name == "target":
-            found[CLASS] = logical_name(value)
+            found[CLASS] = name_in_keys(value)
         elif field.name == "arguments":
             found |= named(value)
         elif isinstance(value, ObjectSpec):

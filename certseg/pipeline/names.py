@@ -1,13 +1,15 @@
 """What certseg's own classes are called in keys: a name of their own, never the place of their file.
 
 Moving a class changes its path here and no key; renaming one too, for its name in keys stays what it is. A class that
-is not certseg's own is called by its import path.
+is not certseg's own is called by its import path and what tells its source (:mod:`certseg.pipeline.foreign`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+from certseg.pipeline.foreign import is_installed, told_with_source
 
 PATHS = {
     "alma_prox": "certseg.attacks.ALMAProx",
@@ -74,9 +76,33 @@ CLASS = "class"
 
 def logical_name(target: str) -> str:
     """What the class at an import path is called in keys; one of certseg's own that has no name here by its own."""
-    package, _, _ = target.partition(".")
     own = target.rpartition(".")[2]
-    return _NAMES.get(own, own) if package == "certseg" else target
+    return _NAMES.get(own, own) if is_own(target) else target
+
+
+def name_in_keys(target: str) -> str:
+    """What keys call the class at an import path: its logical name, or for one that is not certseg's own its import
+    path and what tells its source apart.
+
+    Raises:
+        ConfigError: the source of a class that is not certseg's own cannot be read.
+    """
+    return logical_name(target) if is_own(target) else told_with_source(target)
+
+
+def is_own(target: str) -> bool:
+    """Whether an import path leads into certseg."""
+    return target.partition(".")[0] == "certseg"
+
+
+def names_loose_code(value: Any) -> bool:
+    """Whether a ``_target_`` anywhere in settings leads to code that is neither certseg's nor that of an installed
+    distribution, so that no version tells when it changes."""
+    if isinstance(value, Mapping):
+        target = value.get("_target_")
+        is_loose = target is not None and not is_own(str(target)) and not is_installed(str(target))
+        return is_loose or any(names_loose_code(part) for part in value.values())
+    return isinstance(value, list | tuple) and any(names_loose_code(part) for part in value)
 
 
 def import_path(name: str) -> str:
@@ -88,7 +114,7 @@ def named(value: Any) -> Any:
     """Settings as keys hold them: every ``_target_`` in them by its name."""
     if isinstance(value, Mapping):
         return {
-            (CLASS if key == "_target_" else key): logical_name(str(entry)) if key == "_target_" else named(entry)
+            (CLASS if key == "_target_" else key): name_in_keys(str(entry)) if key == "_target_" else named(entry)
             for key, entry in value.items()
         }
     if isinstance(value, list | tuple):

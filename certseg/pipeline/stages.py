@@ -14,7 +14,7 @@ from certseg.errors import ConfigError
 from certseg.evaluation import AttackStage, CertificationStage, MinimumNormStage, PredictionStage
 from certseg.pipeline import earlier_keys
 from certseg.pipeline.keys import attack_identity, file_digest
-from certseg.pipeline.names import CLASS
+from certseg.pipeline.names import CLASS, is_own, name_in_keys
 from certseg.pipeline.settings import build
 from certseg.pipeline.spec import AttackSpec, RunSpec
 from certseg.pipeline.weights import legend_of, load_surrogate
@@ -180,6 +180,9 @@ class Plan:
 def _certifier_identity(certifier: Certifier) -> dict[str, Any]:
     """What decides a certifier's rows: not the settings that its other settings switch off."""
     identity = {"certifier": certifier.name, "predictor": certifier.predictor, **certifier.settings}
+    path = f"{type(certifier).__module__}.{type(certifier).__qualname__}"
+    if not is_own(path):
+        identity[CLASS] = name_in_keys(path)
     if certifier.guarantee.hierarchy:
         identity["hierarchy"] = certifier.guarantee.hierarchy  # its text leaves out the order of the classes
     return identity

@@ -453,7 +453,7 @@ def test_a_random_part_of_the_copies():
     assert many.passes.backward == len(many._showing())
 
 
-@pytest.mark.parametrize("inpainter", [None, Black(), MeanColour(), Telea()], ids=str)
+@pytest.mark.parametrize("inpainter", [None, Black(), MeanColour(), Telea()], ids=lambda one: type(one).__name__)
 def test_gradients_flow_through_visible_pixels_alone(inpainter):
     image = grey_image(SIZE)[None].requires_grad_()
     hidden = torch.zeros(1, *SIZE, dtype=torch.bool)

@@ -27,7 +27,7 @@ PATCH = Patch(share=0.01)
         (DemaskedRecovery, {"rule": "majority"}),
         (DemaskedRecovery, {"num_masks": 0}),
         (DemaskedRecovery, {"patch": 0.01}),
-        (DemaskedRecovery, {"inpainter": torch.zeros_like}),
+        (DemaskedRecovery, {"inpainter": torch.Tensor}),
         (DemaskedDetection, {"masks": "three"}),
         (DemaskedDetection, {"width": 4}),
         (DemaskedDetection, {"num_masks": None, "width": 0}),

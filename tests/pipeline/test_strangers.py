@@ -92,6 +92,22 @@ def test_a_stranger_who_claims_too_much_is_found_out(folder):
     assert "image 'test_" in err
 
 
+def test_results_do_not_outlive_the_code_that_made_them(folder, tmp_path):
+    """Another line in the network's code, or in what it imports, is another network."""
+    shutil.copytree(HERE, tmp_path, dirs_exist_ok=True)
+    settings = (*OWN, "certifier=margins")
+    assert run(tmp_path, *settings)[0] == 0
+    assert "3 of 3 images are finished already" in run(tmp_path, *settings)[1]
+    module = tmp_path / "mine.py"
+    module.write_text(module.read_text().replace("return self.layer(images)", "return self.layer(images).flip(1)"))
+    status, out, err = run(tmp_path, *settings)
+    assert status == 0, err
+    assert "finished already" not in out
+    assert (
+        entries(tmp_path)[0]["prediction"]["figures"]["accuracy/pooled"] == 0.0
+    )  # every pixel has the other class now
+
+
 def test_what_fulfils_no_contract_is_one_line(folder):
     status, _, err = run(folder, *OWN, "certifier=none", "certifier._target_=mine.NoContract")
     assert status == 2

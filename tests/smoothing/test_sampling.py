@@ -62,7 +62,7 @@ def test_noise_has_the_stated_distribution():
         (Uniform(0.25), stats.uniform(-0.25 * 3**0.5, 0.5 * 3**0.5)),
         (Gaussian(0.25), stats.norm(scale=0.25)),
     ],
-    ids=str,
+    ids=["laplace", "uniform", "gaussian"],
 )
 def test_every_noise_has_its_law_and_the_radius_that_follows_from_it(noise, law):
     """On the half space along one axis, the worst case of all three theorems: within the radius, and no further, a
