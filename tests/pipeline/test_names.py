@@ -2,8 +2,8 @@
 
 import pydoc
 import re
+from importlib.metadata import version
 
-import torch
 from support.pipeline_runs import ROOT
 
 from certseg.pipeline.names import PATHS, import_path, logical_name, named
@@ -37,7 +37,5 @@ def test_a_name_is_that_of_the_class_wherever_it_lies():
 
 def test_names_are_given_at_every_depth():
     settings = {"a": [{"_target_": "certseg.types.Patch", "share": 0.1}], "b": {"_target_": "torch.nn.Identity"}}
-    assert named(settings) == {
-        "a": [{"class": "patch", "share": 0.1}],
-        "b": {"class": f"torch.nn.Identity@torch {torch.__version__}"},
-    }
+    library = {"class": f"torch.nn.Identity@torch {version('torch')}"}
+    assert named(settings) == {"a": [{"class": "patch", "share": 0.1}], "b": library}
