@@ -125,7 +125,7 @@ class LibraryDataset(FileDataset):
         return Legend(cls.layout.name, names, tuple(tuple(colour) for colour in info["palette"]))
 
 
-def _library_class(layout: Layout) -> type:
+def _library_class(layout: Layout) -> type[Any]:
     with contextlib.redirect_stdout(io.StringIO()):  # the import prints that an optional package is missing
         import mmseg.datasets  # takes seconds: only those who name such a data set wait for it
 

@@ -24,6 +24,7 @@ from certseg.types.contracts import (
     Store,
     coarse_logits_of,
     lipschitz_bound_of,
+    segmenter_of,
 )
 from certseg.types.guarantees import Guarantee, Promise
 from certseg.types.images import IGNORE_INDEX, Sample, check_image, check_target
@@ -83,5 +84,6 @@ __all__ = [
     "check_target",
     "coarse_logits_of",
     "lipschitz_bound_of",
+    "segmenter_of",
     "threat_of",
 ]
