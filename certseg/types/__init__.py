@@ -6,7 +6,7 @@ there is no label. Abstention is a boolean mask, never a class id.
 """
 
 from certseg.types.attempts import Attempt, Level
-from certseg.types.bounds import CoarseLogits, LipschitzBound
+from certseg.types.capabilities import CoarseLogits, LipschitzBound
 from certseg.types.contracts import (
     AnyAttack,
     Attack,

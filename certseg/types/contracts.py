@@ -21,7 +21,7 @@ from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError, ModelError
 from certseg.types.attempts import Attempt
-from certseg.types.bounds import CoarseLogits, LipschitzBound
+from certseg.types.capabilities import CoarseLogits, LipschitzBound
 from certseg.types.guarantees import Guarantee
 from certseg.types.images import Sample
 from certseg.types.results import AttackResult, Certificate, Maps, MinimumNormResult, Passes, Row

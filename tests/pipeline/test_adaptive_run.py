@@ -51,7 +51,9 @@ def test_a_run_reports_levels_and_information(output):
 
 
 def test_another_tau_costs_no_sample_and_another_hierarchy_does(output):
-    taken = lambda: len([*output.glob("*/*/samples-*")])  # noqa: E731
+    def taken():
+        return len([*output.glob("*/*/samples-*")])
+
     assert taken() == 1
     run(configuration(output, *ADAPTIVE, "certifier.tau=0.6"), output / "other")
     assert taken() == 1
