@@ -78,8 +78,8 @@ reproduce-demasked-table3: setup  ## its Table 3 (networks, needs a GPU): ROOT=.
 reproduce-demasked-table7: setup  ## its Table 7 (ZITS against black, needs a GPU): ROOT=... ARGS="model.checkpoint=... zits=..."
 	$(RUN) experiment=demasked/table7
 
-test: check  ## check, then run all tests, also the examples in docstrings
-	$(BIN)/python -m pytest
+test: check  ## check, then run all tests, on all cores
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: setup  ## lint, formatting, types, import directions, rules of the house
 	$(BIN)/ruff check .

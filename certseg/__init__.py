@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from certseg.compute.hardware import Hardware
-    from certseg.types import AttackResult, Certificate, Segmenter, Threat
+    from certseg.types import AttackResult, Certificate, Certifier, Segmenter, Threat
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "attack", "certify"]
@@ -28,7 +28,7 @@ __all__ = ["__version__", "attack", "certify"]
 def certify(
     model: Segmenter,
     image: Tensor,
-    certifier: Any,
+    certifier: Certifier,
     *,
     name: str = "image",
     seed: int = 0,
@@ -37,13 +37,14 @@ def certify(
     """Certify one image without any configuration.
 
     Args:
-        model: a module with ``num_classes`` that maps ``B x 3 x H x W`` images in [0, 1] to logits at the same
-            resolution; put in eval mode on the hardware's device.
+        model: the network, with ``num_classes``, that maps ``B x 3 x H x W`` images in [0, 1] to logits at the same
+            resolution; a torch module is put in eval mode on the hardware's device.
         image: ``3 x H x W`` in [0, 1].
-        certifier: for example ``certseg.certifiers.SegCertify(sigma=0.25)``; its docstring states the claim.
-        name: of the image; with ``seed`` it determines the noise.
-        seed: of the noise.
-        hardware: device, precision, batch; the GPU if there is one by default.
+        certifier: what certifies, for example ``certseg.certifiers.SegCertify(sigma=0.25)``; its docstring states the
+            claim.
+        name: a name for the image; with ``seed`` it determines the noise.
+        seed: the seed of the noise, a non-negative integer.
+        hardware: device, precision and batch size; None takes the GPU if there is one, and the CPU else.
 
     Raises:
         CertsegError: the image, the model's output or the certifier's settings are not as they must be.
@@ -52,7 +53,7 @@ def certify(
     from certseg.compute.streams import NoiseStream
 
     hardware = hardware or Hardware()
-    return certifier.certify(hardware.place(model), image, stream=NoiseStream(seed, name), hardware=hardware)
+    return certifier.certify(_placed(model, hardware), image, stream=NoiseStream(seed, name), hardware=hardware)
 
 
 def attack(
@@ -69,21 +70,29 @@ def attack(
     """Attack one image without any configuration.
 
     Args:
-        model: as in :func:`certify`.
+        model: the network, with ``num_classes``, that maps ``B x 3 x H x W`` images in [0, 1] to logits at the same
+            resolution and is differentiable; a torch module is put in eval mode on the hardware's device.
         image: ``3 x H x W`` in [0, 1].
         target: ``H x W`` int64 labels, 255 ignored.
-        threat: for example ``certseg.types.L2(0.5)``.
-        method: for example ``certseg.attacks.PGD(steps=40)``.
-        name: of the image; with ``seed`` it determines all random numbers.
-        seed: of the attack.
-        hardware: as in :func:`certify`.
+        threat: what the attack may do, for example ``certseg.types.L2(0.5)``.
+        method: the attack, for example ``certseg.attacks.PGD(steps=40)``.
+        name: a name for the image; with ``seed`` it determines all random numbers.
+        seed: the seed of the attack, a non-negative integer.
+        hardware: device, precision and batch size; None takes the GPU if there is one, and the CPU else.
 
     Raises:
-        CertsegError: as :func:`certify`.
+        CertsegError: the image, its labels, the model's output or the threat are not as they must be.
     """
     from certseg.compute.hardware import Hardware
     from certseg.compute.streams import NoiseStream
 
     hardware = hardware or Hardware()
     stream = NoiseStream(seed, name)
-    return method(hardware.place(model), image, target, threat, stream=stream, hardware=hardware)
+    return method(_placed(model, hardware), image, target, threat, stream=stream, hardware=hardware)
+
+
+def _placed(model: Segmenter, hardware: Hardware) -> Segmenter:
+    """The model in eval mode on the hardware's device; what is no torch module comes back as it is."""
+    from torch import nn
+
+    return hardware.place(model) if isinstance(model, nn.Module) else model

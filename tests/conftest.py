@@ -4,6 +4,8 @@ import os
 
 # before torch is imported: waiting threads sleep, so that tests stay quick on a busy machine
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers, and the commands they start, share the cores among them
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch

@@ -14,6 +14,24 @@ def test_the_package_docstring_runs():
     assert doctest.testmod(certseg).failed == 0
 
 
+class Brightness:
+    """A segmenter that is no torch module: it finds pixels dark or bright."""
+
+    num_classes = 2
+
+    def __call__(self, images):
+        bright = 10.0 * (images.mean(dim=1) - 0.5)
+        return torch.stack([-bright, bright], dim=1)
+
+
+def test_a_model_need_not_be_a_torch_module():
+    image = torch.full((3, 4, 4), 0.9)
+    certificate = certseg.certify(Brightness(), image, SegCertify(sigma=0.25))
+    assert certificate.certified.all()
+    result = certseg.attack(Brightness(), image, certificate.classes, L2(0.1), PGD(steps=2))
+    assert (result.prediction == 1).all()
+
+
 def test_certify_and_attack_meet():
     model = two_classes().train()
     image = image_with_margins(model, torch.full((3, 4), 0.4))

@@ -1,6 +1,8 @@
-"""Auto-PGD (Croce and Hein 2020): projected ascent with momentum and a step size that follows the loss; plain, or with
-the radius reduced in stages (seed 002, section 3.3). For l1 as in "Mind the box" (Croce and Hein 2021): sparse steps,
-whose number of entries follows that of the best perturbation."""
+"""Auto-PGD (Croce and Hein 2020): projected ascent with momentum and a step size that follows the loss.
+
+The radius is constant, or reduced in stages (seed 002, section 3.3). For l1 the steps are the sparse ones of "Mind the
+box" (Croce and Hein 2021): how many entries a step changes follows how many the best perturbation has changed.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,7 @@ from certseg.attacks.losses import LOSSES
 from certseg.attacks.objective import Evaluation, Smoothing
 from certseg.attacks.search import GradientAttack, Search
 from certseg.checks import check_choice, check_count, check_flag
-from certseg.errors import ConfigError
-from certseg.types import L1, NormBall, Threat
+from certseg.types import L1, NormBall
 
 MOMENTUM = 0.75
 """Share of the new step; the rest is what is left of the one before."""
@@ -35,7 +36,7 @@ class APGD(GradientAttack):
         reduce_radius: spend 3/10 of the iterations in twice the radius, 3/10 in 1.5 times the radius (for l1 in three
             times and twice the radius) and 4/10 in the threat itself, each stage a run of its own from the projection
             of the lowest point of the one before.
-        smoothing: None attacks the network itself.
+        smoothing: how the smoothed model that is attacked is sampled; None attacks the network itself.
         logit_scale: multiplies the logits before the loss (:class:`certseg.attacks.search.GradientAttack`).
         goal: the class that every pixel is to have, or a map of what is to be predicted; None for an untargeted attack.
 
@@ -63,10 +64,8 @@ class APGD(GradientAttack):
         """The iterations of the last stage."""
         return self._iterations()[-1]
 
-    def search(self, start: Tensor, image: Tensor, threat: Threat) -> Search:
+    def search(self, start: Tensor, image: Tensor, threat: NormBall) -> Search:
         """The point of lowest accuracy among the start and those of the last stage: all lie within the threat."""
-        if not isinstance(threat, NormBall):
-            raise ConfigError("APGD attacks within a norm ball", expected="L1, L2 or Linf", received=threat)
         first = here = lowest = yield start, 0.0
         for stage, (radius, iterations) in enumerate(self.stages(threat)):
             ball = Ball(image, replace(threat, radius=radius * threat.radius))
@@ -76,7 +75,7 @@ class APGD(GradientAttack):
             lowest = yield from _climb(here, rule or MomentumSteps(ball, iterations, here), iterations)
         return lowest if lowest.accuracy <= first.accuracy else first
 
-    def stages(self, threat: Threat) -> list[tuple[float, int]]:
+    def stages(self, threat: NormBall) -> list[tuple[float, int]]:
         """Radius, as a multiple of the threat's, and iterations of each stage."""
         radii = (3.0, 2.0, 1.0) if isinstance(threat, L1) else (2.0, 1.5, 1.0)
         counts = self._iterations()
@@ -110,9 +109,9 @@ class MomentumSteps:
     the last move (Algorithm 1 of the paper).
 
     Args:
-        ball: not left.
-        iterations: of the run.
-        start: where it begins.
+        ball: the ball that no point of the run leaves.
+        iterations: number of steps of the run.
+        start: the objective at the point where the run begins.
     """
 
     def __init__(self, ball: Ball, iterations: int, start: Evaluation) -> None:
@@ -126,7 +125,7 @@ class MomentumSteps:
         return ball.ascend(here.point, here.gradient, length, previous, 1.0 - MOMENTUM)
 
     def must_return(self, before: float, now: float, highest: Evaluation) -> bool:
-        """Count a step; whether to go on from ``highest`` (:meth:`StepSchedule.must_return`)."""
+        """Count a step, and say whether to go on from ``highest`` (:meth:`StepSchedule.must_return`)."""
         return self._schedule.must_return(before, now, highest.loss)
 
 
@@ -135,11 +134,11 @@ class SparseSteps:
     without momentum ("Mind the box").
 
     Args:
-        ball: not left.
-        iterations: of the run.
-        start: where it begins.
-        stage: of the reduction of the radius. After the first one the start is the result of the one before it, whose
-            sparsity says how sparse steps should be.
+        ball: the ball that no point of the run leaves.
+        iterations: number of steps of the run.
+        start: the objective at the point where the run begins.
+        stage: number of this stage of the reduction of the radius, from 0 on. After the first stage the start is the
+            result of the stage before it, whose sparsity says how sparse steps should be.
     """
 
     def __init__(self, ball: Ball, iterations: int, start: Evaluation, stage: int) -> None:
@@ -153,7 +152,7 @@ class SparseSteps:
         return ball.enter(torch.add(here.point, step, alpha=schedule.step * ball.threat.radius))
 
     def must_return(self, before: float, now: float, highest: Evaluation) -> bool:
-        """Count a step; whether to go on from ``highest`` (:meth:`SparsitySchedule.must_return`)."""
+        """Count a step, and say whether to go on from ``highest`` (:meth:`SparsitySchedule.must_return`)."""
         if not self._schedule.is_checkpoint():
             return False
         return self._schedule.must_return(self._moved(highest, self._ball))
@@ -177,9 +176,10 @@ class SparsitySchedule:
     short.
 
     Args:
-        iterations: of the run.
+        iterations: number of steps of the run.
         size: number of entries of the image.
-        moved: how many of them the start has changed; 0 where that says nothing. Steps then begin with a fifth of all.
+        moved: number of entries of the image that the start has changed; 0 where that says nothing, and steps then
+            begin with a fifth of all entries.
     """
 
     def __init__(self, iterations: int, size: int, moved: int = 0) -> None:
@@ -192,7 +192,7 @@ class SparsitySchedule:
         self._taken = 0
 
     def is_checkpoint(self) -> bool:
-        """Count a step; whether :meth:`must_return` is to be asked after it."""
+        """Count a step, and say whether :meth:`must_return` is to be asked after it."""
         self._taken += 1
         return self._taken % self._period == 0
 
@@ -214,8 +214,8 @@ class StepSchedule:
     step size nor the best loss has changed since then (condition 2).
 
     Args:
-        iterations: of the run.
-        loss: where it starts.
+        iterations: number of steps of the run.
+        loss: the loss at the point where the run starts.
     """
 
     def __init__(self, iterations: int, loss: float) -> None:
@@ -229,7 +229,7 @@ class StepSchedule:
         self._steps = 0
 
     def must_return(self, before: float, now: float, best: float) -> bool:
-        """Count a step.
+        """Count a step, and say whether to return to the best point.
 
         Args:
             before: the loss of the point it left.

@@ -14,14 +14,15 @@ from certseg.types import Attack, AttackResult, Segmenter, Threat
 
 
 class BudgetedAttack(Attack):
-    """An attack within a threat, on a network or on its smoothed version.
+    """An attack within a threat, on a network or on its smoothed version. A subclass has :attr:`smoothing`, as a field
+    with a default or as a property, and :meth:`together`."""
 
-    Args:
-        smoothing: None attacks the network itself.
-    """
-
-    smoothing: Smoothing | None
     side_by_side = True
+
+    @property
+    @abstractmethod
+    def smoothing(self) -> Smoothing | None:
+        """The noise of the smoothed model that is attacked; None attacks the network itself."""
 
     @property
     def predictor(self) -> str:
@@ -45,10 +46,10 @@ class BudgetedAttack(Attack):
             segmenter: the network, differentiable with respect to its input, on the hardware's device.
             image: ``3 x H x W`` in [0, 1].
             target: ``H x W`` int64 labels, 255 ignored.
-            threat: L2, Linf or L1.
-            stream: the image's random numbers.
-            hardware: device; copies per forward pass when smoothing.
-            start: where the first run begins, a point within the threat; None for the image.
+            threat: what the attack may do, of a kind among :attr:`norms`.
+            stream: the image's own random numbers.
+            hardware: device, and how many noisy copies of the image go through the network at once.
+            start: the point within the threat where the first run begins; None for the image.
 
         Raises:
             DataError: the image is not in [0, 1], the target does not fit it or the model, or the start is outside the
@@ -72,6 +73,19 @@ class BudgetedAttack(Attack):
         streams: Sequence[NoiseStream],
         hardware: Hardware,
         starts: Sequence[Tensor] | None = None,
-    ) -> list[AttackResult]:
-        """Attack images of one shape side by side. Arguments and errors as for one image; each gets what it would get
-        alone, up to the rounding of a batch."""
+    ) -> Sequence[AttackResult]:
+        """Attack images of one shape side by side. Each gets what it would get alone, up to the rounding of a batch.
+
+        Args:
+            segmenter: the network, differentiable with respect to its input, on the hardware's device.
+            images: ``3 x H x W`` each, in [0, 1], all of one shape.
+            targets: for each image its labels ``H x W`` int64, 255 ignored.
+            threat: what every one of the attacks may do.
+            streams: for each image its own random numbers.
+            hardware: device, and how many images or noisy copies go through the network at once.
+            starts: for each image a point within the threat to begin at; None begins at the images.
+
+        Raises:
+            DataError: an image is not in [0, 1], labels do not fit it or the model, or a start is outside the threat.
+            ModelError: NaN or infinite logits.
+        """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations_with_replacement
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -27,6 +28,7 @@ from certseg.types import (
     Passes,
     Segmenter,
     coarse_logits_of,
+    sides_of,
 )
 
 
@@ -63,10 +65,11 @@ class Defence:
     answer: of a detection by the pixels that are correct or raise an alert.
 
     Args:
-        certifier: one against patches.
-        copies: drawn at random for each gradient, without repetition, the image itself always among them where it is
-            asked for; None takes all of them.
-        judge_every: steps from one point whose answer is asked for to the next; the first and the last always are.
+        certifier: the certifier against patches whose answer is attacked.
+        copies: number of copies drawn at random for each gradient, without repetition, the image itself always among
+            them where the certifier asks for it; None takes all copies.
+        judge_every: number of steps from one point that is judged by the answer to the next; the first and the last
+            point always are.
 
     Raises:
         ConfigError: an argument is outside its domain.
@@ -143,7 +146,12 @@ class DefendedObjective(PatchObjective):
 
     Args:
         defence: what is attacked.
-        segmenter, target, loss, stream, hardware: as of :class:`AttackObjective`.
+        segmenter: the network that the defence asks.
+        target: ``H x W`` int64 labels, 255 ignored.
+        loss: a key of :data:`certseg.attacks.losses.LOSSES`, whose mean over labelled pixels and copies is to be
+            raised.
+        stream: the image's random numbers for this attack.
+        hardware: device, and how many copies go through the network at once.
     """
 
     def __init__(
@@ -158,7 +166,7 @@ class DefendedObjective(PatchObjective):
         super().__init__(segmenter, target, loss, None, stream, hardware)
         self._defence, self._counted = defence, _Counted(segmenter)
         certifier, device = defence.certifier, hardware.torch_device
-        self._hidden = certifier.masks(tuple(target.shape)).hidden(device)
+        self._hidden = certifier.masks(sides_of(target)).hidden(device)
         number = len(self._hidden)
         single = [(k, k) for k in range(number)]
         self._copies = list(combinations_with_replacement(range(number), 2)) if certifier.asks_pairs else single
@@ -176,7 +184,7 @@ class DefendedObjective(PatchObjective):
         done = 0
         while done < len(copies):
             (part, slope, extremes), size = self.batch.run(
-                lambda most, first=done: self._part(point, copies[first : first + most], progress), len(copies) - done
+                partial(self._part, point, copies[done:], progress), len(copies) - done
             )
             loss, check, gradient = loss + part / len(copies), check + extremes, gradient.add_(slope / len(copies))
             done += size
@@ -221,11 +229,13 @@ class DefendedObjective(PatchObjective):
         shown = [(m, n) for m, n in self._copies if not (covered[m] | covered[n]).all()]
         return [(-1, -1), *shown] if self._defence.certifier.asks_image else shown
 
-    def _part(self, point: Tensor, copies: Sequence[tuple[int, int]], progress: float) -> tuple[float, Tensor, float]:
-        """Sum of the losses of some copies, its gradient, and a number that is finite if all logits and the gradient
-        are."""
+    def _part(
+        self, point: Tensor, copies: Sequence[tuple[int, int]], progress: float, most: int
+    ) -> tuple[float, Tensor, float]:
+        """Sum of the losses of the first ``most`` copies, its gradient, and a number that is finite if all logits and
+        the gradient are."""
         nothing = torch.zeros_like(self._hidden[0])
-        hidden = torch.stack([nothing if m < 0 else self._hidden[m] | self._hidden[n] for m, n in copies])
+        hidden = torch.stack([nothing if m < 0 else self._hidden[m] | self._hidden[n] for m, n in copies[:most]])
         leaf = point[None].detach().requires_grad_(True)
         images = inpainted(leaf.expand(len(hidden), -1, -1, -1), hidden, self._defence.certifier.inpainter)
         target = self.target.expand(len(hidden), -1, -1)

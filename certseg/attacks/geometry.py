@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from certseg.errors import ConfigError
-from certseg.types import L1, L2, Linf, Threat
+from certseg.types import L1, L2, Linf, NormBall, Threat
 
 _KNOWN = "L1, L2 or Linf"
 _MOST_ROUNDINGS = 50
@@ -28,6 +28,17 @@ def perturbation_norm(adversarial: Tensor, image: Tensor, threat: Threat) -> flo
     raise ConfigError("No perturbation norm for this threat", expected=_KNOWN, received=threat)
 
 
+def norm_ball(threat: Threat) -> NormBall:
+    """The threat itself, once it is known to be a ball whose geometry stands here.
+
+    Raises:
+        ConfigError: it is neither L1 nor L2 nor Linf.
+    """
+    if not isinstance(threat, (L1, L2, Linf)):
+        raise ConfigError("Perturbations cannot be kept within this threat", expected=_KNOWN, received=threat)
+    return threat
+
+
 def project(candidate: Tensor, image: Tensor, threat: Threat) -> Tensor:
     """:meth:`Ball.project` for one candidate."""
     return Ball(image, threat).project(candidate)
@@ -41,13 +52,11 @@ class Ball:
         threat: L1, L2 or Linf.
 
     Raises:
-        ConfigError: another threat.
+        ConfigError: the threat is of another kind.
     """
 
     def __init__(self, image: Tensor, threat: Threat) -> None:
-        if not isinstance(threat, (L1, L2, Linf)):
-            raise ConfigError("No projection for this threat", expected=_KNOWN, received=threat)
-        self.image, self.threat = image, threat
+        self.image, self.threat = image, norm_ball(threat)
         self._bounds = _linf_bounds(image, threat.radius) if isinstance(threat, Linf) else None
 
     def project(self, candidate: Tensor) -> Tensor:
@@ -59,7 +68,7 @@ class Ball:
         allows.
 
         Args:
-            candidate: like the image.
+            candidate: any tensor of the image's shape and type.
         """
         if self._bounds is not None:
             return candidate.clamp(*self._bounds)
@@ -122,16 +131,16 @@ class Ball:
     def ascend(
         self, point: Tensor, gradient: Tensor, length: float, previous: Tensor | None = None, inertia: float = 0.0
     ) -> Tensor:
-        """A step of ``length`` along the :func:`ascent_direction`, into the ball as by :meth:`enter`; of it the share
-        ``inertia`` is exchanged for as much of the last move, and the result brought into the ball again. For l-inf
-        and l2. On the CPU float32 takes compiled loops, which round otherwise.
+        """A step of ``length`` along the :func:`ascent_direction`, brought into the ball as :meth:`enter` does. The
+        share ``inertia`` of the step is then exchanged for as much of the last move, and the result is brought into the
+        ball again. For l-inf and l2. On the CPU float32 takes compiled loops, which round otherwise.
 
         Args:
-            point: in the ball.
-            gradient: there, finite.
-            length: in the norm of the threat.
-            previous: the point before this one; None is a plain step.
-            inertia: below 1.
+            point: the point where the step begins, in the ball.
+            gradient: the gradient of the loss there, finite.
+            length: length of the step, in the norm of the threat.
+            previous: the point before this one; None takes a plain step.
+            inertia: share of the step that is exchanged for the last move, in [0, 1).
         """
         if point.device.type == "cpu" and point.dtype == torch.float32:
             return self._ascend_compiled(point, gradient, length, previous, inertia)
@@ -156,7 +165,8 @@ class Ball:
             _flat, (result, point, gradient, point if previous is None else previous, self.image)
         )
         if self._bounds is not None:
-            kernels.step_in_box(here, slope, last, *map(_flat, self._bounds), length, inertia, out)
+            low, high = self._bounds
+            kernels.step_in_box(here, slope, last, _flat(low), _flat(high), length, inertia, out)
             return result
         size, reach = math.sqrt(kernels.squared_norm(slope)), self.threat.radius * _SHORT
         if 0.0 < size < 1e-30:  # its inverse is no float32
@@ -202,11 +212,11 @@ def _round_otherwise(point: Tensor, target: Tensor, image: Tensor, wanted: float
     480 pixels) and so many entries round alike that no factor on ``target`` hits the norm; single entries do.
 
     Args:
-        point: float32, every entry a neighbour of the entry of ``target``.
+        point: float32, each entry a neighbour of the entry of ``target``.
         target: float64 in [0, 1], inside the ball.
-        image: float64.
-        wanted: not zero. A negative change is reached or passed, a positive one is not exceeded.
-        power: 1 or 2.
+        image: float64, the centre of the ball.
+        wanted: the change of the sum, not zero. A negative one is reached or passed, a positive one is not exceeded.
+        power: 1 for the l1 norm, 2 for the l2 norm.
     """
     away = torch.where(target > point, torch.inf, -torch.inf).to(point.dtype)
     other = torch.where(target == point, point, torch.nextafter(point, away))
@@ -252,11 +262,11 @@ def sparse_direction(gradient: Tensor, point: Tensor, number: int) -> Tensor:
     most, but its side of the box is soon met.
 
     Args:
-        gradient: like the point.
-        point: in [0, 1]. An entry that lies on the side of [0, 1] it is drawn to cannot move and is not counted, but if
-            its gradient is among the largest it goes along: the projection, which shortens all entries alike, then
-            leaves it where it is.
-        number: positive; of equally large entries the first ones are taken, and none that is zero.
+        gradient: the gradient of the loss, of the point's shape.
+        point: the point where the step begins, in [0, 1]. An entry that lies on the side of [0, 1] it is drawn to
+            cannot move and is not counted, but if its gradient is among the largest it goes along: the projection,
+            which shortens all entries alike, then leaves it where it is.
+        number: how many entries change, at least 1; of equally large ones the first are taken, and none that is zero.
     """
     size = gradient.abs()
     free = torch.where(torch.where(gradient > 0.0, point < 1.0, point > 0.0), size, 0.0)

@@ -63,7 +63,8 @@ class Pixels:
     @cached_property
     def cross_entropy(self) -> Tensor:
         """``-log p_y``, 0 without label: ``B x H x W``."""
-        return _CrossEntropy.apply(self.logits, self.label, self.labelled)
+        apply: Callable[..., Tensor] = _CrossEntropy.apply
+        return apply(self.logits, self.label, self.labelled)
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -127,7 +128,7 @@ def class_balanced_masked_cross_entropy(
 
     Args:
         pixels: logits and labels.
-        progress: not used.
+        progress: no part of this loss, which takes it as all losses do.
         class_weights: ``(K,)``, for example of the data set; None balances the classes of each image: ``w_c`` is the
             number of labelled pixels over the number of classes present times the pixels of class c, 1 on average.
     """
@@ -204,7 +205,7 @@ def mean_over_labelled(values: Tensor, number: Tensor) -> Tensor:
 
     Args:
         values: 0 where there is no label.
-        number: of labelled pixels (:func:`number_labelled`).
+        number: ``(B,)``, how many pixels of each image are labelled (:func:`number_labelled`).
     """
     return values.sum(dim=(1, 2)) / number
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import NamedTuple
 
 import torch
@@ -34,7 +36,7 @@ class Smoothing:
         samples: noisy copies per gradient; fresh ones at every step.
         votes: noisy copies whose majority is the prediction at the adversarial image, at least 50: of fewer not even
             a unanimous vote against a certified pixel of a large image would be significant.
-        noise: of the certified model, a key of :data:`certseg.smoothing.noise.NOISES`.
+        noise: kind of the certified model's noise, a key of :data:`certseg.smoothing.noise.NOISES`.
 
     Raises:
         ConfigError: an argument is outside its domain.
@@ -71,7 +73,7 @@ class Evaluation:
         accuracy: share of the labelled pixels that are correct, 0 without any; of a smoothed model an estimate from the
             gradient's own samples. Of a targeted attack the share that does not have the wanted class yet.
         loss: the value by which points are compared.
-        gradient: of the attacked loss, like the point.
+        gradient: ``3 x H x W``, the gradient of the attacked loss.
         probe: some of the logits; None for a smoothed model, which gives others at every call.
     """
 
@@ -98,16 +100,16 @@ class AttackObjective:
     """Loss, gradient and accuracy of one image's labels, for the network or its smoothed version.
 
     Args:
-        segmenter: the network.
+        segmenter: the network that is attacked.
         target: ``H x W`` int64 labels, 255 ignored.
         loss: a key of :data:`certseg.attacks.losses.LOSSES`; its mean over labelled pixels is to be raised.
-        smoothing: None attacks the network itself.
+        smoothing: how the smoothed model that is attacked is sampled; None attacks the network itself.
         stream: the image's random numbers for this attack.
-        hardware: device; images or noisy copies per pass.
+        hardware: device, and how many images or noisy copies go through the network at once.
         compare: the loss by which points are compared, None for what suits ``loss``
             (:data:`certseg.attacks.losses.COMPARED_BY`).
         targeted: ``target`` is what the prediction is to become: the loss is to be lowered.
-        scale: multiplies the logits before the loss.
+        scale: what the logits are multiplied by before the loss.
     """
 
     def __init__(
@@ -127,7 +129,6 @@ class AttackObjective:
         self.batch = WorkingBatch(segmenter, (3, *target.shape), hardware, task="gradient")
         self._loss, self._compare = LOSSES[loss], LOSSES[compare or COMPARED_BY[loss] or loss]
         self._stream, self._hardware, self._targeted, self.scale = stream, hardware, targeted, scale
-        self._noise = smoothing.distribution if smoothing else None
         self._calls = 0
         self._zero_shares: list[float] = []
         self._flags: set[str] = set()
@@ -150,9 +151,12 @@ class AttackObjective:
         Raises:
             ModelError: NaN or infinite logits or gradients.
         """
-        if self.smoothing is None:
+        smoothing = self.smoothing
+        if smoothing is None:
             return evaluate_together([self], [point], [progress])[0]
-        (pixels, attacked, gradient, passes), _ = self.batch.run(lambda size: self._smoothed(point, size, progress))
+        (pixels, attacked, gradient, passes), _ = self.batch.run(
+            lambda size: self._smoothed(smoothing, point, size, progress)
+        )
         (summary,) = self.summarise(pixels, attacked, gradient[None], self.number[None])
         return self.record(Evaluation(point, summary.accuracy, summary.loss, gradient), summary, passes)
 
@@ -193,10 +197,12 @@ class AttackObjective:
             remedy="Check the checkpoint",
         )
 
-    def _smoothed(self, point: Tensor, batch: int, progress: float) -> tuple[Pixels, Tensor, Tensor, Passes]:
+    def _smoothed(
+        self, smoothing: Smoothing, point: Tensor, batch: int, progress: float
+    ) -> tuple[Pixels, Tensor, Tensor, Passes]:
         """Gradient of the loss of the mean probability, in two passes over batches of copies so that memory does not
         grow with their number: the mean first, then its gradient copy by copy through the chain rule."""
-        count = self.smoothing.samples
+        count, noise = smoothing.samples, smoothing.distribution
         first = self._calls * count
         starts = range(0, count, batch)
 
@@ -206,25 +212,28 @@ class AttackObjective:
 
         if count <= batch:
             leaf = point[None].detach().requires_grad_(True)
-            pixels, loss = loss_of(self._probabilities(leaf, first, count).mean(dim=0, keepdim=True))
+            pixels, loss = loss_of(self._probabilities(leaf, noise, first, count).mean(dim=0, keepdim=True))
             (gradient,) = torch.autograd.grad(loss, leaf)
             return pixels, loss, gradient[0], Passes(count, count)
         with torch.no_grad():
-            total = sum(self._probabilities(point[None], first + s, min(batch, count - s)).sum(0) for s in starts)
+            total = reduce(
+                add, (self._probabilities(point[None], noise, first + s, min(batch, count - s)).sum(0) for s in starts)
+            )
         mean = (total[None] / count).requires_grad_(True)
         pixels, loss = loss_of(mean)
         (weight,) = torch.autograd.grad(loss, mean)
         gradient = torch.zeros_like(point)
         for s in starts:
             leaf = point[None].detach().requires_grad_(True)
-            part = self._probabilities(leaf, first + s, min(batch, count - s)).sum(0, keepdim=True) / count
+            part = self._probabilities(leaf, noise, first + s, min(batch, count - s)).sum(0, keepdim=True) / count
             gradient += torch.autograd.grad(part, leaf, grad_outputs=weight)[0][0]
         return pixels, loss, gradient, Passes(2 * count, count)
 
-    def _probabilities(self, leaf: Tensor, first: int, size: int) -> Tensor:
-        noise = torch.empty(size, *leaf.shape[1:], device=leaf.device)
-        self._stream.fill(noise, self._noise.fill, first)
-        return (self.scale * checked_logits(self.segmenter, leaf + noise)).log_softmax(dim=1).exp()
+    def _probabilities(self, leaf: Tensor, noise: Noise, first: int, size: int) -> Tensor:
+        """Class probabilities of noisy copies ``first`` to ``first + size - 1``: ``size x K x H x W``."""
+        drawn = torch.empty(size, *leaf.shape[1:], device=leaf.device)
+        self._stream.fill(drawn, noise.fill, first)
+        return (self.scale * checked_logits(self.segmenter, leaf + drawn)).log_softmax(dim=1).exp()
 
     def predict(self, point: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Prediction ``H x W`` at a point, and all votes where the predictor is sampled. Flags a network that does not
@@ -246,7 +255,11 @@ class AttackObjective:
                 self._flags.add("stochastic_logits")
             return prediction, None
         sampler = NoisySampler(
-            self.segmenter, point, self._noise, self._stream.for_purpose("attack evaluation"), self._hardware
+            self.segmenter,
+            point,
+            self.smoothing.distribution,
+            self._stream.for_purpose("attack evaluation"),
+            self._hardware,
         )
         votes = sampler.class_counts(0, self.smoothing.votes)
         self.passes += sampler.passes

@@ -7,7 +7,7 @@ import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,9 +29,11 @@ from certseg.types import (
     Maps,
     Patch,
     Segmenter,
+    Sides,
     Threat,
     check_image,
     check_target,
+    sides_of,
 )
 
 POSITIONS = ("random", "searched")
@@ -111,7 +113,7 @@ class PatchPGD(BudgetedAttack):
 
     Args:
         steps: gradient steps per restart.
-        step_size: of the first step, on the [0, 1] image scale.
+        step_size: change of a pixel value in the first step, on the [0, 1] image scale.
         momentum: share of the last velocity that is kept, in [0, 1).
         loss: a key of :data:`certseg.attacks.losses.LOSSES`.
         position: ``random``, another one for each restart; ``searched``; or row and column of the upper left pixel (of
@@ -119,9 +121,9 @@ class PatchPGD(BudgetedAttack):
         start: content of the first restart: ``random``, uniform in [0, 1], or ``image``, its own. Further restarts at
             the same place begin at random.
         restarts: number of runs; the best result is kept.
-        grid: of ``searched``, places in each direction.
-        probe_steps: of ``searched``, steps at each of them.
-        defence: None attacks the network itself.
+        grid: number of places in each direction that ``searched`` looks at.
+        probe_steps: number of steps that ``searched`` takes at each of these places.
+        defence: the certifier against patches whose answer is attacked; None attacks the network itself.
 
     Raises:
         ConfigError: an argument is outside its domain.
@@ -166,7 +168,7 @@ class PatchPGD(BudgetedAttack):
         position = self.position
         if isinstance(position, str) and position in POSITIONS:
             return None
-        corners = position if isinstance(position, (list, tuple)) and position else [None]
+        corners: Sequence[Any] = position if isinstance(position, (list, tuple)) and position else [None]
         corners = corners if isinstance(corners[0], (list, tuple)) else [corners]
         for corner in corners:
             are_numbers = isinstance(corner, (list, tuple)) and all(is_count(value, 0) for value in corner)
@@ -178,16 +180,17 @@ class PatchPGD(BudgetedAttack):
                 )
         return tuple((corner[0], corner[1]) for corner in corners)
 
-    def check_size(self, size: tuple[int, int], threat: Patch) -> None:
-        """Raise :class:`ConfigError` if the patches of ``threat`` do not fit into an image of this height and width, or
-        do not lie in it where their position is fixed."""
-        patch, fixed = threat.size(*size), self._fixed
+    def check_size(self, size: Sides, threat: Threat) -> None:
+        """Raise :class:`ConfigError` if ``threat`` is none of patches, or these do not fit into an image of this height
+        and width, or do not lie in it where their position is fixed."""
+        patches, fixed = _patches(threat), self._fixed
+        patch = patches.size(*size)
         if fixed is None:
             return
-        if len(fixed) > threat.count:
+        if len(fixed) > patches.count:
             raise ConfigError(
                 "attack.position has more places than there are patches",
-                expected=f"at most {threat.count}",
+                expected=f"at most {patches.count}",
                 received=len(fixed),
             )
         if not is_inside(fixed, size, patch):
@@ -209,16 +212,24 @@ class PatchPGD(BudgetedAttack):
         hardware: Hardware,
         starts: Sequence[Tensor] | None = None,
     ) -> list[PatchResult]:
-        """Attack images of one shape side by side; those of a network go through it together, up to
-        ``hardware.noise_batch`` at once.
+        """Attack images of one shape side by side. Where the network itself is attacked, up to ``hardware.noise_batch``
+        images go through it at once.
+
+        Args:
+            segmenter: the network, differentiable with respect to its input, on the hardware's device.
+            images: ``3 x H x W`` each, in [0, 1], all of one shape.
+            targets: for each image its labels ``H x W`` int64, 255 ignored.
+            threat: the patches.
+            streams: for each image its own random numbers.
+            hardware: device, and how many images or masked copies go through the network at once.
+            starts: None, for a patch attack begins with :attr:`start`.
 
         Raises:
             ConfigError: the threat is none of patches, a patch does not fit, or its position is outside the image.
-            DataError: as for one image; or ``starts`` are given.
+            DataError: an image is not in [0, 1], labels do not fit it or the model, or ``starts`` are given.
             ModelError: NaN or infinite logits.
         """
-        if not isinstance(threat, Patch):
-            raise ConfigError("A patch attack needs a patch threat", received=str(threat))
+        threat = _patches(threat)
         if starts is not None:
             raise DataError("A patch attack begins with attack.start, not at given images")
         if len({tuple(image.shape) for image in images}) > 1:
@@ -228,7 +239,7 @@ class PatchPGD(BudgetedAttack):
         for image, target, stream in zip(images, targets, streams, strict=True):
             check_image(image, stream.name)
             check_target(target, tuple(image.shape[-2:]), segmenter.num_classes)
-            self.check_size(tuple(target.shape), threat)
+            self.check_size(sides_of(target), threat)
             common = (segmenter, target.to(device), self.loss)
             own = stream.for_purpose("attack")
             objectives.append(
@@ -245,7 +256,8 @@ class PatchPGD(BudgetedAttack):
 
     def _run(self, image: Tensor, threat: Patch, stream: NoiseStream) -> Run:
         """All restarts on one image."""
-        room, size = tuple(image.shape[-2:]), threat.size(*image.shape[-2:])
+        room = sides_of(image)
+        size = threat.size(*room)
         places = [self._place(number, threat.count, room, size, stream) for number in range(self.restarts)]
         canvas = PatchCanvas(image, size, places[0])
         best = Found((yield Asked(canvas, image, 0.0)), canvas)
@@ -343,6 +355,13 @@ class PatchPGD(BudgetedAttack):
         )
 
 
+def _patches(threat: Threat) -> Patch:
+    """The threat itself, once it is known to be one of patches."""
+    if not isinstance(threat, Patch):
+        raise ConfigError("A patch attack needs a patch threat", received=str(threat))
+    return threat
+
+
 def _better(best: Found, other: Found) -> Found:
     """The better one, the first of equals."""
     return other if _order(other.evaluation) < _order(best.evaluation) else best
@@ -358,7 +377,8 @@ def _evaluate(objectives: Sequence[PatchObjective], asked: Sequence[Asked]) -> l
     """What each objective says at its point."""
     for objective, question in zip(objectives, asked):
         objective.canvas = question.canvas
-    if isinstance(objectives[0], DefendedObjective):
-        return [o.at(q.point, q.progress, q.is_judged) for o, q in zip(objectives, asked)]
+    defended = [objective for objective in objectives if isinstance(objective, DefendedObjective)]  # all or none
+    if defended:
+        return [o.at(q.point, q.progress, q.is_judged) for o, q in zip(defended, asked, strict=True)]
     points, progress = zip(*((question.point, question.progress) for question in asked))
     return evaluate_together(objectives, points, progress)

@@ -11,7 +11,7 @@ from certseg.attacks.geometry import Ball, ascent_direction, sparse_direction
 from certseg.attacks.objective import Evaluation, Smoothing
 from certseg.attacks.search import GradientAttack, Search
 from certseg.checks import check_count, check_number
-from certseg.types import L1, Threat
+from certseg.types import L1, NormBall
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class PGD(GradientAttack):
         step_size: length of a step as a share of the radius; shrinks linearly to a tenth over the steps.
         restarts: number of runs; the best result is kept.
         loss: a key of :data:`certseg.attacks.losses.LOSSES`.
-        smoothing: None attacks the network itself.
+        smoothing: how the smoothed model that is attacked is sampled; None attacks the network itself.
         logit_scale: multiplies the logits before the loss (:class:`certseg.attacks.search.GradientAttack`).
         goal: the class that every pixel is to have, or a map of what is to be predicted; None for an untargeted attack.
         keep_last: take all steps, whatever has fallen, and keep the last point: for an image that is to be shown to
@@ -36,6 +36,15 @@ class PGD(GradientAttack):
 
     Raises:
         ConfigError: an argument is outside its domain.
+
+    >>> import certseg, torch
+    >>> from certseg.types import Linf
+    >>> model = torch.nn.Conv2d(3, 2, 1)
+    >>> model.num_classes = 2
+    >>> image, labels = torch.full((3, 4, 4), 0.5), torch.zeros(4, 4, dtype=torch.int64)
+    >>> result = certseg.attack(model, image, labels, Linf(4 / 255), PGD(steps=5))
+    >>> result.prediction.shape, result.norm <= 4 / 255
+    (torch.Size([4, 4]), True)
     """
 
     steps: int = 20
@@ -57,7 +66,7 @@ class PGD(GradientAttack):
         """All steps."""
         return self.steps
 
-    def search(self, start: Tensor, image: Tensor, threat: Threat) -> Search:
+    def search(self, start: Tensor, image: Tensor, threat: NormBall) -> Search:
         """The visited point of lowest accuracy, or the last one. The last point is evaluated too."""
         ball = Ball(image, threat)
         best = here = yield start, 0.0
@@ -72,7 +81,7 @@ class PGD(GradientAttack):
         return here if self.keep_last else best
 
 
-def _direction(here: Evaluation, threat: Threat, length: float) -> Tensor:
+def _direction(here: Evaluation, threat: NormBall, length: float) -> Tensor:
     """The unit step; for l1 of at least so many entries that ``length`` could fit into [0, 1]."""
     if isinstance(threat, L1):
         number = max(here.point.numel() // 100, math.ceil(length))

@@ -38,13 +38,13 @@ class SEA(BudgetedAttack):
     every member is flagged ``weaker_beats_stronger``, and its result counts like any other.
 
     Args:
-        losses: keys of :data:`certseg.attacks.losses.LOSSES`, one member each; any number, one gives that member alone.
-        iterations: of each member.
-        restarts: of each member.
-        compare: as of :class:`APGD`.
-        reduce_radius: as of :class:`APGD`.
-        reference_steps: of the reference, PGD on the cross-entropy; 0 leaves it out.
-        smoothing: None attacks the network itself.
+        losses: keys of :data:`certseg.attacks.losses.LOSSES`, at least one; there is a member for each.
+        iterations: gradient steps of each member.
+        restarts: number of runs of each member.
+        compare: the loss by which the members compare points; None for what suits the loss of each.
+        reduce_radius: whether the members begin in a larger ball (:class:`certseg.attacks.APGD`).
+        reference_steps: gradient steps of the reference, PGD on the cross-entropy; 0 leaves it out.
+        smoothing: how the smoothed model that is attacked is sampled; None attacks the network itself.
         logit_scale: multiplies the network's logits before every loss (:class:`GradientAttack`); those of a surrogate
             stay as they are.
         surrogate: another network for the same classes, of which nothing but a gradient is wanted; None for none. The
@@ -115,8 +115,8 @@ class SEA(BudgetedAttack):
         hardware: Hardware,
         starts: Sequence[Tensor] | None = None,
     ) -> list[AttackResult]:
-        """Attack images of one shape side by side, as :meth:`GradientAttack.together` does, with one member after the
-        other."""
+        """Attack images of one shape side by side with one member after the other. Arguments and errors are those of
+        :meth:`certseg.attacks.search.GradientAttack.together`."""
         worst = [_Worst(target) for target in targets]
         for name, member in self.members().items():
             results = member.together(
@@ -147,6 +147,7 @@ class _Worst:
     def result(self, is_exact: bool) -> AttackResult:
         """The lowest result with what all members cost; ``is_exact`` is False where predictions are votes."""
         members, best = self._members, self._best
+        assert best is not None  # there is a member for each loss, and at least one loss
         flags = {flag for member in members for flag in member.flags}
         if is_exact:  # votes differ by chance
             flags |= self._mistrust()

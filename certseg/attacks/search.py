@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from certseg.attacks.budgeted import BudgetedAttack
-from certseg.attacks.geometry import perturbation_norm, random_start
+from certseg.attacks.geometry import norm_ball, perturbation_norm, random_start
 from certseg.attacks.goals import check_goal, wanted_map
 from certseg.attacks.losses import LOSSES
 from certseg.attacks.objective import AttackObjective, Evaluation, evaluate_together
@@ -18,7 +18,7 @@ from certseg.checks import check_choice, check_count, check_number
 from certseg.compute.hardware import Hardware, Stopwatch
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError, DataError
-from certseg.types import AttackResult, Segmenter, Threat, check_image, check_target
+from certseg.types import AttackResult, NormBall, Segmenter, Threat, check_image, check_target
 
 MOSTLY = 0.5
 """Mean share of zeros in the gradients above which an attack is flagged as one that hardly sees where to go."""
@@ -39,7 +39,7 @@ class GradientAttack(BudgetedAttack):
     Args:
         restarts: number of runs; the first begins at the image itself, further ones at random points of the ball.
         loss: a key of :data:`certseg.attacks.losses.LOSSES`.
-        smoothing: None attacks the network itself.
+        smoothing: how the smoothed model that is attacked is sampled; None attacks the network itself.
         logit_scale: multiplies the logits before the loss, which changes no prediction. Losses of very small logits are
             nearly linear and waste the budget on pixels that have long fallen: a network trained with CE(tau u, y) is
             attacked with its tau or more.
@@ -72,7 +72,7 @@ class GradientAttack(BudgetedAttack):
         """How many points a whole run visits last at the threat's own radius, after its start there."""
 
     @abstractmethod
-    def search(self, start: Tensor, image: Tensor, threat: Threat) -> Search:
+    def search(self, start: Tensor, image: Tensor, threat: NormBall) -> Search:
         """One run from ``start`` (``3 x H x W``, inside the threat)."""
 
     @property
@@ -94,8 +94,23 @@ class GradientAttack(BudgetedAttack):
         """Attack images of one shape side by side, up to ``hardware.noise_batch`` per pass through the network.
 
         Each gets what it would get alone, up to the rounding of a batch. An image whose last labelled pixel has
-        fallen leaves the batch. Seconds are an equal share of the batch's. Arguments and errors as for one image.
+        fallen leaves the batch. Seconds are an equal share of the batch's.
+
+        Args:
+            segmenter: the network, differentiable with respect to its input, on the hardware's device.
+            images: ``3 x H x W`` each, in [0, 1], all of one shape.
+            targets: for each image its labels ``H x W`` int64, 255 ignored.
+            threat: the ball of the attacks, L1, L2 or Linf.
+            streams: for each image its own random numbers.
+            hardware: device, and how many images or noisy copies go through the network at once.
+            starts: for each image the point of the ball where its first run begins; None for the images.
+
+        Raises:
+            ConfigError: the threat is none of the three balls.
+            DataError: an image is not in [0, 1], labels do not fit it or the model, or a start is outside the ball.
+            ModelError: NaN or infinite logits or gradients.
         """
+        threat = norm_ball(threat)
         shapes = {tuple(image.shape) for image in images}
         if len(shapes) > 1:
             raise DataError("Images attacked together must have one shape", received=sorted(shapes))
@@ -131,8 +146,8 @@ class GradientAttack(BudgetedAttack):
         """The map the objective is about: the labels, or the goal in their place."""
         return target if self.goal is None else wanted_map(self.goal, target, num_classes)
 
-    def _result(self, task: _Task, threat: Threat, watch: Stopwatch, count: int) -> AttackResult:
-        best, objective = task.best, task.objective
+    def _result(self, task: _Task, threat: NormBall, watch: Stopwatch, count: int) -> AttackResult:
+        best, objective = task.found, task.objective
         norm = perturbation_norm(best.point, task.image, threat)
         if not norm <= threat.radius or float(best.point.min()) < 0 or float(best.point.max()) > 1:
             raise AssertionError(f"the attack left its budget on {task.stream.name!r}: norm {norm} of {threat}")
@@ -166,7 +181,13 @@ class _Task:
     objective: AttackObjective
     best: Evaluation | None = None
 
-    def first(self, restart: int, threat: Threat) -> Tensor:
+    @property
+    def found(self) -> Evaluation:
+        """The best point, once a run has ended."""
+        assert self.best is not None
+        return self.best
+
+    def first(self, restart: int, threat: NormBall) -> Tensor:
         """Where a restart begins."""
         if not restart:
             return self.start
@@ -193,8 +214,8 @@ def fired(objective: AttackObjective, accuracy: float, last: int) -> set[str]:
     ``accuracy_rising`` and ``vanishing_gradients``.
 
     Args:
-        objective: of the attack.
-        accuracy: of the best point.
+        objective: the objective of the attack after its last point.
+        accuracy: the accuracy at the best point.
         last: how many points the attack visited last, without a change of its rules; 0 where their accuracies say
             nothing about its steps.
     """
@@ -215,7 +236,7 @@ def is_rising(accuracies: Sequence[float]) -> bool:
     return sum(accuracies[-quarter:]) / quarter > sum(accuracies[:quarter]) / quarter + 0.01
 
 
-def _checked_start(start: Tensor, image: Tensor, threat: Threat) -> Tensor:
+def _checked_start(start: Tensor, image: Tensor, threat: NormBall) -> Tensor:
     if start is image:
         return image
     check_image(start, "start")

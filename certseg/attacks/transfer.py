@@ -23,7 +23,7 @@ class Transfer(BudgetedAttack):
     A network that falls to such an attack more than to one by its own gradients hides those (Athalye et al. 2018).
 
     Args:
-        attack: on the surrogate; one that goes on where all pixels of the surrogate have fallen
+        attack: the attack on the surrogate. It should go on where all pixels of the surrogate have fallen
             (:attr:`certseg.attacks.PGD.keep_last`), or little of it arrives at a network that is harder to change.
         surrogate: a network for the same classes, on the device of the attacked one.
     """
@@ -33,7 +33,7 @@ class Transfer(BudgetedAttack):
 
     @property
     def smoothing(self) -> Smoothing | None:
-        """Of the prediction."""
+        """The noise of the prediction, that of the attack on the surrogate; None attacks the network itself."""
         return self.attack.smoothing
 
     def together(
@@ -47,8 +47,9 @@ class Transfer(BudgetedAttack):
         hardware: Hardware,
         starts: Sequence[Tensor] | None = None,
     ) -> list[AttackResult]:
-        """Attack images of one shape side by side. Arguments and errors as of :meth:`GradientAttack.together`; passes
-        are those of both networks, flags those of the attacked one, of which no gradient is taken.
+        """Attack images of one shape side by side, with the arguments of
+        :meth:`certseg.attacks.search.GradientAttack.together`. Passes are those of both networks, flags those of the
+        attacked one, of which no gradient is taken.
 
         Raises:
             ModelError: the surrogate has another number of classes.

@@ -23,8 +23,8 @@ from certseg.types import Level, Row, Store
 
 _ROUNDING = 1e-9
 
-Bound = tuple[str, float, float]
-"""What is bounded, the bound, and what an attack left of it."""
+Bound = tuple[str, float | None, float | None]
+"""What is bounded, the bound, and what an attack left of it; None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,11 @@ def check_bounds(
     IoU, and accuracy and mean IoU pooled over these images.
 
     Args:
-        comparison: of the certifier's guarantee and the attack's attempt.
+        comparison: the certifier's guarantee beside the attack's attempt.
         certifier: the certifier's summary, over the images ``names``.
-        certificates: its rows, and for patches that only an image makes comparable its maps.
+        certificates: the certifier's rows, and for patches that only an image makes comparable its maps.
         attack: the attack's summary.
-        attacked: its rows.
+        attacked: the attack's rows.
         names: the images both have finished.
 
     Returns:
@@ -176,12 +176,12 @@ def _results(part: Mapping[str, Any]) -> list[ClassCounts]:
 def _image_bounds(bounds: RadiusFigures, index: int, left: ClassCounts) -> Iterator[Bound]:
     yield "correct pixels", bounds.collective[index], int(left.true_positive.sum())
     misses = FalseNegativeCounts.from_json(bounds.false_negatives)
-    for k, hits in enumerate(misses.positive - misses.missed - misses.hidden[index]):
-        yield f"correct pixels of class {k}", int(hits), int(left.true_positive[k])
-    if bounds.curves is not None:
+    for k, kept in enumerate(misses.positive - misses.missed - misses.hidden[index]):
+        yield f"correct pixels of class {k}", int(kept), int(left.true_positive[k])
+    if bounds.curves is not None and bounds.worst_miou is not None:
         curves, iou = [ClassCurves.from_json(part) for part in bounds.curves], left.iou()
-        for k in (misses.positive > 0).nonzero()[0]:
-            yield f"IoU of class {k}", pooled_class_iou([curves], int(k), [bounds.budgets[index]]), float(iou[k])
+        for k in (misses.positive > 0).nonzero()[0].tolist():
+            yield f"IoU of class {k}", pooled_class_iou([curves], k, [bounds.budgets[index]]), float(iou[k])
         yield "mean IoU", bounds.worst_miou[index], left.miou()
 
 

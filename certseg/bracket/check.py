@@ -18,8 +18,8 @@ class Finished:
     """A finished certifier or attack.
 
     Args:
-        summary: as :func:`certseg.evaluation.evaluate` returns it.
-        store: its rows and maps.
+        summary: what :func:`certseg.evaluation.evaluate` returned for it.
+        store: where its rows and maps lie.
         guarantee: what a certifier promises; None of an attack.
         attempt: what an attack was allowed to do; None of a certifier.
     """

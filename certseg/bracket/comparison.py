@@ -24,9 +24,18 @@ class Comparison:
     Args:
         guarantee: what the certificates promise.
         attempt: what the attack was allowed to do, and to which model.
-        certifier: name of the certifier, for messages.
-        attack: name of the attack, for messages.
+        certifier: the certifier's name, for messages.
+        attack: the attack's name, for messages.
         same_subject: whether both are about the same weights and the same images.
+
+    >>> from certseg.types import L2, Attempt, Guarantee, Promise
+    >>> guarantee = Guarantee(Promise.EVERY_PIXEL, "base", L2(0.25), confidence=1.0)
+    >>> Comparison(guarantee, Attempt("base", L2(0.1))).is_possible
+    True
+    >>> Comparison(guarantee, Attempt("base", L2(0.5))).is_possible
+    False
+    >>> Comparison(guarantee, Attempt("smoothed(gaussian, sigma=0.25)", L2(0.1))).is_possible
+    False
     """
 
     guarantee: Guarantee
@@ -44,12 +53,12 @@ class Comparison:
         names: tuple[str, str] = ("the certificate", "the attack"),
         subjects: tuple[Hashable, Hashable] = (None, None),
     ) -> Comparison:
-        """The comparison of the two.
+        """The comparison of a guarantee and an attempt, with the names that messages call them by.
 
         Args:
             guarantee: what the certificates promise.
             attempt: what the attack was allowed to do.
-            names: of the certifier and of the attack, for messages.
+            names: the names of the certifier and of the attack, for messages.
             subjects: what tells the weights and images of the two apart; by default they are the same.
         """
         return cls(guarantee, attempt, *names, same_subject=subjects[0] == subjects[1])
@@ -90,7 +99,7 @@ class Comparison:
 
     @property
     def by_image(self) -> bool:
-        """Whether each image has to say of itself which :meth:`levels` there are."""
+        """Whether which :meth:`levels` there are depends on the size of the image."""
         threat = self.guarantee.threat
         return self.is_about_images and any(threat.needs_image(level.threat) for level in self.attempt.levels)
 

@@ -1,10 +1,11 @@
-"""Norms of smallest perturbations against certified radii."""
+"""Norms of the smallest perturbations found against certified radii: none may be shorter."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from certseg.bracket.comparison import Comparison
 from certseg.bracket.pixels import broken_pixels
@@ -33,7 +34,7 @@ def check_norms(
     changed.
 
     Args:
-        comparison: of the certifier's guarantee and the attack's attempt.
+        comparison: the certifier's guarantee beside the attack's attempt.
         certificates: rows and maps of the certifier.
         attacked: rows and maps of the attack.
         names: the images both have finished.
@@ -60,7 +61,7 @@ def check_norms(
     return NormFindings(compared, norms, pixels) if compared else None
 
 
-def _check_shares(figures: Mapping, smallest: Mapping, name: str, comparison: Comparison) -> int:
+def _check_shares(figures: Mapping[str, Any], smallest: Mapping[str, Any], name: str, comparison: Comparison) -> int:
     """How many shares of an image the perturbation reaches, all of them at no less than their certified radius."""
     reached = 0
     for figure, radius in figures.items():

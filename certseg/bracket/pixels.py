@@ -54,7 +54,8 @@ def broken_pixels(
     tolerated: int = 0,
     hierarchy: Hierarchy | None = None,
 ) -> tuple[int, int]:
-    """Number of certified pixels whose votes together contradict the certificate, and of those merely outvoted.
+    """The number of certified pixels whose votes together contradict the certificate, and the number of those that are
+    merely outvoted.
 
     A network's prediction is exact: any other class at a certified pixel breaks it, unless ``alerts`` are given and one
     is raised there. A smoothed model's prediction is a vote. If the certificate holds, the certified class (or group of
@@ -71,7 +72,7 @@ def broken_pixels(
             also ``votes`` (``K x H x W``) and ``num_votes``, and ``candidates`` where they were chosen from several.
         tolerated: number of certified pixels that may be wrong within the claim (k - 1 of a k-family-wise error). The
             smallest p-values are left out: the others are then not smaller than those of the remaining pixels sorted.
-        hierarchy: of the groups that are certified; None where they are classes.
+        hierarchy: the hierarchy whose groups are certified; None where classes are.
     """
     certified = certificate["certified"].astype(bool)
     classes = certificate["classes"][certified].astype(np.int64)
@@ -112,9 +113,10 @@ def _votes_for(
     """Votes for the group of each pixel, and for the group of its level that has most of them.
 
     Args:
-        classes, levels: ``(P,)`` int64.
-        votes: ``K x P``.
-        table: ``L x K``.
+        classes: ``(P,)`` int64, the certified class of each pixel.
+        levels: ``(P,)`` int64, the level of its group.
+        votes: ``K x P``, how many votes each class has at each pixel.
+        table: ``L x K``, the group of each class on each level.
     """
     kept, most = np.zeros_like(classes), np.zeros_like(classes)
     for level in np.unique(levels):
@@ -144,13 +146,13 @@ def check_pixels(
     comparison: Comparison, certificates: MapSource, attacked: MapSource, names: Sequence[str]
 ) -> PixelFindings | None:
     """Compare certified and attacked maps, image by image and pixel by pixel, at every budget of the attack that the
-    guarantee covers. Patches of which only an image says which are larger are compared where those of the
-    attack are no larger.
+    guarantee covers. Where only an image tells which of two patches is larger, the images are compared on which those
+    of the attack are no larger.
 
     Args:
-        comparison: of the certifier's guarantee and the attack's attempt.
+        comparison: the certifier's guarantee beside the attack's attempt.
         certificates: maps ``classes`` and ``certified``, with a hierarchy also ``levels``.
-        attacked: maps as :func:`broken_pixels` takes them; those of smaller radii have a suffix
+        attacked: the attack's maps (:func:`broken_pixels` names them); those of smaller radii have a suffix
             (:attr:`certseg.types.Level.suffix`).
         names: the images both have finished.
 

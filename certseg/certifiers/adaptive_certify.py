@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from certseg.certifiers.segcertify import SegCertify
+from certseg.certifiers.segcertify import Guess, SegCertify
 from certseg.checks import is_number
 from certseg.errors import ConfigError
 from certseg.types import Guarantee
@@ -42,9 +42,9 @@ class AdaptiveCertify(SegCertify):
 
     Args:
         hierarchy: what each level joins, finest first, as :meth:`certseg.types.hierarchy.Hierarchy.of` takes it.
-        class_names: of the data set, in the order of the model's classes.
+        class_names: the names of the data set's classes, in the order of the model's.
         lead: share of the ``n0`` samples in [0, 1), one for all levels or a list with one for each but the coarsest.
-        options: the arguments of :class:`SegCertify`.
+        options: the arguments of :class:`SegCertify`, of which ``sigma`` is needed.
 
     Raises:
         ConfigError: an argument is outside its domain, or the hierarchy does not fit the classes.
@@ -80,13 +80,12 @@ class AdaptiveCertify(SegCertify):
         return {**super().settings, "lead": ", ".join(map(str, self.lead)), "hierarchy": str(self.hierarchy)}
 
     @property
-    def samples_identity(self) -> dict[str, object] | None:
-        """What decides :meth:`sample`, None where the samples drawn depend on the decisions."""
-        identity = super().samples_identity
-        return None if identity is None else {**identity, "lead": self.lead, "hierarchy": self.hierarchy.names}
+    def samples_identity(self) -> dict[str, object]:
+        """What decides :meth:`sample`, in plain values."""
+        return {**super().samples_identity, "lead": self.lead, "hierarchy": self.hierarchy.names}
 
-    def _guess(self, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """Class and level (uint8) of each pixel by the rule of the class."""
+    def _guess(self, counts: Tensor) -> Guess:
+        """Class, level and group of each pixel by the rule that the docstring of the class states."""
         hierarchy = self.hierarchy
         if len(counts) != hierarchy.num_classes:
             raise ConfigError(
@@ -100,10 +99,8 @@ class AdaptiveCertify(SegCertify):
             group, ahead = _first_of_groups(counts, groups)
             chosen = torch.where(ahead.double() / self.n0 > lead, group, chosen)
         inside = torch.where(members.T[:, chosen], counts, -1)
-        return inside.argmax(dim=0), hierarchy.levels.to(counts.device)[chosen]
-
-    def _tested(self, classes: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
-        return self.hierarchy.ids(classes, levels), self.hierarchy.members
+        classes, levels = inside.argmax(dim=0), hierarchy.levels.to(counts.device)[chosen]
+        return Guess(classes, hierarchy.ids(classes, levels), levels, hierarchy.members)
 
 
 def _first_of_groups(counts: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:

@@ -110,8 +110,8 @@ class AllOrNothing(Certifier):
         Args:
             segmenter: the base model, on the hardware's device.
             image: ``3 x H x W`` in [0, 1].
-            stream: the image's noise.
-            hardware: device, precision.
+            stream: the image's own random numbers, which the noise is drawn from.
+            hardware: device, precision, and the number of copies of the image per forward pass.
 
         Returns:
             The certificate, its tensors on the CPU; ``certified`` is true everywhere or nowhere.
@@ -124,10 +124,11 @@ class AllOrNothing(Certifier):
         return self.from_samples(self.sample(segmenter, image, stream=stream, hardware=hardware))
 
     def sample(self, segmenter: Segmenter, image: Tensor, *, stream: NoiseStream, hardware: Hardware) -> Samples:
-        """The sampling of :meth:`certify` alone; arguments and errors as there.
+        """The sampling of :meth:`certify` alone, which has the same arguments and errors.
 
         Returns:
-            The guess, and as ``counts`` how often it was drawn: ``H x W`` of IndivClass, a single one of JointClass.
+            The guess, and as ``counts`` how often it was drawn: ``H x W`` for IndivClass, a single number for
+            JointClass.
         """
         check_image(image, stream.name)
         self.check(image.shape[-2] * image.shape[-1])
@@ -162,7 +163,11 @@ class AllOrNothing(Certifier):
         return float(clopper_pearson_lower(int(counts.min()), self.n, self.alpha / counts.numel()))
 
     def decide(self, counts: Tensor) -> bool:
-        """Whether every test's lower bound exceeds ``tau``; ``counts`` as in :meth:`lower_bound`."""
+        """Whether every test's lower bound exceeds ``tau``.
+
+        Args:
+            counts: integers in ``0 .. n``, one for each test, any shape.
+        """
         return self.lower_bound(counts) > self.tau
 
     def untied_radius(self, counts: Tensor) -> float | None:
@@ -172,7 +177,7 @@ class AllOrNothing(Certifier):
         on the [0, 1] image scale. It differs from image to image, so it is no common threat and enters no row.
 
         Args:
-            counts: as in :meth:`lower_bound`.
+            counts: integers in ``0 .. n``, one for each test, any shape.
 
         Returns:
             The radius, or None where the bound is at most 1/2 and there is no certificate.
@@ -185,8 +190,7 @@ class IndivClass(AllOrNothing):
     """One test for each pixel at ``alpha / N`` (Bonferroni): a single bad pixel leaves the whole map uncertified.
 
     It certifies the images on which SegCertify with Bonferroni's correction abstains nowhere (but for p-values exactly
-    at alpha / N, which the bound does not count). Claim and
-    arguments: :class:`AllOrNothing`.
+    at alpha / N, which the bound does not count). Claim and arguments are those of :class:`AllOrNothing`.
     """
 
     name = "indiv_class"

@@ -3,8 +3,7 @@ Segmentation"; seed 003): masked copies are inpainted, segmented and compared pi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from certseg.metrics.over_images import image_mean
 from certseg.patches.copies import MaskedPredictions
 from certseg.patches.masks import MaskSet, check_covering, check_recovery, covering_masks, recovery_masks
 from certseg.patches.voting import is_won, majority, patterns, unanimous
-from certseg.types import Inpainter, Patch, Promise
+from certseg.types import Inpainter, Patch, Promise, Row
 
 RULES = ("tight", "unanimity")
 
@@ -48,10 +47,10 @@ class DemaskedRecovery(PatchCertifier):
     for ties. More masks show less each and take longer, but the tight rule then forgives votes that differ.
 
     Args:
-        patch: the threat.
-        inpainter: g.
+        patch: the patches that are certified against.
+        inpainter: the inpainter g, which fills in hidden pixels; None leaves them black.
         masks: ``column``, ``row``, ``three`` or ``four`` (:func:`certseg.patches.masks.recovery_masks`).
-        num_masks: K; None is the smallest that unanimity needs.
+        num_masks: the number of masks K; None is the smallest that unanimity needs.
         rule: ``tight`` or ``unanimity`` decides; figures tell both.
         big_classes: see :class:`PatchCertifier`.
 
@@ -110,7 +109,7 @@ class DemaskedRecovery(PatchCertifier):
             figures[f"{rule}_certified_share"] = share(certified, torch.ones_like(certified))
         return figures
 
-    def _own_summary(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    def _own_summary(self, rows: Sequence[Row]) -> dict[str, float]:
         names = [f"{rule}_certified_{what}" for rule in RULES for what in ("accuracy", "share")]
         return {f"{name}/image_mean": image_mean(rows, name) for name in names}
 
@@ -118,7 +117,8 @@ class DemaskedRecovery(PatchCertifier):
 class DemaskedDetection(PatchCertifier):
     """Certify every pixel at which the network agrees with all masked predictions: no patch changes it unnoticed.
 
-    Let f be the network, S_k as in :class:`DemaskedRecovery`, and v_i(x) = 1 where f_i(x) = S_1i(x) = ... = S_Ki(x).
+    Let f be the network, S_k(x) the prediction on x masked by k and inpainted, and v_i(x) = 1 where
+    f_i(x) = S_1i(x) = ... = S_Ki(x).
 
     Claim. For every certified pixel, that is v_i(x) = 1, and every x' that differs from x inside the patches of
     ``patch`` alone: v_i(x') = 0, an alert, or f_i(x') = f_i(x). Deterministic. The output stays f's own, also under
@@ -128,12 +128,13 @@ class DemaskedDetection(PatchCertifier):
     and x' look alike in it and S_k(x) = S_k(x'). Then f_i(x) = S_ki(x) = S_ki(x') = f_i(x'), a contradiction. []
 
     Args:
-        patch: the threat; for several patches the masks are joined, so their number grows with that power.
-        inpainter: g.
+        patch: the patches that are certified against. For ``count`` patches the masks for one are joined, so that their
+            number grows with its power ``count``.
+        inpainter: the inpainter g, which fills in hidden pixels; None leaves them black.
         masks: ``column``, ``row`` or ``block`` (:func:`certseg.patches.masks.covering_masks`).
-        num_masks: number of columns or rows, of blocks in each direction; None with ``width``.
-        width: of the columns or rows in pixels, in the place of ``num_masks``.
-        stride: from one to the next; None is the largest that covers every place.
+        num_masks: number of columns or rows, or of blocks in each direction; None where ``width`` is given.
+        width: width of the columns or rows in pixels, in the place of ``num_masks``.
+        stride: distance in pixels from one column or row to the next; None is the largest that covers every place.
         big_classes: see :class:`PatchCertifier`.
 
     Raises:
@@ -202,10 +203,10 @@ class DemaskedDetection(PatchCertifier):
             "false_alert_rate": share(~certificate.certified, labelled & correct),
         }
 
-    def _own_summary(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-        """``false_alert_ratio`` as in the paper's tables: of all labelled pixels those that are correct and raise an
-        alert, so that it adds up with the certified accuracy to the accuracy; ``false_alert_rate``: of the correct
-        ones. An alert is no class, so nothing bounds the mean IoU of f(x') from below."""
+    def _own_summary(self, rows: Sequence[Row]) -> dict[str, float]:
+        """``false_alert_ratio``, which the paper's tables show, is the share of the labelled pixels that are correct
+        and raise an alert: with the certified accuracy it adds up to the accuracy. ``false_alert_rate`` is the share of
+        the correct pixels that raise one. An alert is no class, so nothing bounds the mean IoU of f(x') from below."""
         means = {f"{name}/image_mean": image_mean(rows, name) for name in ("false_alert_ratio", "false_alert_rate")}
         return means | {"worst_case_miou/pooled": float("nan")}
 
@@ -214,7 +215,7 @@ def require_majority(masks: MaskSet) -> MaskSet:
     """The masks, if a vote of all of them outlasts what a patch can touch: K >= 2 T + 1.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: there are fewer than 2 T + 1 masks.
     """
     if masks.num_masks <= 2 * masks.most_touched:
         raise ConfigError(

@@ -29,11 +29,11 @@ class DerandomizedSmoothing(PatchCertifier):
     at least as many votes as c', and more if c' < c. A contradiction. []
 
     Args:
-        patch: the threat.
+        patch: the patches that are certified against.
         inpainter: None leaves all but the column black (DRS-S); with one the image is restored from the column first
             (DRS-E).
-        width: of the visible column in pixels; None is 19/224 of the image's, rounded.
-        stride: from one column to the next; None is 10/224 of the image's width.
+        width: width of the visible column in pixels; None is 19/224 of the image's, rounded.
+        stride: distance in pixels from one column to the next; None is 10/224 of the image's width, rounded.
         big_classes: see :class:`PatchCertifier`.
 
     Raises:
@@ -53,11 +53,7 @@ class DerandomizedSmoothing(PatchCertifier):
         for name, value in (("width", width), ("stride", stride)):
             check_count(f"certifier.{name}", value, optional=True)
         self.width, self.stride = width, stride
-
-    @property
-    def name(self) -> str:
-        """``drs_s`` without an inpainter, ``drs_e`` with one."""
-        return "drs_s" if self.inpainter is None else "drs_e"
+        self.name = "drs_s" if inpainter is None else "drs_e"
 
     @property
     def predictor(self) -> str:

@@ -47,10 +47,10 @@ class PatchDoubleMasking(PatchCertifier):
     its answer. They are computed in the batches of the certificate, unless memory runs out in between (a flag).
 
     Args:
-        patch: the threat, one patch.
-        inpainter: g.
+        patch: the patch that is certified against, a single one.
+        inpainter: the inpainter g, which fills in hidden pixels; None leaves them black.
         masks: ``block``, ``column`` or ``row`` (:func:`certseg.patches.masks.covering_masks`).
-        num_masks: of blocks in each direction, of columns or of rows.
+        num_masks: number of blocks in each direction, or of columns or rows.
         min_probability: smallest softmax probability of a masked prediction that counts, in [0, 1).
         big_classes: see :class:`PatchCertifier`.
 

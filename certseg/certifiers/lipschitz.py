@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -39,29 +39,32 @@ from certseg.types import (
     Maps,
     Passes,
     Promise,
+    Row,
     Score,
     Segmenter,
     Sides,
     check_image,
     lipschitz_bound_of,
+    sides_of,
 )
 
 _LARGEST_CONSTANT = 1e100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LipschitzCertificate(Certificate):
-    """A certificate with what further figures need.
+    """A certificate with what further figures need. These tensors lie on the device on which they were computed.
 
     Args:
-        logits: ``K x H x W``, where they were computed.
-        costs: ``H x W`` float64 squared feature distances, likewise (:func:`certseg.lipschitz.worst_case.flip_costs`).
-        bound: of the network.
+        logits: ``K x H x W``, the network's logits at the image.
+        costs: ``H x W`` float64, the squared feature distance that changes each pixel's class
+            (:func:`certseg.lipschitz.worst_case.flip_costs`).
+        bound: what was proven about the network for images of this size.
     """
 
-    logits: Tensor | None = None
-    costs: Tensor | None = None
-    bound: LipschitzBound | None = None
+    logits: Tensor
+    costs: Tensor
+    bound: LipschitzBound
 
     @property
     def radii(self) -> Tensor:
@@ -85,17 +88,19 @@ class Lipschitz(Certifier):
     perturbation of exactly this norm might change is not certified.
 
     The same forward pass bounds, at every one of ``radii``, what one perturbation of the whole image can do together:
-    pixel accuracy (exactly the optimum given logits and L), IoU of each class (likewise without a head; with one, what
-    it costs to enter a class is known from below, so that the IoU is a lower bound), mean IoU, false negative rates,
-    and the radius at which a quarter, half and three quarters of the pixels can change. ``certified_radius`` is the
-    mean over labelled pixels of the radius below which each keeps its class, counted as 0 where that is wrong.
+    pixel accuracy (exactly the optimum given logits and L), IoU of each class (also the optimum for a network without a
+    head; with a head, what it costs to enter a class is known from below only, so that the IoU is a lower bound), mean
+    IoU, false negative rates, and the radius at which a quarter, half and three quarters of the pixels can change.
+    ``certified_radius`` is the mean over labelled pixels of the radius below which each keeps its class, counted as 0
+    where that is wrong.
 
     Args:
-        radius: of the certificate, on the [0, 1] image scale; at most sqrt(3 H W), the norm of the largest
-            perturbation that an image has room for.
-        radii: further ones to report, not negative, likewise.
-        worst_case_iou: whether to bound IoUs too, seconds for a large image.
-        false_negative_rate: threshold for the radius that can push a class's false negative rate above it.
+        radius: the l2 radius of the certificate, on the [0, 1] image scale; at most sqrt(3 H W), the norm of the
+            largest perturbation that an image has room for.
+        radii: further radii to report, on the same scale and below the same bound, none negative.
+        worst_case_iou: whether to bound IoUs too, which takes seconds for a large image.
+        false_negative_rate: a rate in [0, 1). For each class the radius is reported that can push its false negative
+            rate above this one.
 
     Raises:
         ConfigError: an argument is outside its domain.
@@ -176,7 +181,7 @@ class Lipschitz(Certifier):
         images = image[None].to(device)
         watch = Stopwatch(device)
         with watch("audit"), full_precision(device), torch.no_grad():
-            bound = lipschitz_bound_of(segmenter, tuple(image.shape[-2:]))
+            bound = lipschitz_bound_of(segmenter, sides_of(image))
             if not bound.constant < _LARGEST_CONSTANT:
                 raise ModelError("The Lipschitz constant is too large to compute with", received=bound.constant)
         with watch("forward"), full_precision(device), torch.no_grad():
@@ -210,7 +215,7 @@ class Lipschitz(Certifier):
             counts = RadiusFigures.of(
                 image,
                 certificate.bound,
-                tuple(target.shape),
+                sides_of(target),
                 self.radii,
                 false_negative_rate=self.false_negative_rate,
                 worst_case_iou=self.worst_case_iou,
@@ -225,7 +230,7 @@ class Lipschitz(Certifier):
         }
         return Score({**own, **shares, **others}, {ROW: counts.to_json()}, watch.seconds)
 
-    def summarise(self, rows: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> dict[str, Any]:
+    def summarise(self, rows: Sequence[Row], class_names: Sequence[str]) -> dict[str, Any]:
         """What the rows add to a summary: ``figures`` at ``radius``, ``class_iou``, and all radii in ``by_radius``."""
         images = [RadiusFigures.from_json(row["counts"][ROW]) for row in rows]
         by_radius = figures_by_radius(images, self.radii, class_names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
@@ -29,6 +29,7 @@ from certseg.types import (
     Maps,
     Patch,
     Promise,
+    Row,
     Score,
     Segmenter,
 )
@@ -57,10 +58,10 @@ class PatchCertifier(Certifier):
     rounding may fall either way, which no certificate of this kind covers. NaN and infinity raise an error.
 
     Args:
-        patch: the threat.
-        inpainter: fills hidden pixels; None leaves them black.
-        big_classes: of the recall over big classes: ``ade20k`` or ``coco_stuff10k`` (the lists of the paper), a list of
-            class ids, or None for those that its rule finds among the evaluated images.
+        patch: the patches that are certified against.
+        inpainter: fills in hidden pixels; None leaves them black.
+        big_classes: the classes of the recall over big classes: ``ade20k`` or ``coco_stuff10k`` (the lists of the
+            paper), a list of class ids, or None for those that the paper's rule finds among the evaluated images.
 
     Raises:
         ConfigError: an argument is outside its domain.
@@ -132,7 +133,8 @@ class PatchCertifier(Certifier):
 
     def check_size(self, size: tuple[int, int]) -> None:
         """Raise :class:`ConfigError` if no pixel of an image of this height and width could ever be certified."""
-        self.masks(tuple(size))
+        height, width = size
+        self.masks((height, width))
 
     def certify(
         self, segmenter: Segmenter, image: Tensor, *, stream: NoiseStream, hardware: Hardware
@@ -171,22 +173,41 @@ class PatchCertifier(Certifier):
         )
 
     def predict(self, segmenter: Segmenter, image: Tensor, *, hardware: Hardware, name: str = "image") -> Tensor:
-        """What :attr:`predictor` answers for an image, attacked or not: ``H x W`` int64 on the CPU. Arguments and
-        errors as in :meth:`certify`."""
+        """What :attr:`predictor` answers for an image, attacked or not: ``H x W`` int64 on the CPU.
+
+        Args:
+            segmenter: the network, on the hardware's device.
+            image: ``3 x H x W`` in [0, 1].
+            hardware: device and copies per forward pass. The network is run in its own precision.
+            name: name of the image, for messages.
+
+        Raises:
+            ConfigError: the image is too small for the masks.
+            DataError: the image is not in [0, 1].
+            ModelError: network or inpainter returned something misshapen, NaN or infinite.
+        """
         predictions = MaskedPredictions(segmenter, self.inpainter, image, name, hardware)
         return self._predict(predictions, self.masks(predictions.size)).long().cpu()
 
     def views(self, segmenter: Segmenter, image: Tensor, *, hardware: Hardware, name: str = "image") -> Maps:
-        """Some masked copies of an image as they are stored (:attr:`certseg.patches.copies.MaskedViews.maps`). Errors
-        are those of :meth:`certify`."""
+        """Some masked copies of an image as they are stored (:attr:`certseg.patches.copies.MaskedViews.maps`); a
+        ``name`` for messages. Errors are those of :meth:`certify`."""
         return self.masked_views(segmenter, image, hardware=hardware, name=name).maps
 
     def masked_views(
         self, segmenter: Segmenter, image: Tensor, *, hardware: Hardware, number: int = 3, name: str = "image"
     ) -> MaskedViews:
-        """Masked copies of an image, inpainted, and what the network says of them, as certification sees them: of
-        ``number`` masks, at least 1, evenly spaced among those of the first round, or of all if there are fewer.
-        Arguments and errors as in :meth:`certify`."""
+        """Masked copies of an image, inpainted, and what the network says of them, as certification sees them. Errors
+        are those of :meth:`certify`.
+
+        Args:
+            segmenter: the network, on the hardware's device.
+            image: ``3 x H x W`` in [0, 1].
+            hardware: device and copies per forward pass.
+            number: how many masks to show, at least 1, evenly spaced among those of the first round; all of them if
+                there are fewer.
+            name: name of the image, for messages.
+        """
         if number < 1:
             raise ConfigError("The number of masks to be looked at must be positive", received=number)
         predictions = MaskedPredictions(segmenter, self.inpainter, image, name, hardware)
@@ -197,11 +218,15 @@ class PatchCertifier(Certifier):
     def score(self, certificate: PatchCertificate, target: Tensor) -> Score:
         """What the labels ``H x W`` add to a row: figures and counts, in no time worth telling."""
         height, width = certificate.patch
-        figures = {"patch_height": height, "patch_width": width, "masks": certificate.num_masks}
+        figures: dict[str, float | None] = {
+            "patch_height": height,
+            "patch_width": width,
+            "masks": certificate.num_masks,
+        }
         figures |= self._own_figures(certificate, target != IGNORE_INDEX, certificate.classes == target)
         return Score(figures, {"pixels": target.numel()})
 
-    def summarise(self, rows: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> dict[str, Any]:
+    def summarise(self, rows: Sequence[Row], class_names: Sequence[str]) -> dict[str, Any]:
         """What the rows add to a summary: mean recall of the prediction and of what is certified, over all classes in
         the labels and over the big ones, and the certifier's own ``figures``."""
         images = [CertifiedCounts.from_json(row["counts"]["certified"]) for row in rows]
@@ -225,7 +250,7 @@ class PatchCertifier(Certifier):
         """Figures of one image, from maps ``H x W`` bool: where there is a label, and where the class is the label."""
         return {}
 
-    def _own_summary(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    def _own_summary(self, rows: Sequence[Row]) -> dict[str, float]:
         """Figures over the data set."""
         return {}
 
@@ -241,7 +266,7 @@ class PatchCertifier(Certifier):
         """The masks, if they can certify anything.
 
         Raises:
-            ConfigError: they cannot.
+            ConfigError: no pixel of an image of this size could ever be certified with them.
         """
         return masks
 

@@ -1,8 +1,9 @@
-"""SegCertify (Fischer et al. 2021, "Scalable Certified Segmentation via Randomized Smoothing"; seed 001)."""
+"""SegCertify (Fischer et al. 2021, "Scalable Certified Segmentation via Randomized Smoothing"; seed 001): sample,
+guess, test all pixels together, certify those whose test is passed."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -29,6 +30,22 @@ from certseg.types import (
 STOPPING = ("fixed", "curtailed", "anytime")
 
 
+class Guess(NamedTuple):
+    """What the first samples of an image chose to be tested.
+
+    Args:
+        classes: ``H x W`` int64, the class at each pixel.
+        choice: ``H x W`` int64, what fresh samples must agree with: the classes, or ids of groups of them.
+        levels: ``H x W`` uint8, the level of each pixel's group; None where classes are tested.
+        groups: ``G x K`` bool, the classes of each group; None where classes are tested.
+    """
+
+    classes: Tensor
+    choice: Tensor
+    levels: Tensor | None = None
+    groups: Tensor | None = None
+
+
 class SegCertify(Certifier):
     """Certify every pixel whose smoothed class has a probability above ``tau``; abstain on the others.
 
@@ -52,20 +69,25 @@ class SegCertify(Certifier):
     Args:
         sigma: standard deviation of the noise, on the [0, 1] image scale.
         tau: probability a certified class must exceed, in [0.5, 1); 0.5 tests but certifies nothing.
-        n0: samples that choose the class.
-        n: fresh samples that test it; with ``stopping=anytime`` the largest number of them.
+        n0: number of samples that choose the class.
+        n: number of fresh samples that test it; with ``stopping=anytime`` the largest number of them.
         alpha: error rate per image, in [1e-12, 1).
         correction: ``holm``, ``bonferroni``, ``kfwer`` or ``benjamini_yekutieli``.
-        k: of ``kfwer``.
+        k: number of wrong pixels that ``kfwer`` guards against, at least 1; other corrections take no k but 1.
         stopping: ``fixed`` draws n samples. ``curtailed`` decides the same and stops as soon as no further sample can
             change a decision. ``anytime`` tests by e-processes that may be looked at after every batch and stops when
             further samples do not pay (:class:`certseg.smoothing.stopping.AnytimeTest`).
-        look_every: samples between two looks of ``curtailed`` and ``anytime``.
+        look_every: number of samples between two looks of ``curtailed`` and ``anytime``.
         noise: ``gaussian`` certifies l2 balls, ``laplace`` and ``uniform`` l1 balls (:mod:`certseg.smoothing.noise`).
         gain: share of the image that a further batch of ``anytime`` must be expected to certify.
 
     Raises:
         ConfigError: an argument is outside its domain.
+
+    >>> certifier = SegCertify(sigma=0.25, tau=0.75, alpha=0.001)
+    >>> certifier.predictor, str(certifier.threat), certifier.guarantee.confidence
+    ('smoothed(gaussian, sigma=0.25)', 'l2 <= 0.168622', 0.999)
+    >>> certifier.check_size((360, 480))  # 100 samples are enough to certify pixels of such an image
     """
 
     name = "segcertify"
@@ -99,6 +121,7 @@ class SegCertify(Certifier):
         self.tau, self.n0, self.n, self.alpha, self.correction, self.k = tau, n0, n, alpha, correction, k
         self.stopping, self.look_every, self.gain = stopping, look_every, gain
         self.radius = self.noise.radius(tau)
+        self.test: AnytimeTest | FixedTest
         if stopping == "anytime":
             self.test = AnytimeTest(tau, alpha, n, correction, look_every, gain)
         else:
@@ -111,11 +134,11 @@ class SegCertify(Certifier):
         Raises:
             ConfigError: tau is 0.5, at which the radius is 0 and no perturbation is covered.
         """
-        model = {"predictor": f"smoothed({self.noise})", "threat": self.noise.threat(self.radius)}
+        threat = self.noise.threat(self.radius)
         if self.correction == "benjamini_yekutieli":
-            return Guarantee(Promise.ERROR_SHARE, **model, confidence=0.0, error_share=self.alpha)
+            return Guarantee(Promise.ERROR_SHARE, self.predictor, threat, confidence=0.0, error_share=self.alpha)
         promise = Promise.EVERY_PIXEL if self.k == 1 else Promise.ALL_BUT
-        return Guarantee(promise, **model, confidence=1.0 - self.alpha, tolerated=self.k - 1)
+        return Guarantee(promise, self.predictor, threat, confidence=1.0 - self.alpha, tolerated=self.k - 1)
 
     @property
     def predictor(self) -> str:
@@ -136,15 +159,13 @@ class SegCertify(Certifier):
         return {**kind, "sigma": self.noise.sigma, **{name: getattr(self, name) for name in names}}
 
     @property
-    def samples_identity(self) -> dict[str, object] | None:
-        """What decides :meth:`sample`, None where the samples drawn depend on the decisions."""
-        if self.stopping != "fixed":
-            return None
+    def samples_identity(self) -> dict[str, object]:
+        """What decides :meth:`sample`, in plain values."""
         return {"noise": str(self.noise), "n0": self.n0, "n": self.n}
 
     def sampling(self) -> Sampling | None:
-        """This certifier itself, unless the samples drawn depend on the decisions."""
-        return None if self.samples_identity is None else self
+        """This certifier itself; None where ``stopping`` lets decisions say how many samples are drawn."""
+        return self if self.stopping == "fixed" else None
 
     def check_size(self, size: Sides) -> None:
         """Raise :class:`ConfigError` if no pixel of an image of this height and width could ever be certified."""
@@ -160,8 +181,8 @@ class SegCertify(Certifier):
         Args:
             segmenter: the base model, on the hardware's device.
             image: ``3 x H x W`` in [0, 1].
-            stream: the image's noise.
-            hardware: device, precision, copies per forward pass.
+            stream: the image's own random numbers, which the noise is drawn from.
+            hardware: device, precision, and the number of copies of the image per forward pass.
 
         Returns:
             The certificate, its tensors on the CPU.
@@ -171,16 +192,15 @@ class SegCertify(Certifier):
             DataError: the image is not in [0, 1].
             ModelError: the model returned NaN, infinite or misshapen logits.
         """
-        if self.samples_identity is not None:
+        if self.stopping == "fixed":
             return self.from_samples(self.sample(segmenter, image, stream=stream, hardware=hardware))
         sampler, watch = self._sampler(segmenter, image, stream, hardware)
         with watch("sampling"):
-            classes, levels = self._guess(sampler.class_counts(0, self.n0))
-            choice, groups = self._tested(classes, levels)
-        certified, drawn = self.test.certify(sampler, choice, self.n0, groups, watch)
+            guess = self._guess(sampler.class_counts(0, self.n0))
+        certified, drawn = self.test.certify(sampler, guess.choice, self.n0, guess.groups, watch)
         return self._certificate(
-            classes,
-            levels,
+            guess.classes,
+            guess.levels,
             certified,
             samples=self.n0 + drawn,
             passes=sampler.passes,
@@ -189,19 +209,19 @@ class SegCertify(Certifier):
         )
 
     def sample(self, segmenter: Segmenter, image: Tensor, *, stream: NoiseStream, hardware: Hardware) -> Samples:
-        """The sampling of :meth:`certify` alone; arguments and errors as there.
+        """The sampling of :meth:`certify` alone, which has the same arguments and errors.
 
         Raises:
             ConfigError: ``stopping`` is not ``fixed``.
         """
-        if self.samples_identity is None:
+        if self.stopping != "fixed":
             raise ConfigError("Samples can be kept only with certifier.stopping=fixed", received=self.stopping)
         sampler, watch = self._sampler(segmenter, image, stream, hardware)
         with watch("sampling"):
-            classes, levels = self._guess(sampler.class_counts(0, self.n0))
-            choice, groups = self._tested(classes, levels)
-            counts = sampler.agreement(choice, self.n0, self.n, groups)
-        return Samples(classes, counts, sampler.passes, watch.seconds, tuple(sorted(sampler.flags)), levels)
+            guess = self._guess(sampler.class_counts(0, self.n0))
+            counts = sampler.agreement(guess.choice, self.n0, self.n, guess.groups)
+        flags = tuple(sorted(sampler.flags))
+        return Samples(guess.classes, counts, sampler.passes, watch.seconds, flags, guess.levels)
 
     def decide(self, counts: Tensor) -> Tensor:
         """The pixels (``H x W`` bool) certified by ``counts`` (``H x W`` integers) out of ``n`` fresh samples.
@@ -229,14 +249,10 @@ class SegCertify(Certifier):
             flags=samples.flags,
         )
 
-    def _guess(self, counts: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Class (``H x W`` int64) and level (None: there are none) of each pixel, from the class counts ``K x H x W``
-        of the first samples."""
-        return counts.argmax(dim=0), None
-
-    def _tested(self, classes: Tensor, levels: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The choice and the groups of :meth:`NoisySampler.agreement` that test the guess."""
-        return classes, None
+    def _guess(self, counts: Tensor) -> Guess:
+        """What to test at each pixel, from the class counts ``K x H x W`` of the first samples."""
+        classes = counts.argmax(dim=0)
+        return Guess(classes, choice=classes)
 
     def _sampler(
         self, segmenter: Segmenter, image: Tensor, stream: NoiseStream, hardware: Hardware

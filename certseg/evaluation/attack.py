@@ -21,6 +21,7 @@ from certseg.compute.forward import check_logits
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
 from certseg.evaluation.loop import by_class
+from certseg.evaluation.network import NetworkStage
 from certseg.metrics import ClassCounts, worst_pooled_miou
 from certseg.metrics.over_images import image_mean, sums
 from certseg.types import (
@@ -33,7 +34,6 @@ from certseg.types import (
     Row,
     Sample,
     Segmenter,
-    Stage,
     Threat,
 )
 from certseg.types.attempts import level_suffix
@@ -45,18 +45,18 @@ SMALLER_RADIUS = "smaller_radius"
 """The winner on an image where no member is lower than the result at a smaller radius."""
 
 
-class AttackStage(Stage):
+class AttackStage(NetworkStage):
     """Attack every image.
 
     Args:
         name: the attack's name in tables.
-        attack: the attack.
-        threat: its budget, a norm ball or patches; the largest one if there are several.
-        segmenter: the network.
-        class_names: of the data set.
-        settings: what a reader of the summary should know of the attack.
-        seed: of the run.
-        hardware: of the run.
+        attack: looks for the image on which the model does worst.
+        threat: the budget of the attack, a norm ball or patches; the largest one if there are several.
+        segmenter: the network that is attacked; None for a stage that only summarises.
+        class_names: the names of the data set's classes, in the order of their ids.
+        settings: what a reader of the summary should know of the attack, in plain values.
+        seed: the seed of the run, which with an image's name decides all random numbers.
+        hardware: the device, and how many images are attacked side by side (``attack_batch``).
         radii: smaller radii to attack at as well, ascending. Each attack begins where the one before ended, and keeps
             that if it finds nothing lower: the accuracy of an image never rises with the radius. At 0 the network's own
             prediction is counted.
@@ -70,7 +70,7 @@ class AttackStage(Stage):
         name: str,
         attack: Attack,
         threat: Threat,
-        segmenter: Segmenter,
+        segmenter: Segmenter | None,
         class_names: Sequence[str],
         *,
         settings: Mapping[str, object],
@@ -79,8 +79,9 @@ class AttackStage(Stage):
         radii: Sequence[float] = (),
         pictured: Collection[str] | None = None,
     ) -> None:
+        super().__init__(segmenter)
         self.name = name
-        self._attack, self._threat, self._predictor, self._segmenter = attack, threat, attack.predictor, segmenter
+        self._attack, self._threat, self._predictor = attack, threat, attack.predictor
         self._class_names, self._settings = class_names, dict(settings)
         self._seed, self._hardware, self._radii = seed, hardware, tuple(radii)
         self._pictured = pictured
@@ -144,9 +145,9 @@ class AttackStage(Stage):
         self, samples: Sequence[Sample], threat: Threat, smaller: Sequence[AttackResult] | None
     ) -> list[AttackResult]:
         """The attack on each image at one radius, not above the result at a smaller one."""
+        results: Sequence[AttackResult]
         streams = [NoiseStream(self._seed, sample.name) for sample in samples]
         if len(samples) == 1:
-            options = {} if smaller is None else {"start": smaller[0].adversarial}
             results = [
                 self._attack(
                     self._segmenter,
@@ -155,7 +156,7 @@ class AttackStage(Stage):
                     threat,
                     stream=streams[0],
                     hardware=self._hardware,
-                    **options,
+                    start=None if smaller is None else smaller[0].adversarial,
                 )
             ]
         else:
@@ -168,7 +169,7 @@ class AttackStage(Stage):
                 hardware=self._hardware,
                 starts=None if smaller is None else [result.adversarial for result in smaller],
             )
-        before = smaller or [None] * len(samples)
+        before: Sequence[AttackResult | None] = smaller or [None] * len(samples)
         return [self._lower(*one) for one in zip(samples, results, before, strict=True)]
 
     def _lower(self, sample: Sample, result: AttackResult, smaller: AttackResult | None) -> AttackResult:
@@ -257,7 +258,7 @@ class AttackStage(Stage):
             candidates += _candidates(parts)
             figures, worst = _figures(parts, candidates)
             by_radius.append({"radius": radius} | figures)
-        summary = {
+        summary: dict[str, Any] = {
             "predictor": self._predictor,
             "threat": threat,
             "confidence": None,

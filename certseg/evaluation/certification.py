@@ -14,6 +14,7 @@ from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError
 from certseg.evaluation.loop import by_class
+from certseg.evaluation.network import NetworkStage
 from certseg.metrics import CertifiedCounts, ClassCounts, GroupCounts, worst_case_miou
 from certseg.metrics.over_images import image_mean
 from certseg.types import (
@@ -26,21 +27,20 @@ from certseg.types import (
     Sample,
     Samples,
     Segmenter,
-    Stage,
     Store,
 )
 from certseg.types.hierarchy import Hierarchy
 
 
-class CertificationStage(Stage):
+class CertificationStage(NetworkStage):
     """Certify every image.
 
     Args:
-        certifier: the certifier.
-        segmenter: the network.
-        class_names: of the data set.
-        seed: of the run.
-        hardware: of the run.
+        certifier: what proves which pixels cannot be changed.
+        segmenter: the network it certifies with; None for a stage that only summarises.
+        class_names: the names of the data set's classes, in the order of their ids.
+        seed: the seed of the run, which with an image's name decides all random numbers.
+        hardware: device, precision, and the number of copies of an image per forward pass.
         samples: where the samples of each image are kept and found again, so that another tau, alpha or correction
             needs no forward pass; None keeps none.
         pictured: the images whose further maps are kept, to be looked at, where a certificate has some
@@ -53,7 +53,7 @@ class CertificationStage(Stage):
     def __init__(
         self,
         certifier: Certifier,
-        segmenter: Segmenter,
+        segmenter: Segmenter | None,
         class_names: Sequence[str],
         *,
         seed: int,
@@ -61,9 +61,10 @@ class CertificationStage(Stage):
         samples: Store | None = None,
         pictured: Collection[str] | None = None,
     ) -> None:
+        super().__init__(segmenter)
         self._pictured = pictured
         self.name = certifier.name
-        self._certifier, self._segmenter, self._class_names = certifier, segmenter, class_names
+        self._certifier, self._class_names = certifier, class_names
         self._seed, self._hardware = seed, hardware
         names = certifier.guarantee.hierarchy
         self._hierarchy = Hierarchy(names) if names else None
@@ -83,6 +84,12 @@ class CertificationStage(Stage):
                 expected=self.guarantee,
                 received=certificate.guarantee,
                 remedy="Let certify() return the certifier's own guarantee",
+            )
+        if (certificate.levels is not None) != (self._hierarchy is not None):
+            raise ConfigError(
+                f"{self.name} certifies {'classes' if self._hierarchy is None else 'groups of classes'}, but its "
+                f"certificate of image {sample.name!r} has {'no ' if certificate.levels is None else ''}levels",
+                remedy="Let certify() give levels where its guarantee has a hierarchy, and nowhere else",
             )
         return certificate
 
@@ -115,13 +122,11 @@ class CertificationStage(Stage):
         """The certificate of one image, counted against its labels. What is certified on a coarser level than that of
         the classes counts as an abstention, but in the figures about groups."""
         certificate = self._certify(sample)
-        num_classes = len(self._class_names)
-        alone = certificate.certified
-        if self._hierarchy is not None:
-            alone = alone & (certificate.levels == 0)
+        num_classes, levels = len(self._class_names), certificate.levels
+        alone = certificate.certified if levels is None else certificate.certified & (levels == 0)
         certified = CertifiedCounts.from_maps(certificate.classes, alone, sample.target, num_classes)
         prediction = ClassCounts.from_maps(certificate.classes, sample.target, num_classes)
-        row = {
+        row: Row = {
             "figures": {
                 "certified_accuracy": certified.accuracy(),
                 "abstention": certified.abstention(),
@@ -135,17 +140,17 @@ class CertificationStage(Stage):
             "passes": asdict(certificate.passes),
             "flags": list(certificate.flags),
         }
-        maps = {
+        maps: Maps = {
             "classes": certificate.classes.numpy().astype(np.uint8),
             "certified": certificate.certified.numpy(),
         }
-        if self._hierarchy is not None:
+        if self._hierarchy is not None and levels is not None:
             groups = GroupCounts.from_maps(
-                certificate.classes, certificate.levels, certificate.certified, sample.target, self._hierarchy
+                certificate.classes, levels, certificate.certified, sample.target, self._hierarchy
             )
             row["figures"] |= _group_figures(groups)
             row["counts"]["groups"] = groups.to_json()
-            maps["levels"] = certificate.levels.numpy()
+            maps["levels"] = levels.numpy()
         if self._pictured is None or sample.name in self._pictured:
             maps |= certificate.pictured_maps()
             maps |= self._certifier.views(self._segmenter, sample.image, hardware=self._hardware, name=sample.name)
@@ -160,7 +165,7 @@ class CertificationStage(Stage):
         certified = reduce(add, (CertifiedCounts.from_json(row["counts"]["certified"]) for row in rows))
         prediction = reduce(add, (ClassCounts.from_json(row["counts"]["prediction"]) for row in rows))
         as_map = certified.as_class_counts()
-        summary = {
+        summary: dict[str, Any] = {
             "predictor": self.guarantee.predictor,
             "threat": self.guarantee.threat.to_json(),
             "confidence": min(row["figures"]["confidence"] for row in rows),

@@ -19,25 +19,26 @@ import numpy as np
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
 from certseg.evaluation.loop import by_class
+from certseg.evaluation.network import NetworkStage
 from certseg.metrics import ClassCounts
 from certseg.metrics.over_images import image_mean
-from certseg.types import Attempt, Maps, Row, Sample, Segmenter, SmallestAttack, Stage, Unbounded
+from certseg.types import Attempt, Maps, Row, Sample, Segmenter, SmallestAttack, Unbounded
 
 _PERCENTILES = (25, 75)
 _STEPS = (1.0, 2.0, 5.0)  # of the curve's radii, times powers of 10
 
 
-class MinimumNormStage(Stage):
+class MinimumNormStage(NetworkStage):
     """Look for the smallest perturbation of every image.
 
     Args:
         name: the attack's name in tables.
-        attack: the attack.
-        segmenter: the network.
-        class_names: of the data set.
-        settings: what a reader of the summary should know of the attack.
-        seed: of the run.
-        hardware: of the run.
+        attack: looks for the perturbation.
+        segmenter: the network that is attacked; None for a stage that only summarises.
+        class_names: the names of the data set's classes, in the order of their ids.
+        settings: what a reader of the summary should know of the attack, in plain values.
+        seed: the seed of the run, which with an image's name decides all random numbers.
+        hardware: the device that is attacked on.
         pictured: the images whose adversarial image is kept, in 8 bits, to be looked at; None for all.
     """
 
@@ -47,7 +48,7 @@ class MinimumNormStage(Stage):
         self,
         name: str,
         attack: SmallestAttack,
-        segmenter: Segmenter,
+        segmenter: Segmenter | None,
         class_names: Sequence[str],
         *,
         settings: Mapping[str, object],
@@ -55,8 +56,9 @@ class MinimumNormStage(Stage):
         hardware: Hardware,
         pictured: Collection[str] | None = None,
     ) -> None:
+        super().__init__(segmenter)
         self.name = name
-        self._attack, self._segmenter, self._class_names = attack, segmenter, class_names
+        self._attack, self._class_names = attack, class_names
         self._settings, self._seed, self._hardware = dict(settings), seed, hardware
         self._pictured = pictured
 

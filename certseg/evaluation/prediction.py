@@ -15,19 +15,27 @@ from certseg.compute.forward import check_logits
 from certseg.compute.hardware import Hardware, Stopwatch
 from certseg.errors import ModelError
 from certseg.evaluation.loop import by_class
+from certseg.evaluation.network import NetworkStage
 from certseg.metrics import ClassCounts
 from certseg.metrics.over_images import image_mean
-from certseg.types import Maps, Passes, Row, Sample, Segmenter, Stage
+from certseg.types import Maps, Passes, Row, Sample, Segmenter
 
 
-class PredictionStage(Stage):
-    """Predict every image once, without noise and without an attacker."""
+class PredictionStage(NetworkStage):
+    """Predict every image once, without noise and without an attacker.
+
+    Args:
+        segmenter: the network; None for a stage that only summarises.
+        class_names: the names of the data set's classes, in the order of their ids.
+        hardware: the device that images are predicted on.
+    """
 
     kind = "prediction"
     name = "prediction"
 
-    def __init__(self, segmenter: Segmenter, class_names: Sequence[str], hardware: Hardware) -> None:
-        self._segmenter, self._class_names, self._hardware = segmenter, class_names, hardware
+    def __init__(self, segmenter: Segmenter | None, class_names: Sequence[str], hardware: Hardware) -> None:
+        super().__init__(segmenter)
+        self._class_names, self._hardware = class_names, hardware
 
     def run(self, sample: Sample) -> tuple[Row, Maps]:
         """Accuracy, per-class counts and the predicted map of one image."""

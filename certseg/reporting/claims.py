@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from certseg.bracket import Comparison
@@ -29,24 +29,17 @@ class Pair:
     Args:
         certifier: the entry with the lower bound, at this threat.
         attack: the entry with the upper bound, at the same threat.
+        lower: the certified accuracy there, as a mean over the images.
+        upper: the accuracy under attack there, as a mean over the images.
         violations: what the comparison of single images found, at all radii of the attack together; None if there was
             none.
     """
 
     certifier: Entry
     attack: Entry
+    lower: float
+    upper: float
     violations: float | None = None
-
-    @property
-    def lower(self) -> float:
-        """Certified accuracy, image mean: of all pixels together where the certifier bounds that, it is never lower."""
-        collective = self.certifier.figure(COLLECTIVE)
-        return self.certifier.figure(LOWER) if collective is None else collective
-
-    @property
-    def upper(self) -> float:
-        """Accuracy under attack, image mean."""
-        return self.attack.figure(UPPER)
 
     @property
     def holds(self) -> bool:
@@ -66,13 +59,13 @@ def pairs(entries: Sequence[Entry]) -> list[Pair]:
     """All pairs of a certifier and an attack whose accuracies bound one worst case, at every radius both have figures
     for."""
     return [
-        Pair(lower, upper, attack.figure(VIOLATIONS))
+        Pair(below, above, lower, upper, attack.figure(VIOLATIONS))
         for certifier in entries
         for attack in entries
         if may_be_compared(certifier, attack)
-        for lower in _points(certifier, LOWER)
-        for upper in _points(attack, UPPER)
-        if _is_level(comparison(certifier, attack), lower, upper)
+        for below, lower in _points(certifier, _lower)
+        for above, upper in _points(attack, _upper)
+        if _is_level(comparison(certifier, attack), below, above)
     ]
 
 
@@ -100,10 +93,23 @@ def _is_level(compared: Comparison, lower: Entry, upper: Entry) -> bool:
     return replace(compared, guarantee=guarantee, attempt=upper.attempt).bounds_accuracy
 
 
-def _points(entry: Entry, figure: str) -> list[Entry]:
-    """The entry at each radius at which it has the figure."""
-    parts = [part for part in entry.by_radius if part.figure(figure) is not None]
-    return parts or ([entry] if entry.figure(figure) is not None else [])
+def _lower(entry: Entry) -> float | None:
+    """Certified accuracy, image mean: of all pixels together where the certifier bounds that, for it is never lower."""
+    alone, together = entry.figure(LOWER), entry.figure(COLLECTIVE)
+    return alone if alone is None or together is None else together
+
+
+def _upper(entry: Entry) -> float | None:
+    """Accuracy under attack, image mean."""
+    return entry.figure(UPPER)
+
+
+def _points(entry: Entry, value: Callable[[Entry], float | None]) -> list[tuple[Entry, float]]:
+    """The entry at each radius at which it has the value, and the value."""
+    found = [(part, value(part)) for part in entry.by_radius]
+    known = [(part, number) for part, number in found if number is not None]
+    own = value(entry)
+    return known or ([(entry, own)] if own is not None else [])
 
 
 def bracket_status(entries: Sequence[Entry]) -> str:

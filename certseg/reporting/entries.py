@@ -61,12 +61,12 @@ class Entry:
     @property
     def kind(self) -> str:
         """``prediction``, ``certifier`` or ``attack``."""
-        return self.summary["kind"]
+        return str(self.summary["kind"])
 
     @property
     def name(self) -> str:
         """The name of the certifier or attack."""
-        return self.summary["name"]
+        return str(self.summary["name"])
 
     @property
     def predictor(self) -> str:
@@ -95,7 +95,7 @@ class Entry:
 
     @property
     def has_budget(self) -> bool:
-        """False of an attack that looks for the smallest perturbation."""
+        """False for an attack that looks for the smallest perturbation."""
         return bool(self.summary.get("has_budget", True))
 
     @property
@@ -194,12 +194,20 @@ def labels(entries: Sequence[Entry]) -> list[str]:
 
 
 def settings_text(settings: Mapping[str, Any]) -> str:
-    """``tau=0.75, n=100``."""
+    """Settings in one phrase.
+
+    >>> settings_text({"tau": 0.75, "n": 100})
+    'tau=0.75, n=100'
+    """
     return ", ".join(f"{key}={_value(value)}" for key, value in settings.items())
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the unit that reads best."""
+    """Seconds in the unit that reads best.
+
+    >>> duration(4.21), duration(754), duration(9000)
+    ('4.2 s', '12 min 34 s', '2 h 30 min')
+    """
     if seconds < 90:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -207,7 +215,11 @@ def duration(seconds: float) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """``1 image``, ``2 images``."""
+    """A number and a noun that agree.
+
+    >>> plural(1, "image"), plural(2, "image")
+    ('1 image', '2 images')
+    """
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 

@@ -18,15 +18,16 @@ _HIDDEN = 0.5
 def masked_panels(
     image: np.ndarray, target: np.ndarray, maps: Mapping[str, np.ndarray], *, uncertified: str = "not certified"
 ) -> list[list[Panel]]:
-    """Rows of panels, all as long: each masked copy, inpainted unless hidden pixels stay black, and its segmentation;
-    at last ground truth, the answer unless the rows are too short, and the certification map.
+    """Rows of panels, all of one length. First a row for each masked copy: the copy, the same inpainted (unless hidden
+    pixels stay black), and its segmentation. Then a row with the ground truth, the answer (where a row has three
+    panels) and the certification map.
 
     Args:
         image: ``H x W x 3`` floats in [0, 1].
         target: ``H x W`` labels.
-        maps: stored of the image: ``classes``, ``certified`` and those of
+        maps: the stored maps of the image: ``classes``, ``certified`` and those of
             :attr:`certseg.patches.copies.MaskedViews.maps`.
-        uncertified: what a pixel is that is not certified.
+        uncertified: what the legend calls a pixel that is not certified.
     """
     fills = bool(maps["views_inpainted"].any())
     rows = []
@@ -64,11 +65,20 @@ def masked_picture(
     uncertified: str = "not certified",
     title: str | None = None,
 ) -> Path:
-    """Draw :func:`masked_panels` with a legend and return the file; arguments as there and in
-    :func:`certseg.reporting.picture`.
+    """Draw the panels of :func:`masked_panels` with a legend and return the file.
+
+    Args:
+        path: the file; its suffix says the format.
+        image: ``H x W x 3`` floats in [0, 1].
+        target: ``H x W`` labels.
+        maps: the stored maps of the image, which :func:`masked_panels` names.
+        class_names: one name per class.
+        palette: one RGB colour with values from 0 to 255 per class.
+        uncertified: what the legend calls a pixel that is not certified.
+        title: set above everything; None for no title.
 
     Raises:
-        ResultError: what cannot be drawn.
+        ResultError: the format is unknown, or names, palette and maps do not fit together.
     """
     rows = masked_panels(image, target, maps, uncertified=uncertified)
     panels = [panel for row in rows for panel in row]

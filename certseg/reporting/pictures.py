@@ -7,12 +7,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from certseg.errors import ResultError
-from certseg.reporting.entries import number
+from certseg.metrics.figures import number
 from certseg.reporting.plots import INK, save_figure
 from certseg.types import IGNORE_INDEX
 from certseg.types.hierarchy import Hierarchy
@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # imported where something is drawn: it takes most of a secon
 _WIDTH = 9.0  # inches; at 200 dots per inch twice the pixels a README shows
 _LEGEND_COLUMNS = 7
 _EVEN_COLOURS = "viridis"
+_SIDES: tuple[Literal["left", "center", "right"], ...] = ("left", "center", "right")
 _ABSTAINS, _STRIPE, _NO_LABEL = (255, 255, 255), (176, 176, 176), (208, 208, 208)
 
 
@@ -87,8 +88,10 @@ class Panel:
 
     @property
     def unlabelled(self) -> np.ndarray:
-        """``H x W`` bool, the pixels drawn grey."""
-        unlabelled = self.labels == IGNORE_INDEX
+        """``H x W`` bool, the pixels drawn grey; none of a panel without labels."""
+        if self.labels is None:
+            return np.zeros(self.shown.shape[:2], dtype=bool)
+        unlabelled: np.ndarray = self.labels == IGNORE_INDEX
         return unlabelled if self.ignored is None else unlabelled | self.ignored
 
     @property
@@ -129,7 +132,9 @@ def picture(
 def group_palette(hierarchy: Hierarchy, palette: Sequence[Sequence[int]]) -> list[list[int]]:
     """A colour for each group of a hierarchy by its id, the mean colour of its classes; ``palette`` has those."""
     members = hierarchy.members.numpy().astype(float)
-    return np.rint(members @ np.asarray(palette) / members.sum(axis=1, keepdims=True)).astype(int).tolist()
+    means = members @ np.asarray(palette) / members.sum(axis=1, keepdims=True)
+    colours: list[list[int]] = np.rint(means).astype(int).tolist()
+    return colours
 
 
 def picture_figure(
@@ -154,7 +159,7 @@ def picture_figure(
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.02, wspace=0.0, hspace=0.01)
+    figure.set_layout_engine("constrained", w_pad=0.03, h_pad=0.02, wspace=0.0, hspace=0.01)
     for axes, panel in zip(figure.subplots(rows, columns, squeeze=False).flat, [*panels] + [None] * (rows * columns)):
         axes.set_axis_off()
         if panel is not None:
@@ -188,9 +193,9 @@ def _draw(axes: Axes, panel: Panel, colours: np.ndarray) -> None:
     if panel.values is not None:
         _draw_values(axes, panel.values)
     elif panel.labels is not None:
-        axes.imshow(_painted(panel, colours), interpolation="nearest")
+        axes.imshow(_painted(panel, panel.labels, colours), interpolation="nearest")
     else:
-        axes.imshow(np.clip(panel.image, 0, 1), interpolation="antialiased")
+        axes.imshow(np.clip(panel.shown, 0, 1), interpolation="antialiased")
 
 
 def _draw_values(axes: Axes, values: np.ndarray) -> None:
@@ -202,7 +207,7 @@ def _draw_values(axes: Axes, values: np.ndarray) -> None:
     place = axes.inset_axes((0.0, -2 * height, 1.0, height))
     scale = axes.figure.colorbar(drawn, cax=place, orientation="horizontal")
     scale.set_ticks([0, top / 2, top], labels=["0", number(top / 2, 2), number(top, 2)])
-    for text, side in zip(place.get_xticklabels(), ("left", "center", "right"), strict=True):
+    for text, side in zip(place.get_xticklabels(), _SIDES, strict=True):
         text.set_horizontalalignment(side)
     place.tick_params(labelsize=8, labelcolor=INK, length=0, pad=2)
     scale.outline.set_visible(False)
@@ -229,15 +234,15 @@ def _check(panels: Sequence[Panel], class_names: Sequence[str], colours: np.ndar
                 )
 
 
-def _painted(panel: Panel, colours: np.ndarray) -> np.ndarray:
+def _painted(panel: Panel, labels: np.ndarray, colours: np.ndarray) -> np.ndarray:
     """``H x W x 3`` bytes: palette colours, stripes where the panel abstains, grey where nothing is labelled."""
     grey = panel.unlabelled
     if panel.classes is not None:
         colours = np.asarray([colour for _, colour in panel.classes], dtype=np.uint8)
-    pixels = colours[np.where(panel.labels == IGNORE_INDEX, 0, panel.labels)]
+    pixels = colours[np.where(labels == IGNORE_INDEX, 0, labels)]
     if panel.abstains is not None:
-        down, right = np.indices(panel.labels.shape)
-        period = max(4, round(max(panel.labels.shape) / 45))
+        down, right = np.indices(labels.shape)
+        period = max(4, round(max(labels.shape) / 45))
         stripe = (down + right) % period < max(1, period // 5)
         pixels[panel.abstains] = _ABSTAINS
         pixels[panel.abstains & stripe] = _STRIPE
@@ -249,19 +254,25 @@ def _legend(panels: Sequence[Panel], class_names: Sequence[str], colours: np.nda
     from matplotlib.patches import Patch
 
     maps = [panel for panel in panels if panel.labels is not None]
-    visible = [panel.labels[panel.coloured] for panel in maps if panel.classes is None]
-    present = np.unique(np.concatenate(visible)) if visible else []
-    shown = [(class_names[c], colours[c]) for c in present]
-    for panel in maps:
-        if panel.classes is not None:
-            shown += [panel.classes[c] for c in np.unique(panel.labels[panel.coloured])]
-    patches = [
-        Patch(facecolor=np.asarray(colour) / 255, edgecolor="#888888", lw=0.4, label=name) for name, colour in shown
-    ]
-    stripe = np.asarray(_STRIPE) / 255
+    seen = [(panel.classes, panel.shown[panel.coloured]) for panel in maps]
+    usual = [labels for classes, labels in seen if classes is None]
+    present: list[int] = np.unique(np.concatenate(usual)).tolist() if usual else []
+    shown = [(class_names[c], _fractions(colours[c].tolist())) for c in present]
+    for classes, labels in seen:
+        if classes is not None:
+            own = (classes[c] for c in np.unique(labels).tolist())
+            shown += [(name, _fractions(colour)) for name, colour in own]
+    patches = [Patch(facecolor=colour, edgecolor="#888888", lw=0.4, label=name) for name, colour in shown]
+    stripe = _fractions(_STRIPE)
     abstentions = [panel.abstention for panel in maps if panel.abstains is not None and panel.abstains.any()]
     for words in dict.fromkeys(abstentions):
         patches.append(Patch(facecolor="white", edgecolor=stripe, hatch="/////", lw=0.4, label=words))
     if any(panel.unlabelled.any() for panel in maps):
-        patches.append(Patch(facecolor=np.asarray(_NO_LABEL) / 255, edgecolor="#888888", lw=0.4, label="no label"))
+        patches.append(Patch(facecolor=_fractions(_NO_LABEL), edgecolor="#888888", lw=0.4, label="no label"))
     return patches
+
+
+def _fractions(colour: Sequence[int]) -> tuple[float, float, float]:
+    """An RGB colour with values from 0 to 1."""
+    red, green, blue = colour
+    return red / 255, green / 255, blue / 255

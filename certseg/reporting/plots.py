@@ -12,14 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from certseg.metrics import Estimator, known_figures
 from certseg.reporting.claims import COLLECTIVE, LOWER, UPPER, comparison
-from certseg.reporting.entries import Entry, plural, settings_text
+from certseg.reporting.entries import Entry, plural
+from certseg.reporting.lines import Subject, is_collective, line_label, own_name, subject_of, sweeps, values_by_size, xy
 from certseg.reporting.tightness import ATTACKED_MIOU, GREY_LEVELS, WORST_MIOU
 
 if TYPE_CHECKING:  # imported where something is drawn: it takes most of a second
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import ArrayLike
 
 # Okabe and Ito's colours, told apart with every common colour vision.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -28,19 +33,17 @@ _ABSTENTION = known_figures.ABSTENTION.full_name(Estimator.IMAGE_MEAN)
 INK = "#333333"
 _FAINT = "#777777"
 
-_Subject = tuple[str, str]
-
 
 @dataclass(frozen=True)
 class _Quantity:
     """What one panel shows, by the names of figures.
 
     Args:
-        text: of its axis, with a place for the images.
-        certified: lower bounds; an entry's line is the first of them that it has.
-        attacked: the upper bound.
-        own: of a certified predictor, without attacker.
-        clean: of a plain prediction.
+        text: label of the vertical axis, with a place for the number of images.
+        certified: figures that are lower bounds; an entry's line shows the first of them that it has.
+        attacked: the figure that is the upper bound.
+        own: the figure of a certified predictor without attacker.
+        clean: the figure of a plain prediction.
         alone: a weaker lower bound that is drawn faintly where the line is another; None for none.
     """
 
@@ -134,33 +137,6 @@ def save_figure(figure: Figure, stem: str | os.PathLike[str], formats: Iterable[
     return paths
 
 
-def sweeps(entries: Sequence[Entry]) -> list[list[Entry]]:
-    """Group entries into lines, each sorted by size.
-
-    One line shares model, name, predictor and every setting that takes several values at one and the same size (a
-    setting that changes only together with the size, such as the threshold a radius comes from, does not split it).
-    """
-    families: dict[tuple, list[Entry]] = {}
-    for entry in entries:
-        families.setdefault((entry.model, entry.subject, entry.name, entry.predictor), []).append(entry)
-    lines: dict[tuple, list[Entry]] = {}
-    for family, members in families.items():
-        splitting = _settings_at_equal_size(members)
-        for entry in members:
-            key = (*family, *(str(entry.settings.get(name)) for name in splitting))
-            lines.setdefault(key, []).append(entry)
-    return [sorted(line, key=lambda entry: entry.size) for line in lines.values()]
-
-
-def _settings_at_equal_size(members: Sequence[Entry]) -> list[str]:
-    names = dict.fromkeys(name for entry in members for name in entry.settings)
-    return [
-        name
-        for name in names
-        if any(a.size == b.size and a.settings.get(name) != b.settings.get(name) for a in members for b in members)
-    ]
-
-
 def _radius_figure(certified: list[Entry], attacked: list[Entry], clean: list[Entry]) -> Figure:
     has_iou = any(entry.figure(COLLECTIVE) is not None and _MEAN_IOU.lower(entry) is not None for entry in certified)
     quantities = (_ACCURACY, _MEAN_IOU) if has_iou else (_ACCURACY,)
@@ -169,7 +145,7 @@ def _radius_figure(certified: list[Entry], attacked: list[Entry], clean: list[En
     figure = Figure(layout="constrained")
     for axes, quantity in zip(figure.subplots(1, len(quantities), squeeze=False)[0], quantities, strict=True):
         _draw_panel(axes, quantity, certified, attacked, clean)
-    subjects = dict.fromkeys(_subject([entry]) for entry in [*certified, *attacked])
+    subjects = dict.fromkeys(subject_of([entry]) for entry in [*certified, *attacked])
     if len(subjects) == 1:
         title = ": ".join(text for text in next(iter(subjects)) if text)
         figure.axes[0].set_title(title, loc="left", fontsize=10, color=INK)
@@ -182,119 +158,128 @@ def _draw_panel(
 ) -> None:
     lower = sweeps([entry for entry in certified if quantity.lower(entry) is not None])
     upper = sweeps([entry for entry in attacked if entry.figure(quantity.attacked) is not None])
-    subjects = list(dict.fromkeys(_subject([entry]) for entry in [*certified, *attacked]))
+    subjects = list(dict.fromkeys(subject_of([entry]) for entry in [*certified, *attacked]))
     colours = _line_colours(lower, subjects)
-    origins = {_subject(line): line[0].figure(quantity.own) for line in lower if _is_curve(line)}
+    origins = {subject_of(line): line[0].figure(quantity.own) for line in lower if is_collective(line)}
     for line in lower:
-        _draw_certified(axes, quantity, line, colours[id(line)], _line_label(line, lower, subjects))
+        _draw_certified(axes, quantity, line, colours[id(line)], line_label(line, lower, subjects))
         _draw_own(axes, quantity, line, colours[id(line)])
     names = list(dict.fromkeys(entry.name for entry in attacked))
     for line in upper:
-        colour = next((colours[id(c)] for c in lower if _subject(c) == _subject(line)), None)
-        colour = colour or _COLOURS[subjects.index(_subject(line)) % len(_COLOURS)]
-        style = {"color": colour, "marker": _ATTACK_MARKERS[names.index(line[0].name) % len(_ATTACK_MARKERS)]}
-        curve = _curve(line, [entry.figure(quantity.attacked) for entry in line], origins.get(_subject(line)))
-        _draw_attacked(axes, curve, style, _line_label(line, upper, subjects))
-    if len(lower) == 1 and _is_curve(lower[0]):
-        _shade_gap(axes, quantity, lower[0], [line for line in upper if _subject(line) == _subject(lower[0])])
+        colour = next((colours[id(c)] for c in lower if subject_of(c) == subject_of(line)), None)
+        colour = colour or _COLOURS[subjects.index(subject_of(line)) % len(_COLOURS)]
+        marker = _ATTACK_MARKERS[names.index(line[0].name) % len(_ATTACK_MARKERS)]
+        curve = values_by_size(line, [entry.figure(quantity.attacked) for entry in line], origins.get(subject_of(line)))
+        _draw_attacked(axes, curve, colour, marker, line_label(line, upper, subjects))
+    if len(lower) == 1 and is_collective(lower[0]):
+        _shade_gap(axes, quantity, lower[0], [line for line in upper if subject_of(line) == subject_of(lower[0])])
     _draw_clean(axes, quantity, [entry for entry in clean if entry.figure(quantity.clean) is not None])
     _finish(axes, quantity, [*certified, *attacked])
 
 
-def _is_curve(line: Sequence[Entry]) -> bool:
-    """Whether a line bounds all pixels together, so that it begins at the figure without attacker."""
-    return all(entry.figure(COLLECTIVE) is not None for entry in line)
-
-
-def _curve(line: Sequence[Entry], values: Sequence[float], origin: float | None) -> dict[float, float]:
-    """Values by size, from the one at 0 on where that is known."""
-    start = {} if origin is None else {0.0: origin}
-    return start | dict(zip((entry.size for entry in line), values, strict=True))
-
-
-def _line_colours(lines: Sequence[list[Entry]], subjects: Sequence[_Subject]) -> dict[int, str]:
+def _line_colours(lines: Sequence[list[Entry]], subjects: Sequence[Subject]) -> dict[int, str]:
     """One colour per certified line; attacks then take the colour of the first line about their predictor."""
-    order = sorted(lines, key=lambda line: subjects.index(_subject(line)))
+    order = sorted(lines, key=lambda line: subjects.index(subject_of(line)))
     return {id(line): _COLOURS[index % len(_COLOURS)] for index, line in enumerate(order)}
 
 
 def _draw_certified(axes: Axes, quantity: _Quantity, line: list[Entry], colour: str, label: str) -> None:
     values = [quantity.lower(entry) for entry in line]
-    is_curve = _is_curve(line)
+    is_curve = is_collective(line)
     origin = line[0].figure(quantity.own) if is_curve else None
-    curve = _curve(line, values, origin)
+    curve = values_by_size(line, values, origin)
     if is_curve and quantity.alone is not None:
-        alone = _curve(line, [entry.figure(quantity.alone) for entry in line], origin)
-        style = {"color": colour, "linewidth": 1.2, "label": f"certified, each pixel alone: {label}", "zorder": 2}
-        axes.plot(*_xy({x: y for x, y in alone.items() if y is not None}), ":", **style)
+        alone = values_by_size(line, [entry.figure(quantity.alone) for entry in line], origin)
+        words = f"certified, each pixel alone: {label}"
+        axes.plot(*xy(alone), ":", color=colour, linewidth=1.2, label=words, zorder=2)
     if not is_curve:
-        _draw_abstention(axes, line, values, colour)
-    style = {"color": colour, "linewidth": 1.8, "label": f"certified: {label}", "zorder": 3}
-    axes.plot(*_xy(curve), "o-", markersize=5.5, markevery=slice(len(curve) - len(line), None), **style)
+        abstentions = [entry.figure(_ABSTENTION) or 0.0 for entry in line]
+        tops = [None if value is None else min(1.0, value + more) for value, more in zip(values, abstentions)]
+        _draw_abstention(axes, curve, values_by_size(line, tops, None), colour)
+    axes.plot(
+        *xy(curve),
+        "o-",
+        color=colour,
+        linewidth=1.8,
+        markersize=5.5,
+        markevery=slice(len(curve) - len(line), None),
+        label=f"certified: {label}",
+        zorder=3,
+    )
 
 
-def _draw_abstention(axes: Axes, line: list[Entry], values: list[float], colour: str) -> None:
-    sizes = [entry.size for entry in line]
-    tops = [min(1.0, value + (entry.figure(_ABSTENTION) or 0.0)) for entry, value in zip(line, values)]
-    if len(line) > 1:
-        axes.fill_between(sizes, values, tops, color=colour, alpha=0.12, linewidth=0, gid="abstention")
+def _draw_abstention(axes: Axes, bottom: Mapping[float, float], top: Mapping[float, float], colour: str) -> None:
+    """What abstains: between what is certified and what would be if all that abstains were correct too."""
+    sizes, values = xy(bottom)
+    if len(sizes) > 1:
+        axes.fill_between(sizes, values, xy(top)[1], color=colour, alpha=0.12, linewidth=0, gid="abstention")
     else:
-        axes.vlines(sizes, values, tops, color=colour, alpha=0.2, linewidth=7, gid="abstention")
+        axes.vlines(sizes, values, xy(top)[1], color=colour, alpha=0.2, linewidth=7, gid="abstention")
 
 
 def _shade_gap(axes: Axes, quantity: _Quantity, line: list[Entry], attacks: list[list[Entry]]) -> None:
     """What lies between a certificate and the lowest attack, over the radii that both have."""
     lowest: dict[float, float] = {}
     for entry in (entry for attack in attacks for entry in attack):
-        lowest[entry.size] = min(lowest.get(entry.size, math.inf), entry.figure(quantity.attacked))
+        size, value = entry.size, entry.figure(quantity.attacked)
+        if size is not None and value is not None:
+            lowest[size] = min(lowest.get(size, math.inf), value)
     shared = [entry for entry in line if entry.size in lowest]
-    bottom = _curve(shared, [quantity.lower(entry) for entry in shared], line[0].figure(quantity.own))
-    top = bottom | {entry.size: lowest[entry.size] for entry in shared}
+    bottom = values_by_size(shared, [quantity.lower(entry) for entry in shared], line[0].figure(quantity.own))
+    top = bottom | {entry.size: lowest[entry.size] for entry in shared if entry.size is not None}
     if len(bottom) > 1:
-        axes.fill_between(*_xy(bottom), _xy(top)[1], color="#000000", alpha=0.06, linewidth=0, gid="gap")
+        axes.fill_between(*xy(bottom), xy(top)[1], color="#000000", alpha=0.06, linewidth=0, gid="gap")
 
 
 def _draw_own(axes: Axes, quantity: _Quantity, line: list[Entry], colour: str) -> None:
     """The certified predictor's own figure without attacker, once however many lines are about it."""
-    values = [entry.figure(quantity.own) for entry in line if entry.figure(quantity.own) is not None]
-    label = f"no attacker: {_own_name(line[0])}"
+    known = (entry.figure(quantity.own) for entry in line)
+    values = [value for value in known if value is not None]
+    label = f"no attacker: {own_name(line[0])}"
     if values and label not in axes.get_legend_handles_labels()[1]:
-        style = {"color": colour, "markersize": 6, "markerfacecolor": "white", "clip_on": False, "zorder": 4}
-        axes.plot([0], values[:1], "o", label=label, **style)
+        axes.plot(
+            [0],
+            values[:1],
+            "o",
+            color=colour,
+            markersize=6,
+            markerfacecolor="white",
+            clip_on=False,
+            label=label,
+            zorder=4,
+        )
 
 
-def _draw_attacked(axes: Axes, curve: Mapping[float, float], style: Mapping[str, str], label: str) -> None:
-    more = {"markersize": 7, "markeredgecolor": "white", "linewidth": 1.2, "label": f"attacked: {label}", "zorder": 3}
-    axes.plot(*_xy(curve), linestyle="--", **style, **more)
+def _draw_attacked(axes: Axes, curve: Mapping[float, float], colour: str, marker: str, label: str) -> None:
+    axes.plot(
+        *xy(curve),
+        color=colour,
+        linestyle="--",
+        linewidth=1.2,
+        marker=marker,
+        markersize=7,
+        markeredgecolor="white",
+        label=f"attacked: {label}",
+        zorder=3,
+    )
 
 
 def _draw_clean(axes: Axes, quantity: _Quantity, clean: Sequence[Entry]) -> None:
     for entry, colour in zip(clean, [INK, *_COLOURS]):
-        label = f"no attacker: {_own_name(entry)}"
-        if label in axes.get_legend_handles_labels()[1]:
-            continue  # what is certified is the plain network itself
-        style = {"color": colour, "markersize": 10, "markeredgecolor": "white", "clip_on": False, "zorder": 4}
-        axes.plot([0], [entry.figure(quantity.clean)], "*", label=label, **style)
-
-
-def _xy(curve: Mapping[float, float]) -> tuple[list[float], list[float]]:
-    return list(curve), list(curve.values())
-
-
-def _own_name(entry: Entry) -> str:
-    return ": ".join(text for text in (entry.model, entry.predictor or entry.name) if text)
-
-
-def _line_label(line: Sequence[Entry], lines: Sequence[Sequence[Entry]], subjects: Sequence[_Subject]) -> str:
-    """Name, predictor where there are several, and the settings that tell the line from others of both."""
-    first = line[0]
-    peers = [other for other in lines if other[0].name == first.name and _subject(other) == _subject(line)]
-    kept = [key for key, value in first.settings.items() if all(e.settings.get(key) == value for e in line)]
-    telling = {k: first.settings[k] for k in kept if any(p[0].settings.get(k) != first.settings[k] for p in peers)}
-    text = f"{first.name} ({settings_text(telling)})" if telling else first.name
-    if len({model for model, _ in subjects}) > 1 and first.model:
-        text = f"{first.model}: {text}"
-    return f"{text} on {first.predictor}" if len(subjects) > 1 and first.predictor else text
+        label, value = f"no attacker: {own_name(entry)}", entry.figure(quantity.clean)
+        if value is None or label in axes.get_legend_handles_labels()[1]:
+            continue  # with such a label what is certified is the plain network itself
+        axes.plot(
+            [0],
+            [value],
+            "*",
+            color=colour,
+            markersize=10,
+            markeredgecolor="white",
+            clip_on=False,
+            label=label,
+            zorder=4,
+        )
 
 
 def _finish(axes: Axes, quantity: _Quantity, entries: Sequence[Entry]) -> None:
@@ -305,10 +290,10 @@ def _finish(axes: Axes, quantity: _Quantity, entries: Sequence[Entry]) -> None:
     axes.set_xlabel(f"{example.norm} {example.size_name}{unit}", color=INK)
     axes.set_ylabel(quantity.text.format(plural(example.images, "image")), color=INK)
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0, symbol=" %"))
-    values = [float(value) for line in axes.lines for value in line.get_ydata()]
+    sizes, values = (_all(data) for data in zip(*(line.get_data() for line in axes.lines)))
     top = 1.0 if quantity is _ACCURACY else min(1.0, math.ceil(20 * max(values) + 0.5) / 20)
     axes.set_ylim(max(0.0, math.floor(5 * min(values) - 0.5) / 5), top)
-    axes.set_xlim(0, 1.08 * max(float(value) for line in axes.lines for value in line.get_xdata()))
+    axes.set_xlim(0, 1.08 * max(sizes))
     axes.grid(color="#dddddd", linewidth=0.7)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
@@ -324,14 +309,21 @@ def _finish(axes: Axes, quantity: _Quantity, entries: Sequence[Entry]) -> None:
         axes.set_title("; ".join(shown), loc="right", fontsize=9, color=_FAINT)
 
 
+def _all(data: Iterable[ArrayLike]) -> list[float]:
+    """The values of several lines in one list."""
+    return [value for values in data for value in np.asarray(values, dtype=float).tolist()]
+
+
 def _add_grey_levels(axes: Axes, entries: Sequence[Entry]) -> None:
     """A second scale above: the radius as root mean square change of an 8-bit value, where it is one for all images."""
-    known = [entry for entry in entries if entry.size and entry.figure(GREY_LEVELS)]
-    factors = [entry.figure(GREY_LEVELS) / entry.size for entry in known]
+    pairs = [(entry.figure(GREY_LEVELS), entry.size) for entry in entries]
+    factors = [levels / size for levels, size in pairs if levels and size]
     if not factors or not all(math.isclose(factor, factors[0], rel_tol=1e-6) for factor in factors):
         return
     factor = factors[0]
-    above = axes.secondary_xaxis("top", functions=(lambda size: size * factor, lambda grey: grey / factor))
+    above = axes.secondary_xaxis(
+        "top", functions=(lambda size: np.multiply(size, factor), lambda grey: np.divide(grey, factor))
+    )
     above.set_xlabel("root mean square change in grey levels of 255", fontsize=9, color=_FAINT)
     above.tick_params(colors=_FAINT, labelsize=8)
     above.spines["top"].set_color("#999999")
@@ -347,15 +339,11 @@ def _add_legend(figure: Figure) -> None:
     figure.set_size_inches(3.4 + 3.8 * len(figure.axes), 3.7 + scales + 0.2 * math.ceil(len(texts) / columns))
 
 
-def _unique(handles: Iterable, texts: Iterable[str]) -> tuple[list, list[str]]:
+def _unique(handles: Iterable[Artist], texts: Iterable[str]) -> tuple[list[Artist], list[str]]:
     """Legend entries without repeated texts, certificates first, then attacks, then the figures without attacker."""
-    first = {}
+    first: dict[str, Artist] = {}
     for handle, text in zip(handles, texts):
         first.setdefault(text, handle)
     kinds = ("certified", "attacked", "no attacker")
     order = sorted(first, key=lambda text: kinds.index(text.split(":")[0].split(",")[0]))
     return [first[text] for text in order], order
-
-
-def _subject(line: Sequence[Entry]) -> _Subject:
-    return line[0].model, line[0].predictor

@@ -1,4 +1,4 @@
-"""report.md and the summary on the console, from summaries alone."""
+"""The report of a run (``report.md``) and its summary on the console, both made from summaries alone."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.text import Text
 
 from certseg.errors import ResultError
+from certseg.metrics.figures import words
 from certseg.reporting.claims import bracket_status, claim, pairs
-from certseg.reporting.entries import Entry, duration, labels, threat_text, words
+from certseg.reporting.entries import Entry, duration, labels, threat_text
 from certseg.reporting.plots import radius_figures, save_figure
 from certseg.reporting.storage import write_text_atomic
 from certseg.reporting.tables import figure_table, markdown_table
@@ -37,7 +38,7 @@ def write_report(
 
     Args:
         directory: where to write; created if missing. Links in the report are relative to it.
-        title: the heading.
+        title: the report's heading.
         command: the command line that gave the results.
         entries: what to report.
         pictures: files drawn by :func:`certseg.reporting.picture`.
@@ -208,11 +209,10 @@ def _cost(entries: Sequence[Entry]) -> str:
 
 
 def _places(entries: Sequence[Entry], directory: Path) -> Iterator[str]:
-    stored = [(entry, label) for entry, label in zip(entries, labels(entries)) if entry.directory is not None]
+    places = ((entry.directory, label) for entry, label in zip(entries, labels(entries)))
+    stored = [(place, label) for place, label in places if place is not None]
     if stored:
-        lines = [
-            f"- {label}: [{_relative(e.directory, directory)}]({_link(e.directory, directory)})" for e, label in stored
-        ]
+        lines = [f"- {label}: [{_relative(place, directory)}]({_link(place, directory)})" for place, label in stored]
         yield "## Where the results are\n\n" + "\n".join(lines) + "\n\nEach folder holds one row per image.\n"
 
 

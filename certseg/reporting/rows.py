@@ -164,7 +164,8 @@ def _plain_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in _flat(identity).items():
         if not _finite(value):  # stored as null it would equal another setting
             raise ResultError(f"Setting {key} cannot identify results", expected="finite numbers", received=value)
-    return plain(identity)
+    found: dict[str, Any] = plain(identity)
+    return found
 
 
 def _finite(value: Any) -> bool:

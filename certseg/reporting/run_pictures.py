@@ -29,12 +29,12 @@ def run_pictures(
     comes from masked copies, another one of those.
 
     Args:
-        directory: where they go.
+        directory: the folder that the pictures are written to.
         samples: the images that are drawn.
         entries: the results of the run's stages.
         maps_of: gives the stored maps of an image, by its name, for every kind of entry.
-        class_names: of the data set.
-        palette: one RGB colour per class, 0 to 255.
+        class_names: the names of the data set's classes, in the order of their ids.
+        palette: one RGB colour with values from 0 to 255 per class.
 
     Returns:
         The pictures' paths.

@@ -69,7 +69,7 @@ def save_arrays(path: str | os.PathLike[str], **arrays: np.ndarray) -> Path:
         forms[key] = {"dtype": array.dtype.str, "shape": array.shape}
         packed[f"data/{key}"] = _packed(array)
     with _written(Path(path)) as file:
-        np.savez_compressed(file, forms=np.array(json.dumps(forms)), **packed)
+        np.savez_compressed(file, allow_pickle=False, forms=np.array(json.dumps(forms)), **packed)
     return Path(path)
 
 

@@ -55,7 +55,7 @@ class FigureTable:
     """Figures of several entries. Build it with :func:`figure_table`.
 
     Args:
-        entries: the rows.
+        entries: the summaries, one for each row.
         columns: the columns, descriptions first.
         legend: what estimators and kinds of rows mean, and how many images the figures are over.
     """
@@ -107,6 +107,14 @@ def figure_table(entries: Sequence[Entry]) -> FigureTable:
 
     Raises:
         ResultError: there are no entries.
+
+    >>> figures = {"accuracy/image_mean": 0.875, "miou/pooled": 0.75}
+    >>> entry = Entry({"kind": "prediction", "name": "prediction", "images": 2, "figures": figures})
+    >>> for line in figure_table([entry]).markdown().splitlines()[:3]:
+    ...     print(line)
+    |  | accuracy % (image mean) | mIoU % (pooled) |
+    | --- | ---: | ---: |
+    | prediction | 87.5 | 75.0 |
     """
     if not entries:
         raise ResultError("There is nothing to tabulate", expected="at least one summary")

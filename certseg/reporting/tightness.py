@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 
 from certseg.metrics import Estimator, known_figures
+from certseg.metrics.figures import number
 from certseg.reporting.claims import Pair, bracket_status, comparison, pairs
-from certseg.reporting.entries import Entry, labels, number
+from certseg.reporting.entries import Entry, labels
 from certseg.reporting.tables import markdown_table
 
 WORST_MIOU = known_figures.WORST_MIOU.full_name(Estimator.POOLED)
@@ -64,7 +65,7 @@ def gap_line(entries: Sequence[Entry]) -> str:
     texts = []
     for name in dict.fromkeys(names):
         mine = [pair for pair, other in zip(found, names, strict=True) if other == name]
-        values = ", ".join(f"{_points(p.upper - p.lower)} at {number(p.attack.size)}" for p in mine)
+        values = ", ".join(f"{_points(p.upper - p.lower)} at {_size(p.attack)}" for p in mine)
         texts.append(f"{name}, points of accuracy: {values}")
     return "; ".join(texts)
 
@@ -81,7 +82,7 @@ def _row(pair: Pair, certifier: str, attack: str) -> list[str]:
     return [
         certifier,
         attack,
-        f"{pair.attack.norm} ≤ {number(pair.attack.size)}",
+        f"{pair.attack.norm} ≤ {_size(pair.attack)}",
         "–" if grey is None else number(grey, 3),
         _points(pair.lower),
         _points(pair.upper),
@@ -114,6 +115,10 @@ def _norms(entries: Sequence[Entry]) -> Iterator[str]:
                 f"- {attack.norm} norm that changes {100 * share:.0f} % of the pixels, mean over the images: at least "
                 f"{number(radius)} ({certifier.name}), {text}{times}."
             )
+
+
+def _size(entry: Entry) -> str:
+    return "–" if entry.size is None else number(entry.size)
 
 
 def _points(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Experiment tracking: nothing, or Weights & Biases.
+"""Experiment trackers: one that keeps nothing, and one that sends a run to Weights & Biases.
 
 wandb is imported here alone (mmengine does so for a training's curves), and only once a run is checked or started.
 """
@@ -12,14 +12,15 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from certseg.checks import check_choice, check_text
 from certseg.errors import ConfigError, ResultError, tracking_failed
 from certseg.reporting.entries import Entry, labels, threat_text
 from certseg.reporting.storage import plain
 
-MODES = ("offline", "online", "disabled")
+Mode = Literal["offline", "online", "disabled"]
+MODES: tuple[Mode, ...] = get_args(Mode)
 _START_SECONDS = 30
 _LOGIN_SECONDS = 15  # how long a terminal may ask for a key
 
@@ -113,7 +114,7 @@ class WandbTracking:
     def __init__(
         self,
         project: str,
-        mode: str = "offline",
+        mode: Mode = "offline",
         entity: str | None = None,
         name: str | None = None,
         directory: str | os.PathLike[str] = "outputs",

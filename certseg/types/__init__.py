@@ -27,7 +27,7 @@ from certseg.types.contracts import (
     segmenter_of,
 )
 from certseg.types.guarantees import Guarantee, Promise
-from certseg.types.images import IGNORE_INDEX, Sample, check_image, check_target
+from certseg.types.images import IGNORE_INDEX, Sample, check_image, check_target, sides_of
 from certseg.types.results import (
     AttackResult,
     Certificate,
@@ -85,5 +85,6 @@ __all__ = [
     "coarse_logits_of",
     "lipschitz_bound_of",
     "segmenter_of",
+    "sides_of",
     "threat_of",
 ]

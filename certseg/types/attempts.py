@@ -14,8 +14,8 @@ class Level:
     """One budget of an attack that is run at several.
 
     Args:
-        place: its place among the smaller radii of the attack, from 0 on; None for the largest budget of all.
-        threat: the budget.
+        place: place of this budget among the smaller radii of the attack, from 0 on; None for the largest of all.
+        threat: what the attack may do at this budget.
     """
 
     place: int | None
@@ -54,7 +54,7 @@ class Attempt:
 
     @property
     def has_budget(self) -> bool:
-        """False of an attack that looks for the smallest perturbation."""
+        """False for an attack that looks for the smallest perturbation."""
         return self.threat.has_size
 
     @classmethod

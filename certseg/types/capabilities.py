@@ -17,8 +17,9 @@ class CoarseLogits:
     where its logits are their bilinear enlargement, else None; sampling on the CPU then spares the enlargement.
 
     Args:
-        logits: ``B x num_classes x h x w``.
-        align_corners: of the enlargement, as in :func:`torch.nn.functional.interpolate`.
+        logits: ``B x num_classes x h x w``, smaller than the images.
+        align_corners: whether the enlargement aligns the corner pixels of both grids, an argument of
+            :func:`torch.nn.functional.interpolate`.
     """
 
     logits: Tensor

@@ -218,7 +218,7 @@ class Sampling(Protocol):
         """What decides :meth:`sample`, in plain values."""
 
     def sample(self, segmenter: Segmenter, image: Tensor, *, stream: NoiseStream, hardware: Hardware) -> Samples:
-        """Draw the samples of one image; arguments as of :meth:`Certifier.certify`."""
+        """Draw the samples of one image, with the arguments of :meth:`Certifier.certify`."""
 
     def from_samples(self, samples: Samples) -> Certificate:
         """The certificate that :meth:`Certifier.certify` gives for an image with these samples."""
@@ -229,9 +229,9 @@ class Score:
     """What the labels of an image add to the row of its certificate.
 
     Args:
-        figures: by name.
+        figures: the certifier's own figures of this image, by name.
         counts: what adds up over images, by name, in plain values.
-        seconds: wall-clock parts spent on it.
+        seconds: wall-clock seconds that the scoring took, by part.
     """
 
     figures: dict[str, float | None] = field(default_factory=dict)
@@ -376,7 +376,7 @@ class Attack(AnyAttack, ABC):
             segmenter: the network, differentiable with respect to its input, on the hardware's device.
             image: ``3 x H x W`` in [0, 1].
             target: ``H x W`` int64 labels, 255 ignored.
-            threat: of a kind among :attr:`norms`.
+            threat: what the attack may do, of a kind among :attr:`norms`.
             stream: the random numbers of this image; they depend on the run's seed and the image's name alone.
             hardware: device, and the number of copies of an image per forward pass.
             start: a point within the threat to begin at, the result at a smaller radius; None begins as the attack
@@ -393,9 +393,10 @@ class Attack(AnyAttack, ABC):
         streams: Sequence[NoiseStream],
         hardware: Hardware,
         starts: Sequence[Tensor] | None = None,
-    ) -> list[AttackResult]:
+    ) -> Sequence[AttackResult]:
         """Attack images of one shape side by side; by default one after the other. Each gets what it would get alone,
-        up to the rounding of a batch. Arguments as of :meth:`__call__`, one of each for each image."""
+        up to the rounding of a batch. Arguments are those of :meth:`__call__`, with one image, target, stream and start
+        for each attack."""
         begins: Sequence[Tensor | None] = [None] * len(images) if starts is None else starts
         return [
             self(segmenter, image, target, threat, stream=stream, hardware=hardware, start=begin)
@@ -414,7 +415,15 @@ class SmallestAttack(AnyAttack, ABC):
     def __call__(
         self, segmenter: Segmenter, image: Tensor, target: Tensor, *, stream: NoiseStream, hardware: Hardware
     ) -> MinimumNormResult:
-        """Attack one image; arguments as of :meth:`Attack.__call__`."""
+        """Attack one image.
+
+        Args:
+            segmenter: the network, differentiable with respect to its input, on the hardware's device.
+            image: ``3 x H x W`` in [0, 1].
+            target: ``H x W`` int64 labels, 255 ignored.
+            stream: the random numbers of this image; they depend on the run's seed and the image's name alone.
+            hardware: the device that is computed on.
+        """
 
 
 class Stage(ABC):

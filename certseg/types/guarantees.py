@@ -37,7 +37,7 @@ class Guarantee:
     """What the certificates of one certifier promise about one image.
 
     Args:
-        promise: what holds.
+        promise: what holds of the certified pixels.
         predictor: the model that it holds for, for example ``base`` or ``smoothed(gaussian, sigma=0.25)``. A
             certificate says nothing about any other model.
         threat: the attacks that it holds for.
@@ -111,7 +111,8 @@ class Guarantee:
     @property
     def bounds_counts(self) -> bool:
         """Whether the certified and correct pixels of an image are, without exception, a lower bound of the correct
-        pixels under attack: no alert excuses a change, no pixel is tolerated, no chance, and classes are certified."""
+        pixels under attack: no alert excuses a change, no pixel is tolerated, there is no error probability, and
+        classes are certified, not groups of them."""
         return self.promise is Promise.EVERY_PIXEL and self.is_deterministic and not self.hierarchy
 
     def within(self, threat: Threat) -> Guarantee:
@@ -119,7 +120,12 @@ class Guarantee:
         return replace(self, threat=threat)
 
     def statement(self) -> str:
-        """What is guaranteed, in words. The radius of a ball is called R, so that a sweep has one wording."""
+        """What is guaranteed, in words. The radius of a ball is called R, so that a sweep has one wording.
+
+        >>> from certseg.types import L2
+        >>> Guarantee(Promise.EVERY_PIXEL, "base", L2(0.25), confidence=1.0).statement()
+        'for every certified pixel and every l2 perturbation of norm ≤ R the class of `base` does not change'
+        """
         if self.wording:
             return self.wording
         if self.promise is Promise.ERROR_SHARE:

@@ -41,7 +41,7 @@ class Hierarchy:
         """The hierarchy of these classes whose level l joins what ``levels[l - 1]`` says.
 
         Args:
-            class_names: of the data set, in the order of their ids.
+            class_names: the names of the data set's classes, in the order of their ids.
             levels: finest first; each maps the name of a new group to the names it joins, at least two of the level
                 below. What a level does not mention stays as it is. An empty sequence leaves the classes alone.
 
@@ -58,7 +58,7 @@ class Hierarchy:
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """The number of classes, K."""
         return len(self.names[0])
 
     @property

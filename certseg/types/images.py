@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from certseg.errors import DataError, ModelError
+from certseg.types.threats import Sides
 
 IGNORE_INDEX = 255
 """Stands in a map where there is no label."""
@@ -40,6 +41,16 @@ class Sample:
                 received=f"{self.target.dtype} of shape {tuple(self.target.shape)}",
                 remedy="Check that image and label files belong together (scripts/check_dataset.py names them)",
             )
+
+
+def sides_of(maps: Tensor) -> Sides:
+    """Height and width: the last two dimensions of an image, of its labels, or of a batch of either.
+
+    >>> sides_of(torch.zeros(3, 360, 480))
+    (360, 480)
+    """
+    height, width = maps.shape[-2:]
+    return height, width
 
 
 def check_image(image: Tensor, name: str = "input") -> None:

@@ -71,8 +71,8 @@ class Certificate:
 
     @property
     def hierarchy(self) -> tuple[tuple[str, ...], ...] | None:
-        """The groups that ``levels`` refers to, ``hierarchy[l][c]`` the name of that of class c on level l; None where
-        classes are certified."""
+        """The groups that ``levels`` refers to, ``hierarchy[l][c]`` being the name of the group of class c on level l;
+        None where classes are certified."""
         return self.guarantee.hierarchy or None
 
     def pictured_maps(self) -> Maps:
@@ -85,13 +85,13 @@ class MemberResult:
     """What one member of an ensemble of attacks reached on an image; its adversarial image is not kept.
 
     Args:
-        name: of the member, different for each.
+        name: the member's name, different for each.
         prediction: ``H x W`` uint8 (int16 for more than 256 classes), what the attacked predictor answers.
-        norm: as in :class:`AttackResult`, as are all that follow.
+        norm: the norm of its perturbation in the threat's own norm, computed in float64.
         passes: network evaluations spent.
         seconds: wall-clock parts by name.
         flags: self-checks that fired.
-        zero_gradients: share of zeros in its gradients.
+        zero_gradients: share of its gradients' entries that were exactly 0.
     """
 
     name: str
@@ -110,7 +110,7 @@ class AttackResult:
     Args:
         adversarial: ``3 x H x W`` float32 in [0, 1], inside the threat.
         prediction: ``H x W`` int64, what the attacked predictor answers there.
-        threat: the budget.
+        threat: what the attack was allowed to do.
         predictor: the model attacked, in the words of :attr:`Certificate.predictor`; ``base`` for the network itself.
         norm: the norm of the perturbation in the threat's own norm, computed in float64.
         votes: ``K x H x W`` int32, for a sampled predictor the number of votes for each class; None otherwise.
@@ -119,9 +119,9 @@ class AttackResult:
         seconds: wall-clock parts by name.
         flags: self-checks that fired, for example ``zero_gradient``.
         zero_gradients: share of the gradients' entries that were exactly 0, averaged over the attack's points.
-        members: of an ensemble, what each member reached; the rest is then the worst member's result, with the passes
-            and seconds of all.
-        winner: name of that member.
+        members: what each member of an ensemble reached, empty for any other attack; the other fields are then those of
+            the member that left least, with the passes and seconds of all.
+        winner: name of that member; None for an attack that is no ensemble.
     """
 
     adversarial: Tensor
@@ -165,8 +165,8 @@ class MinimumNormResult:
         reached: whether the goal is met at ``adversarial``.
         accuracy: share of the labelled pixels that are still correct there, NaN without any.
         distance: l2 norm of ``adversarial - image`` in float64, whether or not the goal was reached.
-        changed: labelled pixels whose class there is not the one predicted at the image itself.
-        labelled: labelled pixels.
+        changed: number of labelled pixels whose class there is not the one predicted at the image itself.
+        labelled: number of labelled pixels.
         passes: network evaluations spent.
         seconds: wall-clock parts by name.
         flags: self-checks that fired.

@@ -65,7 +65,7 @@ class NormBall(Threat):
     """Any perturbation whose norm is at most ``radius``.
 
     Args:
-        radius: in units of the [0, 1] image scale, over one whole image; finite and positive.
+        radius: the largest norm of a perturbation of a whole image, on the [0, 1] image scale; finite and positive.
 
     Raises:
         ConfigError: the radius is not a finite positive number.
@@ -87,8 +87,9 @@ class NormBall(Threat):
 
     def is_nearly(self, other: Threat) -> bool:
         """Whether ``other`` is a ball of the same norm whose radius differs by rounding at most."""
-        is_same_kind = isinstance(other, NormBall) and self.norm == other.norm
-        return is_same_kind and math.isclose(self.radius, other.radius, rel_tol=1e-6)
+        if not isinstance(other, NormBall) or self.norm != other.norm:
+            return False
+        return math.isclose(self.radius, other.radius, rel_tol=1e-6)
 
     def scaled_to(self, radius: float) -> NormBall:
         """The ball of this norm with another radius."""
@@ -125,7 +126,7 @@ class Unbounded(Threat):
     """Any image at all, told by the norm of its perturbation: what an attack may do that looks for the smallest one.
 
     Args:
-        norm: in which perturbations are measured, for example ``l2``.
+        norm: the norm that perturbations are measured in, for example ``l2``.
     """
 
     norm: str
@@ -176,7 +177,7 @@ class Patch(Threat):
     has the image's aspect; with ``aspect`` h' = ceil(sqrt(share H W / aspect)) and w' = ceil(sqrt(share H W aspect)).
 
     Args:
-        share: of the image's area, in (0, 1], that one rectangle may cover.
+        share: the share of the image's area that one rectangle may cover, in (0, 1].
         aspect: width / height of a rectangle given by its share; None is the image's own.
         height: h' in pixels, together with ``width`` and in the place of ``share``.
         width: w' in pixels.

@@ -244,6 +244,8 @@ def test_what_does_not_fit_is_refused():
         attacked(position=[[0, 0], [8, 8]])
     with pytest.raises(ConfigError, match="needs a patch threat"):
         attacked(threat=L2(0.1))
+    with pytest.raises(ConfigError, match="needs a patch threat"):
+        PatchPGD().check_size((16, 48), L2(0.1))
     with pytest.raises(DataError, match=r"attack\.start"):
         PatchPGD()(Gullible(), grey_image(), TARGET, PATCH, stream=STREAM, hardware=CPU, start=grey_image())
     with pytest.raises(ModelError, match="NaN"):

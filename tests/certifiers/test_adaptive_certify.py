@@ -1,6 +1,7 @@
 """AdaptiveCertify: the rule, the test, the figures, the bracket."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -88,8 +89,10 @@ def test_the_level_follows_the_rule_and_the_first_samples_alone(lead):
     counts = torch.from_numpy(rng.multinomial(n0, rng.dirichlet([0.3] * 5, 400)).T.reshape(5, 20, 20)).int()
     counts[:, 0, 0] = 0  # every sample was tied
     leads = (lead,) * 2 if isinstance(lead, float) else lead
-    classes, levels = adaptive(lead=lead, n0=n0)._guess(counts)
+    guess = adaptive(lead=lead, n0=n0)._guess(counts)
+    classes, levels = guess.classes, guess.levels
     ids = HIERARCHY.ids(classes, levels)
+    assert torch.equal(guess.choice, ids)
     for i in range(20):
         for j in range(20):
             group, top = rule(counts[:, i, j].tolist(), n0, leads)
@@ -113,7 +116,7 @@ def test_kept_samples_give_the_same_certificates_and_know_what_was_guessed():
     ]
     identities.append(SegCertify(sigma=0.25, n0=40).samples_identity)
     assert all(one != other for i, one in enumerate(identities) for other in identities[:i])
-    assert adaptive(stopping="anytime").samples_identity is None
+    assert adaptive(stopping="anytime").sampling() is None
 
 
 def test_curtailed_decides_as_the_fixed_test_does():
@@ -224,6 +227,21 @@ def test_only_single_classes_are_fixed_in_the_figures_of_classes():
     assert summary["figures"]["certified_information_gain/pooled"] == figures["certified_information_gain"]
     assert summary["hierarchy"] == HIERARCHY.names
     assert maps["levels"].tolist() == [[0, 0, 1, 2, 0, *maps["levels"][0, 5:].tolist()]]
+
+
+class Forgetful(AdaptiveCertify):
+    """Announces groups, and gives certificates that do not say which."""
+
+    def certify(self, *arguments, **options):
+        return replace(super().certify(*arguments, **options), levels=None)
+
+
+def test_a_certificate_about_groups_without_levels_is_refused():
+    model, target = PlantedClasses(PIXELS), torch.tensor([[0, 2, 3, 1, 1, 0, 255]])
+    certifier = Forgetful(sigma=0.25, class_names=CLASSES, hierarchy=LEVELS)
+    stage = CertificationStage(certifier, model, CLASSES, seed=0, hardware=CPU)
+    with pytest.raises(ConfigError, match=r"certifies groups of classes, but .* has no levels"):
+        stage.run(Sample("x", model.image, target))
 
 
 # --- bracket ---------------------------------------------------------------------------------------------------------

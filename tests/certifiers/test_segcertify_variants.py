@@ -89,7 +89,7 @@ def test_kept_samples_give_the_same_certificates_at_every_tau():
         assert direct.passes == reused.passes
     for stopping in ("curtailed", "anytime"):
         certifier = SegCertify(sigma=0.25, stopping=stopping)
-        assert certifier.samples_identity is None
+        assert certifier.sampling() is None
         with pytest.raises(ConfigError, match="fixed"):
             certifier.sample(model, image, stream=NoiseStream(0, "x"), hardware=CPU)
 

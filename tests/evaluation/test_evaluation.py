@@ -5,11 +5,11 @@ import pytest
 import torch
 from support.linear_pixels import image_with_margins, two_classes
 
-from certseg.attacks import PGD, Smoothing
+from certseg.attacks import DAG, PGD, Smoothing
 from certseg.certifiers import SegCertify
 from certseg.compute.hardware import Hardware
-from certseg.errors import DataError, ModelError, ResultError
-from certseg.evaluation import AttackStage, CertificationStage, PredictionStage, evaluate
+from certseg.errors import ConfigError, DataError, ModelError, ResultError
+from certseg.evaluation import AttackStage, CertificationStage, MinimumNormStage, PredictionStage, evaluate
 from certseg.metrics import ClassCounts
 from certseg.types import L2, Sample
 
@@ -97,6 +97,21 @@ def test_summaries_are_functions_of_rows_alone(index):
     images.reads.clear()
     evaluate(stage, images, store)
     assert images.reads == []
+
+
+@pytest.mark.parametrize("kind", [0, 1, 2, 3])
+def test_without_a_network_a_stage_summarises_and_does_not_compute(kind):
+    options = {"seed": 0, "hardware": CPU}
+    stage = (
+        lambda model: PredictionStage(model, NAMES, CPU),
+        lambda model: CertificationStage(SegCertify(sigma=0.25, n=60), model, NAMES, **options),
+        lambda model: AttackStage("pgd", PGD(steps=1), L2(0.16), model, NAMES, settings={}, **options),
+        lambda model: MinimumNormStage("dag", DAG(iterations=2), model, NAMES, settings={}, **options),
+    )[kind]
+    rows = [stage(two_classes()).run(Images()[index])[0] for index in range(2)]
+    assert stage(None).summarise(rows) == stage(two_classes()).summarise(rows)
+    with pytest.raises(ConfigError, match="has no network"):
+        stage(None).run(Images()[0])
 
 
 def test_an_interrupted_evaluation_ends_as_an_uninterrupted_one():

@@ -40,7 +40,6 @@ def composed():
         ({"model": {"_target_": "a.B"}}, ("model.name is not set",)),
         ({"model": {"_target_": "a.B", "name": "n", "trust_checkpoint": "yes"}}, ("trust_checkpoint must be true or",)),
         ({"model": {"_target_": "a.B", "name": "n", "checkpoint": 4}}, ("model.checkpoint must be null or a text",)),
-        ({"attack": {"_target_": "a.B"}}, ("attack.norm is not set",)),
         ({"attack": "pgd"}, ("attack must be settings with a _target_, or none", "'pgd'")),
     ],
     ids=str,
@@ -101,12 +100,12 @@ def test_the_task_is_chosen_in_one_place(monkeypatch):
 
 
 def test_configurations_of_hydra_enter_through_one_door():
-    """Beside it stand the start of a job, the end of a sweep, and the words of Hydra's errors."""
+    """Beside it stand the command, the start of a job, the end of a sweep, and the words of Hydra's errors."""
     files = (ROOT / "certseg").rglob("*.py")
     importing = {
         file.stem for file in files if re.search(r"^\s*(from|import) (hydra|omegaconf)", file.read_text(), re.M)
     }
-    assert importing == {"settings", "main", "sweep", "console"}
+    assert importing == {"command", "settings", "main", "sweep", "console"}
 
 
 def test_no_spec_holds_a_plain_group(composed):

@@ -32,6 +32,7 @@ from certseg.models.mmseg_library import quiet_import
 from certseg.reporting import Entry, figure_table
 from certseg.training.inpainting import HiddenError
 from certseg.training.lipschitz import CertifiedAccuracies
+from certseg.training.objectives import ViewCounts
 from certseg.types import L2, Linf, Patch
 
 with quiet_import():
@@ -114,7 +115,7 @@ def test_every_figure_of_the_bracket_is_described():
 
 def test_every_figure_of_a_validation_is_described():
     classes = torch.tensor([[0, 1]])
-    views = {view: ClassCounts.from_maps(classes, classes, 3) for view in ("clean", "noise", "masked")}
+    views = {view: ViewCounts(ClassCounts.from_maps(classes, classes, 3)) for view in ("clean", "noise", "masked")}
     costs, hits = torch.tensor([0.1, 0.2]), torch.tensor([True, True])
     counts = CollectiveCounts.of(costs, hits, hits, torch.tensor([0.1, 0.2], dtype=torch.float64))
     more = {"certified": CertifiedAccuracies((1e-5, 0.25), counts, 0.3, 1.0), "hidden": HiddenError(0.5, 2)}

@@ -28,8 +28,8 @@ from certseg.reporting import (
 )
 from certseg.reporting.claims import pairs
 from certseg.reporting.entries import duration, labels, threat_text
+from certseg.reporting.lines import sweeps
 from certseg.reporting.pictures import picture_figure
-from certseg.reporting.plots import sweeps
 from certseg.types import Promise
 
 SMOOTHED = "smoothed(gaussian, sigma=0.25)"

@@ -5,6 +5,7 @@ import importlib
 import numpy as np
 import pytest
 import torch
+from support.brackets import with_guarantee
 
 from certseg.reporting import Entry, run_pictures
 from certseg.types import Sample
@@ -22,9 +23,10 @@ def sample(name="a/b"):
     return Sample(name=name, image=torch.rand(3, *SIZE), target=target)
 
 
-def entry(kind, **more):
+def entry(kind, **promised):
     threat = {"norm": "l2", "radius": 0.1}
-    return Entry({"kind": kind, "name": kind, "figures": {}, "images": 1, "predictor": "p", "threat": threat, **more})
+    told = {"kind": kind, "name": kind, "figures": {}, "images": 1, "predictor": "p", "threat": threat}
+    return Entry(with_guarantee(told | {"confidence": 1.0}, **promised) if kind == "certifier" else told)
 
 
 @pytest.fixture
@@ -76,7 +78,7 @@ def test_certificate_and_attack_beside_it(drawn, tmp_path):
 
 
 def test_certified_groups_are_drawn_by_their_own_ids(drawn, tmp_path):
-    hierarchy = [["road", "sky", "car"], ["road", "other", "other"]]
+    hierarchy = (("road", "sky", "car"), ("road", "other", "other"))
     maps = {"prediction": PREDICTION, "certifier": {**CERTIFIED, "levels": np.ones(SIZE, np.uint8)}}
     entries = [entry("prediction"), entry("certifier", hierarchy=hierarchy)]
     (path,) = run_pictures(tmp_path, [sample()], entries, lambda name: maps, NAMES, PALETTE)

@@ -77,9 +77,14 @@ class ALMAProx(MinimumNormAttack):
     it, as does one that found nothing better by half time.
 
     Args:
-        iterations: in all.
-        success, away_from, line_search, goal: as of :class:`MinimumNormAttack`.
-        step_size: root mean square of the first steps, as a share of that of the best perturbation.
+        iterations: forward-backward passes of the whole search.
+        success: share of the pixels that count which must meet the goal, in (0, 1].
+        away_from: the class that pixels are to leave: their label (``labels``) or the one that is predicted at the
+            image (``prediction``).
+        line_search: number of forward passes spent at the end on a smaller multiple of the perturbation; 0 for none.
+        goal: None for an untargeted attack; else the class that every pixel is to have, or a map ``H x W`` int64 of
+            classes, 255 where anything will do.
+        step_size: root mean square of the first steps, as a share of the root mean square of the best perturbation.
         masking: share of the iterations over which the share of pixels that are worked on falls from 1 to ``success``.
             Early masking leaves the pixels alone that are furthest from a boundary at the image.
 

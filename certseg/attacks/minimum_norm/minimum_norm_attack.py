@@ -52,7 +52,7 @@ class MinimumNormAttack(SmallestAttack):
     Args:
         iterations: forward-backward passes of the search; those that lie beyond are forward passes.
         success: share of the pixels, in (0, 1].
-        away_from: ``labels`` or ``prediction``.
+        away_from: the class that pixels are to leave, ``labels`` or ``prediction`` as above.
         line_search: forward passes spent at the end on a smaller multiple of the perturbation found; 0 for none.
         goal: None for an untargeted attack; else the class that every pixel is to have, or a map ``H x W`` int64 of
             what is to be predicted, 255 where anything will do. Then ``success`` is the share of the pixels of this map
@@ -87,7 +87,7 @@ class MinimumNormAttack(SmallestAttack):
             image: ``3 x H x W`` in [0, 1].
             target: ``H x W`` int64 labels, 255 ignored.
             stream: names the image; nothing is drawn from it.
-            hardware: device.
+            hardware: the device that is computed on.
 
         Raises:
             DataError: the image is not in [0, 1], or the target or goal does not fit it or the model.

@@ -33,15 +33,20 @@ class PDPGD(MinimumNormAttack):
     met, which narrows with time; without that range pixels would leave the goal in turns. The multipliers are per
     pixel, as in the attack's use for segmentation by Rony et al. (2023), each against a weight of 1 for the norm, which
     is what a softmax over all of them amounts to, and times a common one that rises while the goal is not met. Steps
-    are proximal ones in a variable metric (:mod:`certseg.attacks.minimum_norm.proximal`). First point, measure of
-    steps, and return to the best point as of :class:`certseg.attacks.ALMAProx`; the pixels that miss the goal most are
-    left alone from the start.
+    are proximal ones in a variable metric (:mod:`certseg.attacks.minimum_norm.proximal`). The first point, the measure
+    of steps and the return to the best point are those of :class:`certseg.attacks.ALMAProx`; the pixels that miss the
+    goal most are left alone from the start.
 
     Args:
-        iterations: in all.
-        success, away_from, line_search, goal: as of :class:`MinimumNormAttack`.
-        step_size: root mean square of the first steps, as a share of that of the best perturbation.
-        dual_step_size: first steps of ``log lambda``.
+        iterations: forward-backward passes of the whole search.
+        success: share of the pixels that count which must meet the goal, in (0, 1].
+        away_from: the class that pixels are to leave: their label (``labels``) or the one that is predicted at the
+            image (``prediction``).
+        line_search: number of forward passes spent at the end on a smaller multiple of the perturbation; 0 for none.
+        goal: None for an untargeted attack; else the class that every pixel is to have, or a map ``H x W`` int64 of
+            classes, 255 where anything will do.
+        step_size: root mean square of the first steps, as a share of the root mean square of the best perturbation.
+        dual_step_size: length of the first steps of ``log lambda``, which shrink to a tenth of it.
 
     Raises:
         ConfigError: an argument is outside its domain.

@@ -22,12 +22,12 @@ class Look:
 
     Args:
         point: ``3 x H x W``.
-        leaf: the same as ``1 x 3 x H x W``.
+        leaf: the point as ``1 x 3 x H x W``, which gradients are taken with respect to.
         logits: ``1 x K x H x W``, attached to ``leaf`` where a gradient was asked for.
         unmet: ``H x W`` bool, the pixels that count and do not meet the goal.
-        share: of the pixels that count, those that meet it.
+        share: share of the pixels that count which meet the goal.
         met: whether these are enough.
-        norm: of the perturbation.
+        norm: l2 norm of the perturbation.
     """
 
     point: Tensor
@@ -59,12 +59,12 @@ class Problem:
     """The goal on one image and what has been found.
 
     Args:
-        segmenter: the network.
+        segmenter: the network that is attacked.
         image: ``3 x H x W`` float32 on the device.
         wanted: ``H x W`` int64 on the device, 255 where a pixel does not count: the classes to leave, or to reach.
-        targeted: whether they are to be reached.
-        success: share of the counting pixels that must meet the goal.
-        name: of the image.
+        targeted: whether the wanted classes are to be reached.
+        success: share of the counting pixels that must meet the goal, in (0, 1].
+        name: name of the image, for messages.
     """
 
     def __init__(
@@ -78,10 +78,12 @@ class Problem:
         """Norm of a perturbation of 1 everywhere."""
         self.best: Tensor | None = None
         self.best_norm = math.inf
-        self.passes, self.flags = Passes(), set()
+        self.passes = Passes()
+        self.flags: set[str] = set()
         self._segmenter, self._name, self._targeted = segmenter, name, targeted
         self._wanted, self._label = wanted, torch.where(self.counting, wanted, 0)[None, None]
-        self._closest, self._closest_share, self._probe = image, -1.0, None
+        self._closest, self._closest_share = image, -1.0
+        self._probe: Tensor | None = None
 
     @property
     def result(self) -> Tensor:
@@ -162,7 +164,7 @@ class Problem:
         perturbation are left out as long as the goal is met."""
         part = 0.2
         for _ in range(passes if self.best is not None and self.best_norm > 0 else 0):
-            shorter = torch.lerp(self.image, self.best, 1.0 - part)
+            shorter = torch.lerp(self.image, self.result, 1.0 - part)
             if not self.look(shorter, gradient=False).met:
                 part /= 2.0
 

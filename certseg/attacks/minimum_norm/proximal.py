@@ -22,7 +22,7 @@ class VariableMetric:
         self._squares, self._memory, self._weight = torch.zeros_like(like), memory, 0.0
 
     def __call__(self, gradient: Tensor) -> Tensor:
-        """The metric after one more gradient, like it."""
+        """The metric after one more gradient, a tensor of its shape."""
         self._squares.mul_(self._memory).addcmul_(gradient, gradient, value=1.0 - self._memory)
         self._weight = self._memory * self._weight + 1.0 - self._memory
         return (self._squares / self._weight).sqrt_().add_(_TINY)
@@ -39,11 +39,12 @@ def forward_backward(
     the descent on the norm itself.
 
     Args:
-        point, image: ``3 x H x W``.
-        gradient: of f.
-        metric: ``h``, positive; a step is ``step * gradient / h``.
+        point: ``3 x H x W``, where the step begins.
+        image: ``3 x H x W``, from which the norm is measured.
+        gradient: the gradient of f at the point.
+        metric: the metric ``h``, positive; a step is ``step * gradient / h``.
         step: length of the step.
-        norm: positive, of the present perturbation.
+        norm: l2 norm of the present perturbation, positive.
     """
     forward = torch.addcdiv(point - image, gradient, metric, value=-step)
     return forward.mul_(metric / (metric + step / norm)).add_(image).clamp_(0.0, 1.0)
@@ -55,7 +56,7 @@ def gap_scale(gaps: Gaps, counting: Tensor, logits: Tensor) -> Tensor:
     the ratio's has none of it.
 
     Args:
-        gaps: at a point.
+        gaps: by how much each pixel misses the goal at a point.
         counting: ``H x W`` bool, the pixels of the mean.
         logits: ``1 x K x H x W``, those of the gaps.
     """
@@ -73,9 +74,9 @@ def easiest(misses: Tensor, counting: Tensor, keep: int) -> Tensor:
     """The ``keep`` counting pixels that miss the goal least (ties: all of them), ``H x W`` bool.
 
     Args:
-        misses: ``H x W``.
-        counting: ``H x W`` bool.
-        keep: at least 1.
+        misses: ``H x W``, by how much each pixel misses the goal.
+        counting: ``H x W`` bool, the pixels that count.
+        keep: how many of these to keep, at least 1.
     """
     values = misses[counting]
     if keep >= len(values):

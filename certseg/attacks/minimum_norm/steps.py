@@ -29,9 +29,10 @@ class Stepper:
     """Walks from the image until enough pixels meet the goal, down the gaps of those that do not.
 
     Args:
-        problem: the goal.
-        one_logit: go down the logit of the class to leave alone, or up that of the class to reach.
-        multiplier: of a step's length, from the share of the pixels that meet the goal.
+        problem: the image, its goal, and what has been found so far.
+        one_logit: whether only the logit of the class to leave goes down (or that of the class to reach goes up), in
+            the place of the gap to the strongest other class.
+        multiplier: what a step's length is multiplied by, given the share of the pixels that meet the goal.
     """
 
     problem: Problem
@@ -81,14 +82,16 @@ class Stepper:
 
 @dataclass(frozen=True)
 class SteppingAttack(MinimumNormAttack):
-    """An attack that does nothing but walk: DAG and ASMA, by what their :class:`Stepper` is told.
+    """An attack that does nothing but walk. DAG and ASMA are two: they tell their :class:`Stepper` different things.
 
     Args:
         iterations: steps, over all runs together.
-        success: as of :class:`MinimumNormAttack`.
-        away_from: as of :class:`MinimumNormAttack`.
-        line_search: as of :class:`MinimumNormAttack`.
-        goal: as of :class:`MinimumNormAttack`.
+        success: share of the pixels that count which must meet the goal, in (0, 1].
+        away_from: the class that pixels are to leave: their label (``labels``) or the one that is predicted at the
+            image (``prediction``).
+        line_search: number of forward passes spent at the end on a smaller multiple of the perturbation; 0 for none.
+        goal: None for an untargeted attack; else the class that every pixel is to have, or a map ``H x W`` int64 of
+            classes, 255 where anything will do.
         step_size: l2 length of a step on the [0, 1] image scale, for a single run, before the multiplier of the
             stepper; None for runs from coarse to fine.
 
@@ -116,8 +119,8 @@ class SteppingAttack(MinimumNormAttack):
 
 
 class Weight:
-    """Of all constraints together, against the norm: it rises at every iteration that does not meet the goal, the
-    faster the more of them there were in a row, and falls at every other one."""
+    """The weight of all constraints together against the norm: it rises at every iteration that does not meet the goal,
+    the faster the more of them there were in a row, and falls at every other one."""
 
     def __init__(self) -> None:
         self.value, self._misses = 1.0, 0
@@ -136,7 +139,7 @@ class Retreat:
 
     Args:
         problem: the goal; a first point may have been found.
-        iterations: of the search.
+        iterations: number of iterations of the search.
     """
 
     def __init__(self, problem: Problem, iterations: int) -> None:

@@ -1,0 +1,143 @@
+"""A network, a data set, a certifier and an attack of a stranger, in files outside the package: they run through the
+command line and the Python API, and what they bring is compared and reported like everything else."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import certseg
+from certseg.attacks import PGD
+from certseg.types import L2
+
+HERE = Path(__file__).resolve().parents[1] / "support" / "strangers"
+ROOT = HERE.parents[2]
+TRAINING = (
+    "training=clean",
+    "training.iterations=2",
+    "training.batch_size=2",
+    "training.crop=null",
+    "training.lr=1e-9",  # the network is right from the start
+    "training.validations=0",
+    "training.checkpoint_interval=2",
+    "pictures=1",
+    "hardware=cpu",
+    "hardware.threads=1",
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the stranger works: module and configs lie there, results come there."""
+    folder = tmp_path_factory.mktemp("stranger")
+    shutil.copytree(HERE, folder, dirs_exist_ok=True)
+    return folder
+
+
+def run(folder, *words):
+    """The command in the stranger's folder; exit status, output and errors."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "160"}
+    command = [sys.executable, "-m", "certseg", "--config-dir", ".", *TRAINING, *words]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    return done.returncode, done.stdout, done.stderr
+
+
+def entries(folder):
+    """The summaries of the newest run by kind."""
+    newest = max((folder / "outputs" / "runs").rglob("result.json"), key=lambda path: path.stat().st_mtime)
+    return {part["summary"]["kind"]: part["summary"] for part in json.loads(newest.read_text())["entries"]}, newest
+
+
+OWN = ("dataset=shades", "model=pixels")
+
+
+def test_everything_of_a_stranger_runs_and_is_compared(folder):
+    status, out, err = run(folder, *OWN, "certifier=margins", "attack=darken")
+    assert status == 0, out + err
+    found, newest = entries(folder)
+    assert found["certifier"]["name"] == "margins"
+    assert found["certifier"]["guarantee"]["promise"] == "every_pixel"
+    assert found["attack"]["name"] == "darken"
+    assert found["attack"]["threat"] == {"norm": "l2", "radius": 0.05}  # the certificate's
+    assert found["attack"]["figures"]["bracket/certified_pixels"] > 0
+    assert found["attack"]["figures"]["bracket/violations"] == 0
+    assert found["attack"]["figures"]["bracket/bounds"] > 0
+    assert "sure_pixels/image_mean" in found["certifier"]["figures"]
+    report = newest.with_name("report.md").read_text()
+    assert "holds on every image checked: no certified pixel changed" in report
+    assert "twice what the radius needs" in report  # the stranger's own figure, described
+    assert "Deterministic, without any error probability: for every certified pixel and every l2 perturbation" in report
+
+
+def test_a_strangers_certifier_meets_certsegs_attack(folder):
+    """As the command line alone gives it, without a config of its own."""
+    options = ("certifier=none", "certifier._target_=mine.Margins", "+certifier.radius=0.08")
+    status, out, err = run(folder, *OWN, *options, "attack=pgd", "attack.steps=5")
+    assert status == 0, out + err
+    found, _ = entries(folder)
+    assert found["attack"]["name"] == "pgd"
+    assert found["attack"]["figures"]["bracket/certified_pixels"] > 0
+
+
+def test_a_stranger_who_claims_too_much_is_found_out(folder):
+    options = ("certifier=margins", "certifier.radius=0.02", "+certifier.boast=250")
+    status, out, err = run(folder, *OWN, *options, "attack=pgd", "attack.steps=20")
+    assert status == 2, out + err
+    assert "The attack pgd contradicts margins" in err
+    assert "image 'test_" in err
+
+
+def test_what_fulfils_no_contract_is_one_line(folder):
+    status, _, err = run(folder, *OWN, "certifier=none", "certifier._target_=mine.NoContract")
+    assert status == 2
+    assert "expected: a class that derives from certseg.types.certifier" in err.lower()
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_the_python_api_takes_the_same_classes(monkeypatch):
+    monkeypatch.syspath_prepend(str(HERE))
+    import mine
+
+    model, sample = mine.Pixels("pixels", 2), mine.Shades("test")[0]
+    certificate = certseg.certify(model, sample.image, mine.Margins(0.05))
+    assert certificate.threat == L2(0.05)
+    assert certificate.certified.double().mean() > 0.5
+    for method in (mine.Darken(), PGD(steps=5)):
+        found = certseg.attack(model, sample.image, sample.target, certificate.threat, method)
+        unchanged = found.prediction == certificate.classes
+        assert bool(unchanged[certificate.certified].all())
+    assert isinstance(found.adversarial, torch.Tensor)
+
+
+def test_the_example_in_the_documentation_certifies_street_scenes(folder, tmp_path):
+    own = ROOT / "examples" / "own_parts"
+    small = ("dataset.size=[48,64]", "dataset.count=4", "dataset.limit=2", "model.scales=[1.0]", "attack.steps=2")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "160"}
+    words = [
+        "--config-dir",
+        str(own),
+        *TRAINING,
+        "training=noise",
+        *small,
+        "certifier=hoeffding",
+        "attack=pgd_smoothed",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "certseg", *words],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found, newest = entries(tmp_path)
+    assert found["certifier"]["name"] == "hoeffding"
+    assert found["attack"]["predictor"] == found["certifier"]["predictor"] == "smoothed(gaussian, sigma=0.25)"
+    assert found["attack"]["figures"]["bracket/violations"] == 0
+    assert "hoeffding" in newest.with_name("report.md").read_text()
