@@ -81,15 +81,16 @@ reproduce-demasked-table7: setup  ## its Table 7 (ZITS against black, needs a GP
 test: check  ## check, then run all tests, on all cores
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
-check: setup  ## lint, formatting, import directions
+check: setup  ## lint, formatting, types, import directions, rules of the house
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest tests/test_imports.py
+	$(BIN)/mypy -p certseg
+	$(BIN)/python -m pytest tests/test_imports.py tests/test_house.py
 
 format: setup  ## format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:  ## remove the virtual environment and caches; results in outputs/ stay
-	rm -rf $(VENV) .ruff_cache .pytest_cache *.egg-info build dist
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

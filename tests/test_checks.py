@@ -1,13 +1,11 @@
 """What a setting may be: extremes by name, the one sentence, and what is no integer although it looks like one."""
 
-import doctest
 import math
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
-import certseg.checks
 from certseg.checks import (
     check_choice,
     check_count,
@@ -189,7 +187,3 @@ def test_require_says_what_is_expected():
     require("x", 3, "odd", True)
     with pytest.raises(ConfigError, match=r"^x must be odd\. Received: 4\. Add one\.$"):
         require("x", 4, "odd", False, remedy="Add one")
-
-
-def test_examples():
-    assert doctest.testmod(certseg.checks).failed == 0

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from certseg.attacks.losses import Pixels
-from certseg.attacks.objective import Evaluation, Objective, Summary, checked_logits
+from certseg.attacks.objective import AttackObjective, Evaluation, Summary, checked_logits
 from certseg.checks import check_count
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
@@ -116,7 +116,7 @@ class Judgement(NamedTuple):
     safe: float
 
 
-class PatchObjective(Objective):
+class PatchObjective(AttackObjective):
     """The objective of the network itself, whose self-checks look at the gradient inside the patches alone.
 
     :attr:`canvas` is to be set before a point is evaluated.

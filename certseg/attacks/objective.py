@@ -96,7 +96,7 @@ class Summary(NamedTuple):
     check: float
 
 
-class Objective:
+class AttackObjective:
     """Loss, gradient and accuracy of one image's labels, for the network or its smoothed version.
 
     Args:
@@ -267,7 +267,7 @@ class Objective:
 
 
 def evaluate_together(
-    objectives: Sequence[Objective], points: Sequence[Tensor], progress: Sequence[float]
+    objectives: Sequence[AttackObjective], points: Sequence[Tensor], progress: Sequence[float]
 ) -> list[Evaluation]:
     """Objectives of images of one shape, for the same network and loss and without smoothing, each at its own point and
     its own progress.

@@ -12,7 +12,7 @@ from certseg.attacks.budgeted import BudgetedAttack
 from certseg.attacks.geometry import norm_ball, perturbation_norm, random_start
 from certseg.attacks.goals import check_goal, wanted_map
 from certseg.attacks.losses import LOSSES
-from certseg.attacks.objective import Evaluation, Objective, evaluate_together
+from certseg.attacks.objective import AttackObjective, Evaluation, evaluate_together
 from certseg.attacks.side_by_side import side_by_side
 from certseg.checks import check_choice, check_count, check_number
 from certseg.compute.hardware import Hardware, Stopwatch
@@ -120,7 +120,7 @@ class GradientAttack(BudgetedAttack):
         for number, (image, target, stream) in enumerate(zip(images, targets, streams, strict=True)):
             check_image(image, stream.name)
             check_target(target, tuple(image.shape[-2:]), segmenter.num_classes)
-            objective = Objective(
+            objective = AttackObjective(
                 segmenter,
                 self._wanted(target, segmenter.num_classes).to(device),
                 self.loss,
@@ -178,7 +178,7 @@ class _Task:
     image: Tensor
     start: Tensor
     stream: NoiseStream
-    objective: Objective
+    objective: AttackObjective
     best: Evaluation | None = None
 
     @property
@@ -201,7 +201,7 @@ class _Task:
             self.best = candidate
 
 
-def _evaluate(objectives: Sequence[Objective], asked: Sequence[tuple[Tensor, float]]) -> list[Evaluation]:
+def _evaluate(objectives: Sequence[AttackObjective], asked: Sequence[tuple[Tensor, float]]) -> list[Evaluation]:
     """What each objective says at its point: in one batch, unless each draws noisy copies of its own."""
     points, progress = zip(*asked)
     if objectives[0].smoothing is None:
@@ -209,7 +209,7 @@ def _evaluate(objectives: Sequence[Objective], asked: Sequence[tuple[Tensor, flo
     return [objective(*arguments) for objective, *arguments in zip(objectives, points, progress)]
 
 
-def fired(objective: Objective, accuracy: float, last: int) -> set[str]:
+def fired(objective: AttackObjective, accuracy: float, last: int) -> set[str]:
     """The self-checks that fired in an attack: those of its objective and, where pixels are still correct,
     ``accuracy_rising`` and ``vanishing_gradients``.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from certseg.attacks.budgeted import BudgetedAttack
-from certseg.attacks.objective import Objective, Smoothing
+from certseg.attacks.objective import AttackObjective, Smoothing
 from certseg.attacks.search import GradientAttack
 from certseg.compute.hardware import Hardware, Stopwatch
 from certseg.compute.streams import NoiseStream
@@ -70,7 +70,7 @@ class Transfer(BudgetedAttack):
     ) -> AttackResult:
         """What the attacked network makes of an image found with the surrogate."""
         device = hardware.torch_device
-        objective = Objective(
+        objective = AttackObjective(
             segmenter, target.to(device), self.attack.loss, self.smoothing, stream.for_purpose("attack"), hardware
         )
         watch = Stopwatch(device)

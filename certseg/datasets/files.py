@@ -65,7 +65,7 @@ class TellsLegend(Protocol):
 
 
 @dataclass(frozen=True)
-class Pair:
+class FilePair:
     """One image file and its label file.
 
     Args:
@@ -79,7 +79,7 @@ class Pair:
     label: Path
 
 
-Listing = tuple[list[Pair], list[str]]
+Listing = tuple[list[FilePair], list[str]]
 """Complete pairs, and one line for each problem with the files."""
 
 
@@ -175,10 +175,10 @@ def match_folders(images: Path, labels: Path, image_suffixes: Sequence[str], lab
     for name in sorted(label_files.keys() - image_files.keys()):
         problems.append(f"{label_files[name]}: label without an image in {images}")
     common = sorted(image_files.keys() & label_files.keys())
-    return [Pair(name, image_files[name], label_files[name]) for name in common], problems
+    return [FilePair(name, image_files[name], label_files[name]) for name in common], problems
 
 
-def missing_files(pairs: Sequence[Pair]) -> Listing:
+def missing_files(pairs: Sequence[FilePair]) -> Listing:
     """Split listed pairs into those whose two files exist and one line for each file that does not.
 
     Returns:

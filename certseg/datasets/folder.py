@@ -105,24 +105,25 @@ class Folder(FileDataset):
 
 
 def _class_names(class_names: Sequence[str] | None, num_classes: int | None) -> tuple[str, ...]:
-    if class_names is None and num_classes is None:
-        raise ConfigError(
-            "The number of classes of the data set folder is unknown",
-            remedy="Set dataset.num_classes=<number> or dataset.class_names=[<name>, ...]",
-        )
-    if class_names is not None:
-        names = tuple(str(name) for name in class_names)
-        if num_classes is not None and num_classes != len(names):
+    if class_names is None:
+        if num_classes is None:
             raise ConfigError(
-                "dataset.class_names and dataset.num_classes contradict each other",
-                expected=f"{num_classes} names",
-                received=f"{len(names)} names",
+                "The number of classes of the data set folder is unknown",
+                remedy="Set dataset.num_classes=<number> or dataset.class_names=[<name>, ...]",
             )
-        if len(set(names)) != len(names):
-            raise ConfigError("dataset.class_names holds a name twice", received=names)
-        num_classes = len(names)
-    check_count("dataset.num_classes", num_classes, most=IGNORE_INDEX - 1)
-    return names if class_names is not None else tuple(f"class {index}" for index in range(num_classes))
+        check_count("dataset.num_classes", num_classes, most=IGNORE_INDEX - 1)
+        return tuple(f"class {index}" for index in range(num_classes))
+    names = tuple(str(name) for name in class_names)
+    if num_classes is not None and num_classes != len(names):
+        raise ConfigError(
+            "dataset.class_names and dataset.num_classes contradict each other",
+            expected=f"{num_classes} names",
+            received=f"{len(names)} names",
+        )
+    if len(set(names)) != len(names):
+        raise ConfigError("dataset.class_names holds a name twice", received=names)
+    check_count("dataset.num_classes", len(names), most=IGNORE_INDEX - 1)
+    return names
 
 
 def _ignored(ignore_index: int | None, reduce_zero_label: bool) -> tuple[int, ...]:

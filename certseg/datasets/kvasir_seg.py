@@ -10,10 +10,10 @@ import numpy as np
 
 from certseg.datasets.files import (
     FileDataset,
+    FilePair,
     Legend,
     Listing,
     Origin,
-    Pair,
     checked_root,
     checked_split,
     existing,
@@ -120,7 +120,7 @@ def _listed(images: Path, masks: Path, split: str, lists: str | Path) -> Listing
             remedy="Set dataset.lists=<folder>, or dataset.lists=null for certseg's own split",
         )
     names = [name.removesuffix(".jpg") for name in listed_names(file)]
-    return missing_files([Pair(name, images / f"{name}.jpg", masks / f"{name}.jpg") for name in names])
+    return missing_files([FilePair(name, images / f"{name}.jpg", masks / f"{name}.jpg") for name in names])
 
 
 def _binary(mask: np.ndarray, file: Path) -> np.ndarray:

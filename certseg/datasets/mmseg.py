@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 
 from certseg.datasets.files import (
     FileDataset,
+    FilePair,
     Legend,
     Origin,
-    Pair,
     checked_root,
     checked_split,
     existing,
@@ -86,7 +86,7 @@ class LibraryDataset(FileDataset):
         layout, split = self.layout, self.split
         folder = checked_root(self.root, layout.origin)
         checked_split(split, layout.splits, layout.origin.title)
-        pairs: list[Pair] = []
+        pairs: list[FilePair] = []
         problems: list[str] = []
         for part in self.parts():
             for path in filter(None, (part.images, part.labels, part.listing)):
@@ -125,7 +125,7 @@ class LibraryDataset(FileDataset):
         return Legend(cls.layout.name, names, tuple(tuple(colour) for colour in info["palette"]))
 
 
-def _library_class(layout: Layout) -> type:
+def _library_class(layout: Layout) -> type[Any]:
     with contextlib.redirect_stdout(io.StringIO()):  # the import prints that an optional package is missing
         import mmseg.datasets  # takes seconds: only those who name such a data set wait for it
 
@@ -142,16 +142,16 @@ def _library_dataset(layout: Layout, root: Path, part: Part):
     )
 
 
-def _pairs(library, images: Path) -> list[Pair]:
+def _pairs(library, images: Path) -> list[FilePair]:
     pairs = []
     for entry in library.load_data_list():
         image = Path(entry["img_path"])
         name = image.relative_to(images).as_posix()[: -len(library.img_suffix)]
         if name:  # a blank line in a list file names nothing
-            pairs.append(Pair(name, image, Path(entry["seg_map_path"])))
+            pairs.append(FilePair(name, image, Path(entry["seg_map_path"])))
     return pairs
 
 
-def _orphans(labels: Path, suffix: str, pairs: Sequence[Pair]) -> list[str]:
+def _orphans(labels: Path, suffix: str, pairs: Sequence[FilePair]) -> list[str]:
     known = {pair.label for pair in pairs}
     return [f"{file}: label without an image" for file in sorted(labels.rglob(f"*{suffix}")) if file not in known]

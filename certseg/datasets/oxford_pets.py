@@ -9,9 +9,9 @@ from typing import Any
 from certseg.checks import check_choice
 from certseg.datasets.files import (
     FileDataset,
+    FilePair,
     Legend,
     Origin,
-    Pair,
     checked_root,
     checked_split,
     existing,
@@ -74,7 +74,7 @@ class OxfordPets(FileDataset):
             legend=legend,
             split=split,
             origin=ORIGIN,
-            listing=missing_files([Pair(name, images / f"{name}.jpg", trimaps / f"{name}.png") for name in names]),
+            listing=missing_files([FilePair(name, images / f"{name}.jpg", trimaps / f"{name}.png") for name in names]),
             coding=LabelCoding(len(legend.class_names), ignore=ignored, first=1),
             size=size,
             strict=strict,

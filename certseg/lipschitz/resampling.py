@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from certseg.lipschitz.norms import UNIT
+from certseg.lipschitz.operator_norms import UNIT
 
 
 @functools.lru_cache(maxsize=4096)

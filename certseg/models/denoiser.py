@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from certseg.checks import check_count
 from certseg.errors import ConfigError, ModelError
 from certseg.models.checkpoint import Weights, fill, read_weights
-from certseg.types import CoarseLogits, Segmenter, TrainingOutput, coarse_logits_of
+from certseg.types import CoarseLogits, TrainingOutput, coarse_logits_of, segmenter_of
 from certseg.types.trainable import explained, trainable
 
 _PARTS = ("denoiser.", "segmenter.")
@@ -79,7 +79,7 @@ class Denoised(nn.Module):
 
     Raises:
         ConfigError: ``denoiser`` is no module.
-        ModelError: ``segmenter`` has no ``num_classes``.
+        ModelError: ``segmenter`` does not say its ``num_classes``.
     """
 
     def __init__(self, denoiser: nn.Module, segmenter: nn.Module):
@@ -90,15 +90,9 @@ class Denoised(nn.Module):
                 received=type(denoiser).__name__,
                 remedy="Check model.denoiser._target_",
             )
-        if not isinstance(segmenter, Segmenter):
-            raise ModelError(
-                "A denoiser stands in front of a segmenter",
-                expected="a torch.nn.Module with num_classes",
-                received=type(segmenter).__name__,
-            )
+        self.num_classes = segmenter_of(segmenter).num_classes
         self.denoiser = denoiser
-        self.segmenter: nn.Module = segmenter
-        self.num_classes = segmenter.num_classes
+        self.segmenter = segmenter
         self._is_frozen = False
         self._without_coarse: set[tuple[int, int]] = set()
 
@@ -127,7 +121,7 @@ class Denoised(nn.Module):
         size = (images.shape[-2], images.shape[-1])
         if size in self._without_coarse:
             return None
-        logits = coarse_logits_of(self.segmenter, self.denoise(images))
+        logits = coarse_logits_of(segmenter_of(self.segmenter), self.denoise(images))
         if logits is None:
             self._without_coarse.add(size)  # the next time the denoiser is not run in vain
         return logits

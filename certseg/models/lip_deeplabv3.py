@@ -14,10 +14,13 @@ class LipDeepLabV3(StagedNetwork):
     """DeepLabV3 of Lipschitz layers (seed 000): encoder, ASPP without global pooling, transposed decoder.
 
     Args:
-        rates: dilations of the ASPP.
-        aspp: ``concat`` (the seed's: each branch sees all channels) or ``split`` (its share, which keeps the norm).
-        skips: split skips from encoder to decoder, which cost no constant.
-        settings: as of :class:`certseg.lipschitz.networks.StagedNetwork`; ``num_classes`` and ``name`` have no default.
+        rates: dilations of the branches of the ASPP (atrous spatial pyramid pooling).
+        aspp: ``concat``, where each branch sees all channels as in seed 000, or ``split``, where each sees its share of
+            the channels, which keeps the norm.
+        skips: whether half of the channels of a stage go around the stages below it, from encoder to decoder, which
+            costs no constant.
+        settings: the arguments of :class:`certseg.lipschitz.networks.StagedNetwork` except ``body``; of them
+            ``num_classes`` and ``name`` have no default.
 
     Raises:
         ConfigError: an argument is outside its domain.

@@ -16,9 +16,10 @@ class LipUPerNet(StagedNetwork):
     """UPerNet of Lipschitz layers: 1-Lipschitz pyramid pooling and a feature pyramid fused by weighted concatenation.
 
     Args:
-        channels: of the feature pyramid; null for those of the second stage.
-        bins: cells along each side, of each branch of the pyramid pooling.
-        settings: as of :class:`certseg.lipschitz.networks.StagedNetwork`; ``num_classes`` and ``name`` have no default.
+        channels: number of channels of the feature pyramid; None for as many as the second stage has.
+        bins: for each branch of the pyramid pooling the number of cells along each side of the image.
+        settings: the arguments of :class:`certseg.lipschitz.networks.StagedNetwork` except ``body``; of them
+            ``num_classes`` and ``name`` have no default.
 
     Raises:
         ConfigError: an argument is outside its domain.

@@ -25,7 +25,7 @@ class PatchCanvas:
         corners: row and column of the upper left pixel of each rectangle, all of which lie inside the image. They may
             overlap; the last one is then on top.
 
-    >>> canvas = Canvas(torch.zeros(3, 4, 4), size=(2, 2), corners=((1, 2),))
+    >>> canvas = PatchCanvas(torch.zeros(3, 4, 4), size=(2, 2), corners=((1, 2),))
     >>> canvas.paint(torch.ones(1, 3, 2, 2))[0].int().tolist()
     [[0, 0, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 0, 0]]
     """

@@ -18,7 +18,8 @@ import certseg
 from certseg.errors import CertsegError, ConfigError
 
 SUBCOMMANDS = {"doctor": "certseg.pipeline.doctor"}
-"""What is no run, by its name: a module whose ``main`` takes the further words and returns the exit status."""
+"""Commands that are no run, by name: the module of each has a ``main`` that takes the words after the name and returns
+the exit status."""
 
 
 def config_directory() -> Path:
@@ -30,7 +31,7 @@ def config_directory() -> Path:
 
 @hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="config")
 def _run(cfg: DictConfig) -> None:
-    """Hand the composed configuration to the pipeline."""
+    """Hand the configuration that Hydra composed to the pipeline."""
     from certseg.pipeline.console import explain
 
     try:
@@ -94,4 +95,5 @@ def _subcommand(name: str, words: list[str]) -> int:
             received=name,
             remedy="Run certseg --help for what can be set",
         )
-    return import_module(SUBCOMMANDS[name]).main(words)
+    status: int = import_module(SUBCOMMANDS[name]).main(words)
+    return status

@@ -1,4 +1,4 @@
-"""What the user sees besides results: errors in one line, progress, and the line that says what is going on."""
+"""What the user sees besides results: errors in one line, a line on what happens now, and progress."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ USER_ERROR = 2
 
 
 def explain(error: BaseException) -> int:
-    """Print an error and return the process's exit status: one line and 2 for what a user can mend, the stack trace
-    and 1 for a defect of the program."""
+    """Print an error and return the exit status of the process.
+
+    What a user can mend is printed as one line, with status 2; a defect of the program with its stack trace, with
+    status 1. With CERTSEG_TRACEBACK set in the environment every error has its stack trace.
+    """
     expected = (CertsegError, HydraException, OmegaConfBaseException)
     if not isinstance(error, expected) or os.environ.get("CERTSEG_TRACEBACK"):
         traceback.print_exception(error)
@@ -41,7 +44,15 @@ def say(text: str) -> None:
 
 @contextmanager
 def progress(label: str, total: int) -> Iterator[Callable[[str], None]]:
-    """A progress bar with time left on a terminal; elsewhere a line at every tenth of the images."""
+    """Show how far work on ``total`` images is: a bar with the time left on a terminal, elsewhere a line a tenth.
+
+    Args:
+        label: what is done, shown before the numbers.
+        total: number of images.
+
+    Yields:
+        A function to be called with the name of each image when it is done.
+    """
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         done = 0

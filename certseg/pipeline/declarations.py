@@ -1,8 +1,8 @@
-"""How a field of a spec declares what it is: of which kind, whether it decides results, whether a constructor gets it.
+"""What a field of a spec declares: what its value may be, whether it decides results, whether a constructor gets it.
 
-A field is declared with one of four functions. What it says of itself is all there is: keys read it
-(:func:`certseg.pipeline.keys.identity_of`), so do the reader of settings (:func:`read`) and the one of constructor
-arguments (:func:`options_of`).
+A field is declared with :func:`identity`, :func:`by_content`, :func:`told` or :func:`not_identity`. Nothing says it a
+second time: keys (:func:`certseg.pipeline.keys.identity_of`), the reading of settings (:func:`read`) and the arguments
+of constructors (:func:`options_of`) all follow the declarations.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ LEFT_OUT = LeftOut.LEFT_OUT
 class Role(Enum):
     """How a field takes part in keys.
 
-    ``IDENTITY``: by its value. ``CONTENT``: it names a file, by whose digest it takes part. ``TOLD``: not itself, but
-    what is made of it, which says by itself what of it counts (weights by their digest, the threat an attack ends up
-    with, a certifier's own settings). ``NONE``: not at all.
+    ``IDENTITY``: the key holds its value. ``CONTENT``: it names a file, and the key holds the digest of the file.
+    ``TOLD``: the key holds what the object made of it says of itself, such as the digest of loaded weights, the threat
+    of an attack or a certifier's own settings. ``NONE``: it changes no result and is in no key.
     """
 
     IDENTITY = "identity"
@@ -47,9 +47,9 @@ class Kind:
     """What the value of a setting may be.
 
     Args:
-        expected: the same in words.
-        holds: whether a value is of this kind.
-        convert: what the field holds of a value, given with the setting's name.
+        expected: what the value must be, in words for messages.
+        holds: tells whether a value is of this kind.
+        convert: makes what the field holds from a value and the setting's name; by default the value itself.
     """
 
     expected: str
@@ -57,10 +57,10 @@ class Kind:
     convert: Callable[[Any, str], Any] = lambda value, name: value
 
     def read(self, value: Any, name: str) -> Any:
-        """What the field holds of ``value``.
+        """What a field of this kind holds where the setting ``name`` has this value.
 
         Raises:
-            ConfigError: it is of another kind.
+            ConfigError: the value is of another kind.
         """
         if not self.holds(value):
             raise ConfigError(
@@ -90,11 +90,11 @@ class Declaration:
     """What a field says of itself.
 
     Args:
-        role: how it takes part in keys.
-        kind: what its value may be.
-        argument: whether the constructor of the spec's class gets it, where it is given.
-        off: the value that switches it off: it is then not named in keys, so that results of before there was such a
-            setting are found again.
+        role: how the field takes part in keys.
+        kind: what the field's value may be.
+        argument: whether the constructor of the spec's class gets the value, where one is given.
+        off: the value that switches the setting off. Keys do not name a setting that is off, so that results from
+            before there was such a setting are found again.
     """
 
     role: Role
@@ -116,12 +116,12 @@ def identity(kind: Kind = ANYTHING, *, default: Any = _MISSING, argument: bool =
 
 
 def by_content(*, default: Any = None, argument: bool = False) -> Any:
-    """A field that names a file, or is None: the file's content decides results, not its path."""
+    """A field that names a file, or is None. The content of the file decides results, not its path."""
     return _declared(Role.CONTENT, TEXT_OR_NULL, default, argument, None)
 
 
 def told(kind: Kind = ANYTHING, *, default: Any = _MISSING, argument: bool = False) -> Any:
-    """A field that decides results through what is made of it, which says itself what of it counts."""
+    """A field that decides results only through an object made of it; keys hold what that object says of itself."""
     return _declared(Role.TOLD, kind, default, argument, LEFT_OUT)
 
 
@@ -140,8 +140,8 @@ def spec_kind(spec: type, *, optional: bool = False) -> Kind:
     """The kind of settings that become a spec of their own.
 
     Args:
-        spec: its class.
-        optional: whether settings without ``_target_``, and null, become None.
+        spec: the class of that spec.
+        optional: whether null and settings without ``_target_`` are allowed, which become None.
     """
 
     def convert(value: Any, name: str) -> Any:
@@ -157,15 +157,15 @@ def spec_kind(spec: type, *, optional: bool = False) -> Kind:
 
 
 def read(spec: type, settings: Mapping[str, Any], group: str = "") -> Any:
-    """A spec from plain settings; those it has no field for are the ``arguments`` of its class.
+    """Make a spec from plain settings. Settings that it has no field for become its ``arguments``.
 
     Args:
-        spec: the spec's class.
-        settings: plain settings.
-        group: where they stand, for messages.
+        spec: the class of the spec.
+        settings: nested dicts, lists and scalars.
+        group: the config group of the settings, such as ``model``, for messages; empty for the settings of a run.
 
     Raises:
-        ConfigError: a setting is missing or of another kind, or unknown where the spec takes no arguments.
+        ConfigError: a setting is missing or of another kind, or has no field in a spec without ``arguments``.
     """
     rest, values, names = dict(settings), {}, []
     fields = dataclasses.fields(spec)
@@ -193,7 +193,7 @@ def read(spec: type, settings: Mapping[str, Any], group: str = "") -> Any:
 
 
 def options_of(spec: Any) -> dict[str, Any]:
-    """``_target_`` and the constructor arguments of a spec's class, nested specs as nested settings."""
+    """The class of a spec as ``_target_`` and its constructor's arguments; a spec within it becomes a nested dict."""
     options: dict[str, Any] = {"_target_": spec.target}
     for field in dataclasses.fields(spec):
         value = getattr(spec, field.name)

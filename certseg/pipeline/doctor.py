@@ -68,7 +68,7 @@ def main(words: Sequence[str]) -> int:
     """Print all findings.
 
     Args:
-        words: of the command line after ``doctor``.
+        words: the words of the command line after ``doctor``.
 
     Returns:
         The exit status: 1 if something is broken, else 0.

@@ -1,8 +1,8 @@
 """The identities of results and trainings from before there were specs, so that those on disk are found again.
 
-Keys were then hashes of plain settings that named classes by their import paths. This file is frozen: it computes what
-was computed then, of settings of today, and nothing but what lies on disk from then depends on it. A class that has
-moved since stands here at its place of then. :mod:`certseg.pipeline.places` looks for both keys.
+Keys were then hashes of plain settings that named classes by their import paths. This file is frozen: from the settings
+of today it computes the identities of then, with every class at the import path it had then. Only what lies on disk
+from then depends on it: :mod:`certseg.pipeline.places` looks for both keys.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ _PATHS = {
     "noise_objective": "certseg.training.NoiseObjective",
     "recipe": "certseg.training.Recipe",
 }
-"""Where the classes that stand in keys lay then, by their names of today."""
+"""The import paths that the classes in keys had then, by their names in keys of today."""
 
 
 def training_identity(composed: Mapping[str, Any], fingerprint: str, start: Mapping[str, str]) -> dict[str, Any]:
@@ -75,8 +75,8 @@ def training_identity(composed: Mapping[str, Any], fingerprint: str, start: Mapp
 
     Args:
         composed: the run's plain settings.
-        fingerprint: of the training split.
-        start: digests of the weights it starts from.
+        fingerprint: the fingerprint of the training split.
+        start: the digests of the files that the training starts from, by name.
 
     Raises:
         CheckpointError: the file of a training's inpainter cannot be read.
@@ -93,7 +93,15 @@ def training_identity(composed: Mapping[str, Any], fingerprint: str, start: Mapp
 
 
 def inpainter_identity(composed: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
-    """What decided the weights of a trained inpainter; arguments and errors as of :func:`training_identity`."""
+    """What decided the weights of a trained inpainter.
+
+    Args:
+        composed: the run's plain settings.
+        fingerprint: the fingerprint of the training split.
+
+    Raises:
+        CheckpointError: the file of a training's inpainter cannot be read.
+    """
     return {
         "format": _INPAINTER_FORMAT,
         "dataset": _pruned(composed["dataset"], "dataset"),
@@ -108,7 +116,7 @@ def checkpoint_identity(composed: Mapping[str, Any], digests: Mapping[str, str])
 
     Args:
         composed: the run's plain settings.
-        digests: of the files it is loaded from.
+        digests: the digests of the files that the model is loaded from, by name.
     """
     return {"format": _TRAINING_FORMAT, "model": _model(composed["model"]), **digests}
 
@@ -118,7 +126,7 @@ def attack_identity(composed: Mapping[str, Any], surrogate: str | None) -> dict[
 
     Args:
         composed: the run's plain settings.
-        surrogate: digest of the file ``attack.surrogate``, or None.
+        surrogate: the digest of the file ``attack.surrogate``; None where the attack has no surrogate.
     """
     attack = _pruned(composed["attack"], "attack")
     return {**attack, "surrogate": surrogate} if surrogate else attack

@@ -1,8 +1,8 @@
 """Identities: exactly the settings that change a result, and the directories named after their hashes.
 
-Paths, batch sizes, worker counts and the number of images evaluated are no part of an identity; the content of the data
-(by fingerprint), the seed, the precision of sampling and the kind of device that draws the noise are. Which setting is
-one says its declaration in :mod:`certseg.pipeline.spec`.
+Paths, batch sizes, worker counts and the number of images evaluated are no part of an identity. The content of the data
+(by fingerprint), the seed, the precision of sampling and the kind of device that draws the noise are. Each setting is
+declared as the one or the other in :mod:`certseg.pipeline.spec`.
 """
 
 from __future__ import annotations
@@ -23,24 +23,25 @@ from certseg.pipeline.spec import AttackSpec, ObjectSpec, RunSpec
 TRAINING_FORMAT = 1
 INPAINTER_FORMAT = 2
 EVALUATION_FORMAT = 4
-"""Raised when a change of code changes weights or rows under equal settings; older ones are then left alone."""
+"""Numbers of formats. One grows when a change of code changes weights or rows under equal settings; what older ones
+left on disk is then neither used nor touched."""
 
 
 def key(identity: Mapping[str, Any]) -> str:
-    """Ten hex digits of an identity."""
+    """The first ten hex digits of an identity's hash."""
     text = json.dumps(identity, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def identity_of(spec: ObjectSpec, group: str) -> dict[str, Any]:
-    """What of a spec decides results, by its fields' declarations: classes by their names, files by their content.
+    """The part of a spec that decides results, as its fields declare: classes by their names, files by their content.
 
     Args:
-        spec: the spec of a group, or one within it.
-        group: where it stands in the settings, for messages.
+        spec: the spec of a config group, or one within it.
+        group: the place of the spec in the settings, such as ``training.objective``, for messages.
 
     Raises:
-        CheckpointError: a file that it names cannot be read.
+        CheckpointError: a file that the spec names cannot be read.
     """
     found: dict[str, Any] = {}
     for field in dataclasses.fields(spec):
@@ -64,11 +65,11 @@ def training_identity(spec: RunSpec, fingerprint: str) -> dict[str, Any]:
     """What decides the weights of a trained model.
 
     Args:
-        spec: of the run, with a training.
-        fingerprint: of the training split.
+        spec: the run, which has a training.
+        fingerprint: the fingerprint of the training split.
 
     Raises:
-        CheckpointError: a file it depends on cannot be read.
+        CheckpointError: a file that the training depends on cannot be read.
     """
     return {
         "format": TRAINING_FORMAT,
@@ -79,13 +80,20 @@ def training_identity(spec: RunSpec, fingerprint: str) -> dict[str, Any]:
 
 
 def inpainter_identity(spec: RunSpec, fingerprint: str) -> dict[str, Any]:
-    """What decides the weights of a trained inpainter; arguments and errors as of :func:`training_identity`. No model
-    is in it."""
+    """What decides the weights of a trained inpainter: that of a trained model without the model.
+
+    Args:
+        spec: the run, which has a training.
+        fingerprint: the fingerprint of the training split.
+
+    Raises:
+        CheckpointError: a file that the training depends on cannot be read.
+    """
     return {"format": INPAINTER_FORMAT, **_trained_on(spec, fingerprint)}
 
 
 def _trained_on(spec: RunSpec, fingerprint: str) -> dict[str, Any]:
-    """What decides every training: data, recipe and seed."""
+    """What every training depends on: data, recipe and seed."""
     return {
         "dataset": identity_of(spec.dataset, "dataset"),
         "train_data": fingerprint,
@@ -95,7 +103,7 @@ def _trained_on(spec: RunSpec, fingerprint: str) -> dict[str, Any]:
 
 
 def start_digests(spec: RunSpec) -> dict[str, str]:
-    """Digests of the weights a training starts from, where there are any.
+    """The digests of the files that a training starts from, by name; empty if it starts afresh.
 
     Raises:
         CheckpointError: a file cannot be read.
@@ -120,7 +128,7 @@ def checkpoint_identity(spec: RunSpec) -> dict[str, Any]:
 
 
 def loaded_digests(spec: RunSpec) -> dict[str, str]:
-    """Digests of the files a model is loaded from.
+    """The digests of the files that a model is loaded from, by name.
 
     Raises:
         CheckpointError: a file cannot be read.
@@ -147,10 +155,10 @@ def file_digest(path: str, setting: str) -> str:
 
     Args:
         path: the file.
-        setting: that names it, for messages.
+        setting: the setting that names the file, for messages.
 
     Raises:
-        CheckpointError: it cannot be read.
+        CheckpointError: the file cannot be read.
     """
     try:
         with Path(path).open("rb") as file:
@@ -167,11 +175,11 @@ def evaluation_identity(
     """What decides a stage's rows.
 
     Args:
-        seed: of the run.
-        network: identity of the weights.
-        fingerprint: of the evaluated split.
+        seed: the seed of the run.
+        network: the identity of the network's weights.
+        fingerprint: the fingerprint of the evaluated split.
         stage: what decides the rows of a certifier or attack on given weights and data.
-        hardware: where random numbers are drawn and at which precision, or None if the stage draws none.
+        hardware: where random numbers are drawn, and at which precision; None for a stage that draws none.
     """
     sampled = {"seed": seed, "precision": hardware.precision, "noise": hardware.torch_device.type} if hardware else {}
     return {"format": EVALUATION_FORMAT, "network": network, "data": fingerprint, "stage": dict(stage), **sampled}

@@ -1,4 +1,4 @@
-"""One run: its settings become a spec, and the task that the spec describes is done."""
+"""One run, from the configuration that Hydra composed to the report: settings become a spec, and its task is done."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def run(cfg: DictConfig, directory: Path, overrides: Sequence[str] = ()) -> Path
     """Run the composed configuration and report into ``directory``.
 
     Args:
-        cfg: of ``configs/config.yaml``.
+        cfg: the configuration that Hydra composed from ``configs/config.yaml`` and the command line.
         directory: where the report goes; results themselves live below ``cfg.output`` under their keys.
         overrides: what was changed on the command line, for the report.
 

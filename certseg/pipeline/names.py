@@ -1,7 +1,7 @@
-"""What certseg's own classes are called in keys: a name of their own, never the place of their file.
+"""What certseg's own classes are called in keys: by names that do not depend on where their files lie.
 
-Moving a class changes its path here and no key; renaming one too, for its name in keys stays what it is. A class that
-is not certseg's own is called by its import path and what tells its source (:mod:`certseg.pipeline.foreign`).
+Whoever moves or renames a class changes its path here, and no key changes with it. A class that is not certseg's own is
+called by its import path and what tells its source (:mod:`certseg.pipeline.foreign`).
 """
 
 from __future__ import annotations
@@ -67,15 +67,16 @@ PATHS = {
     "recipe": "certseg.training.Recipe",
     "patch": "certseg.types.Patch",
 }
-"""Where the class of each name lies."""
+"""The import path of each class by its name in keys."""
 
 _NAMES = {path.rpartition(".")[2]: name for name, path in PATHS.items()}
 CLASS = "class"
-"""Under which a key says what ``_target_`` says in a config."""
+"""Keys hold the name of a class under this word; configs hold its import path under ``_target_``."""
 
 
 def logical_name(target: str) -> str:
-    """What the class at an import path is called in keys; one of certseg's own that has no name here by its own."""
+    """What the class at an import path is called in keys. A class of certseg without a name in :data:`PATHS` is called
+    by the last part of its path."""
     own = target.rpartition(".")[2]
     return _NAMES.get(own, own) if is_own(target) else target
 
@@ -106,12 +107,12 @@ def names_loose_code(value: Any) -> bool:
 
 
 def import_path(name: str) -> str:
-    """Where the class of a name in a key lies."""
+    """The import path of the class that keys call ``name``; a name that is not in :data:`PATHS` is a path itself."""
     return PATHS.get(name, name)
 
 
 def named(value: Any) -> Any:
-    """Settings as keys hold them: every ``_target_`` in them by its name."""
+    """Settings as keys hold them: with the name of the class in the place of every ``_target_``."""
     if isinstance(value, Mapping):
         return {
             (CLASS if key == "_target_" else key): name_in_keys(str(entry)) if key == "_target_" else named(entry)

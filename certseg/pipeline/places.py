@@ -1,4 +1,4 @@
-"""Where a result or training lies: under its key, or under the key it had in an earlier version of certseg."""
+"""Where a result or training lies on disk: under its key, or under the key it had in an earlier version of certseg."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from certseg.pipeline.keys import key
 
 RESULTS = ("identity.json",)
 TRAININGS = ("finished.json", "state.pt")
-"""The files of a directory that say that there is something in it."""
+"""The files by which a directory of a result, or of a training, is known to hold something."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Identity:
     """What decides a result.
 
     Args:
-        settings: what is hashed, and written beside the result.
-        earlier: what was hashed before there were logical names; None where that was the same or is not known.
+        settings: everything that decides the result, in plain values; its hash is the key.
+        earlier: the same as it was hashed before keys called classes by name; None where that is not known.
     """
 
     settings: Mapping[str, Any]
@@ -33,23 +33,28 @@ class Identity:
 
 @dataclass(frozen=True)
 class Place:
-    """A directory and the identity that is written in it."""
+    """A directory and what it is known by.
+
+    Args:
+        directory: the directory, which need not exist yet.
+        identity: what decides its content, as it is or will be written in it.
+    """
 
     directory: Path
     identity: dict[str, Any]
 
 
 def place(folder: Path, stem: str, identity: Identity, marks: tuple[str, ...]) -> Place:
-    """Where what ``identity`` decides lies, or will lie: ``<folder>/<stem>-<key>``.
+    """Where a result or training of this identity lies, or will lie: ``<folder>/<stem>-<key>``.
 
-    What an earlier version left under its own key is used where it lies, with the identity it was given; one line says
-    so. One line also says where results of an older format lie that cannot be used.
+    What an earlier version left under its own key is used where it lies, with the identity it was given, and one line
+    is printed that says so. One line also says if there are results of an older format, which cannot be used.
 
     Args:
-        folder: of the network or data set.
-        stem: of the directory's name.
-        identity: what decides what is in it.
-        marks: the files, :data:`RESULTS` or :data:`TRAININGS`, of which one must be there.
+        folder: the folder of the network or data set, in which the directory lies.
+        stem: the first part of the directory's name.
+        identity: what decides the content of the directory.
+        marks: the files that tell whether a directory holds something, :data:`RESULTS` or :data:`TRAININGS`.
     """
     directory = folder / f"{stem}-{key(identity.settings)}"
     if identity.earlier is not None and not directory.is_dir():

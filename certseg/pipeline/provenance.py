@@ -1,4 +1,4 @@
-"""How a result came about: commit, versions, device."""
+"""How a result came about: the commit of the code, the versions of libraries, and the device."""
 
 from __future__ import annotations
 

@@ -62,9 +62,9 @@ def build(group: str, spec: ObjectSpec, **extra: Any) -> Any:
     """The object that a spec names.
 
     Args:
-        group: the config group it stands in, for messages.
-        spec: its class and arguments.
-        extra: further keyword arguments.
+        group: the config group that the spec stands in, for messages.
+        spec: the class of the object and the arguments of its constructor.
+        extra: further keyword arguments of the constructor.
 
     Raises:
         CertsegError: what the constructor raised, or a ConfigError naming an unknown or missing argument.

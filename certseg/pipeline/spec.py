@@ -42,7 +42,7 @@ class ObjectSpec:
 
     Args:
         target: import path of the class.
-        arguments: of its constructor; objects among them are mappings with a ``_target_`` of their own.
+        arguments: keyword arguments of its constructor; objects among them are mappings with their own ``_target_``.
     """
 
     target: str = identity(TEXT)
@@ -51,16 +51,16 @@ class ObjectSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec(ObjectSpec):
-    """The data of a run. Which images a split has, and what is in them, is told by its fingerprint.
+    """The data of a run. The images of a split and their content take part in keys by the split's fingerprint.
 
     Args:
         root: the data set's folder.
         split: the split that is attacked and certified.
-        lists: a folder with the lists of a split's files.
+        lists: a folder with files that list the images of each split.
         limit: how many images are evaluated, evenly spaced over the split; None for all.
         train_split: the split that networks are trained on; None for none.
         val_split: the split that trainings validate on; None for none.
-        hierarchy: groups of classes, for other settings to refer to.
+        hierarchy: groups of the classes, which a certifier's settings may refer to; None for none.
     """
 
     root: Any = not_identity(ANYTHING, default=LEFT_OUT, argument=True)
@@ -77,8 +77,8 @@ class DenoiserSpec(ObjectSpec):
     """The denoiser in front of a network.
 
     Args:
-        name: for folders and tables.
-        checkpoint: file of its weights, or None. Keys tell it by its content.
+        name: what folders and tables call the denoiser.
+        checkpoint: file with the denoiser's weights; None for none. Keys hold the digest of its content.
         trust_checkpoint: whether that file may run code of its own when it is read.
 
     Raises:
@@ -103,12 +103,13 @@ class ModelSpec(ObjectSpec):
     """The network of a run.
 
     Args:
-        name: for folders and tables.
-        checkpoint: file of its weights, or None. Keys tell it by its content, as they do the next file.
+        name: what folders and tables call the network.
+        checkpoint: file with the network's weights; None for none. Keys hold the digest of its content.
         trust_checkpoint: whether that file may run code of its own when it is read.
-        backbone_checkpoint: file with the weights that a training's backbone starts from, or None.
+        backbone_checkpoint: file with the weights that the backbone starts a training from; None for none. Keys hold
+            the digest of its content.
         trust_backbone_checkpoint: whether that file may run code of its own when it is read.
-        denoiser: what stands in front of it, or None.
+        denoiser: the denoiser in front of the network; None for none.
     """
 
     name: str = identity(TEXT, argument=True)
@@ -124,8 +125,8 @@ class InpainterSpec(ObjectSpec):
     """What fills hidden pixels while a network is trained on masked images.
 
     Args:
-        checkpoint: file of its weights, by its content.
-        path: file of its network and weights, by its content.
+        checkpoint: file with the inpainter's weights. Keys hold the digest of its content.
+        path: file with the inpainter's network and weights. Keys hold the digest of its content.
     """
 
     checkpoint: str | None | LeftOut = by_content(default=LEFT_OUT, argument=True)
@@ -137,7 +138,7 @@ class ObjectiveSpec(ObjectSpec):
     """What a step of a training minimises.
 
     Args:
-        inpainter: of a training on masked images.
+        inpainter: what fills the hidden pixels in a training on masked images; None in any other.
     """
 
     inpainter: InpainterSpec | None | LeftOut = identity(
@@ -150,14 +151,15 @@ class TrainingSpec(ObjectSpec):
     """The recipe of a training.
 
     Args:
-        name: for folders and tables.
+        name: what folders and tables call the training.
         objective: what a step minimises.
-        from_checkpoint: whether it starts from the weights in ``model.checkpoint``, which keys tell by their content.
+        from_checkpoint: whether the training starts from the weights in ``model.checkpoint``. Keys then hold the digest
+            of that file's content.
         freeze_backbone: whether the backbone keeps its weights.
         ema: share that a moving average of the weights keeps in a step; None for no average.
-        validations: how often it validates.
-        val_images: how many images it validates on.
-        checkpoint_interval: iterations between the states a killed training goes on from.
+        validations: how many times the training validates; 0 for never.
+        val_images: how many images it validates on; None for all.
+        checkpoint_interval: iterations from one saved state to the next, from which a killed training goes on.
         inpainter: the network of ``training=inpainter``, which is trained in the place of a segmenter; None otherwise.
     """
 
@@ -175,7 +177,7 @@ class TrainingSpec(ObjectSpec):
 
     @property
     def starts_from_checkpoint(self) -> bool:
-        """Whether it starts from the weights in ``model.checkpoint``."""
+        """Whether the training starts from the weights in ``model.checkpoint``."""
         return self.from_checkpoint is True
 
     @property
@@ -186,15 +188,17 @@ class TrainingSpec(ObjectSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class AttackSpec(ObjectSpec):
-    """An attack and its budget; rows tell the budget as the threat that it becomes.
+    """An attack and its budget. Norm, radius and patch become a threat, and keys hold that threat.
 
     Args:
-        name: for folders and tables; empty for the class's own in small letters.
-        norm: kind of the threat; empty for the first that the attack knows.
-        radius: the largest norm, or a list; None takes the certifier's.
-        surrogate: file with the weights of another network to attack, by its content; None for none.
-        patch: size and number of patches, of an attack that paints them.
-        defence: what such an attack differentiates through, built with the certifier; None for nothing.
+        name: what folders and tables call the attack; by default the class's name in small letters.
+        norm: kind of the threat, such as ``l2``; empty for the first that the attack knows.
+        radius: the largest norm of a perturbation, or a list of them; None for that of the certifier's threat.
+        surrogate: file with the weights of another network that the attack also uses; None for none. Keys hold the
+            digest of its content.
+        patch: size and number of the patches that an attack paints; empty for those of the certifier's threat.
+        defence: how a patch attack differentiates through the certifier, which is built with that certifier; None for
+            an attack on the network's own answer.
     """
 
     name: str = not_identity(TEXT, default="")
@@ -222,8 +226,8 @@ class HardwareSpec(ObjectSpec):
     """Where and how tensors are computed.
 
     Args:
-        device: its kind, as it turns out, decides which random numbers are drawn.
-        precision: of the passes that sample a smoothed model, which is part of what is certified.
+        device: the device that computes. Its kind decides which random numbers are drawn, and keys hold that kind.
+        precision: the precision of the passes that sample a smoothed model, which is part of what is certified.
     """
 
     target: str = not_identity(TEXT)
@@ -245,20 +249,20 @@ class RunSpec:
     """One run.
 
     Args:
-        dataset: its images and labels.
-        model: its network.
-        training: how the network comes by its weights where no checkpoint gives them; None for not at all.
-        attack: None for none.
-        certifier: None for none.
+        dataset: the images and labels that the network is trained on, attacked on and certified on.
+        model: the network.
+        training: how the network comes by its weights where no checkpoint gives them; None for no training.
+        attack: the attack on the network; None for none.
+        certifier: the certifier of the network; None for none.
         hardware: where and how tensors are computed.
         tracking: where results are sent besides the disk.
-        seed: of training, noise and attacks.
+        seed: the seed of training, noise and attacks.
         output: folder below which results are kept and found again.
         input: a picture or a folder of pictures to certify in the place of the data set; None for the data set.
         pictures: how many images the report shows.
-        expected: what a paper found, for the report; None for nothing.
-        variables: settings that an experiment adds at the top for others to refer to, by name.
-        composed: the plain settings this was parsed from, for records and for the keys of earlier versions.
+        expected: what a paper found, as text for the report; None for nothing.
+        variables: settings that an experiment adds at the top level for others to refer to, by name.
+        composed: the plain settings that the run was parsed from, for records and for the keys of earlier versions.
     """
 
     dataset: DatasetSpec = identity(spec_kind(DatasetSpec))
@@ -281,8 +285,8 @@ class RunSpec:
         """The run that plain settings describe.
 
         Args:
-            settings: of ``configs/config.yaml``, every reference in them resolved. ``variables`` lists the names of
-                further ones.
+            settings: those of ``configs/config.yaml``, every reference in them resolved. Settings that are not known
+                there are allowed where ``variables`` lists their names.
 
         Raises:
             ConfigError: a setting is missing, unknown or of another kind than it must be.

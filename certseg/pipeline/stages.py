@@ -1,12 +1,10 @@
-"""The stages of a run: clean prediction, certifier, attack, each with the settings that decide its rows."""
+"""The stages of a run: clean prediction, certifier and attack, each with the settings that decide its rows."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-
-from torch import nn
 
 from certseg.checks import is_number
 from certseg.compute.hardware import Hardware
@@ -18,20 +16,20 @@ from certseg.pipeline.names import CLASS, is_own, name_in_keys
 from certseg.pipeline.settings import build
 from certseg.pipeline.spec import AttackSpec, RunSpec
 from certseg.pipeline.weights import legend_of, load_surrogate
-from certseg.types import THREATS, Attack, Certifier, Patch, SmallestAttack, Stage, Store, Threat
+from certseg.types import THREATS, Attack, Certifier, Patch, Segmenter, SmallestAttack, Stage, Store, Threat
 
 _TOLD = ("patch", "against")  # nested settings that threat and predictor tell of
 
 
 @dataclass(frozen=True)
 class Job:
-    """A stage, what decides its rows, and whether those depend on random numbers.
+    """A stage and what decides its rows.
 
     Args:
-        stage: computes them.
-        identity: what decides them on given weights and data.
-        is_sampled: whether they depend on random numbers.
-        earlier: the same as keys of earlier versions said it; None where that is not known.
+        stage: computes the rows.
+        identity: what decides the rows on given weights and data, in plain values.
+        is_sampled: whether the rows depend on random numbers.
+        earlier: the identity as keys of earlier versions held it; None where that is not known.
     """
 
     stage: Stage
@@ -45,12 +43,12 @@ class Plan:
     """Certifier and attack of a run, built and checked before anything is computed.
 
     Args:
-        certifier: the certifier, or None.
-        attack: the attack, or None.
+        certifier: the certifier; None for none.
+        attack: the attack; None for none.
         threat: the attack's budget, the largest one if there are several; None without an attack, and for one that
             looks for the smallest perturbation.
-        spec: of the run.
-        radii: smaller radii to attack at as well.
+        spec: what the run is to do.
+        radii: smaller radii to attack at as well, ascending.
     """
 
     certifier: Certifier | None
@@ -82,7 +80,7 @@ class Plan:
         if settings.surrogate:
             file_digest(settings.surrogate, "attack.surrogate")  # if it cannot be read, that is found now
         _check_norm(norm, attack.norms)
-        if not attack.has_budget:
+        if isinstance(attack, SmallestAttack):
             _check_unbounded(settings)
             return cls(certifier, attack, None, spec)
         if settings.defence:
@@ -109,15 +107,21 @@ class Plan:
 
     def jobs(
         self,
-        segmenter: nn.Module | None,
+        segmenter: Segmenter | None,
         class_names: Sequence[str],
         hardware: Hardware,
         samples: Store | None = None,
         pictured: Collection[str] | None = None,
     ) -> list[Job]:
-        """The stages, in the order in which they run; without a segmenter they can summarise but not compute.
-        ``samples`` is where the certifier's samples are kept, ``pictured`` the images whose adversarial image and
-        map of radii are (None for all)."""
+        """The stages, in the order in which they run.
+
+        Args:
+            segmenter: the network; None for stages that only summarise rows that are there already.
+            class_names: the names of the data set's classes, in the order of their ids.
+            hardware: where and how tensors are computed.
+            samples: where the certifier's samples are kept; None to keep none.
+            pictured: names of the images whose further maps are kept, such as the adversarial image; None for all.
+        """
         seed, prediction = self.spec.seed, {"prediction": True}
         jobs = [Job(PredictionStage(segmenter, class_names, hardware), prediction, False, prediction)]
         if self.certifier is not None:
@@ -140,7 +144,7 @@ class Plan:
         self,
         attack: Attack | SmallestAttack,
         settings: AttackSpec,
-        segmenter: nn.Module | None,
+        segmenter: Segmenter | None,
         class_names: Sequence[str],
         hardware: Hardware,
         pictured: Collection[str] | None,
@@ -160,21 +164,52 @@ class Plan:
         if settings.surrogate and segmenter is not None:
             network = load_surrogate(spec.model, settings.surrogate, len(class_names), hardware)
             attack = attack.with_surrogate(network)
-        groups = {name: part for name, part in identity.items() if isinstance(part, dict)}
-        nested = {f"{group}.{k}": v for group, part in groups.items() if group not in _TOLD for k, v in part.items()}
-        shown = {k: v for k, v in (identity | nested).items() if isinstance(v, int | float | str)}
-        hidden = ("attack", "norm", "radius")
-        options = {
-            "settings": {k: v for k, v in shown.items() if k not in hidden and k.rpartition(".")[2] != CLASS},
-            "seed": spec.seed,
-            "hardware": hardware,
-            "pictured": pictured,
-        }
-        if isinstance(attack, SmallestAttack) or self.threat is None:
-            stage = MinimumNormStage(settings.name, attack, segmenter, class_names, **options)
-            return Job(stage, identity, False, earlier)
-        stage = AttackStage(settings.name, attack, self.threat, segmenter, class_names, radii=self.radii, **options)
+        shown, seed = _shown(identity), spec.seed
+        if isinstance(attack, SmallestAttack):
+            smallest = MinimumNormStage(
+                settings.name,
+                attack,
+                segmenter,
+                class_names,
+                settings=shown,
+                seed=seed,
+                hardware=hardware,
+                pictured=pictured,
+            )
+            return Job(smallest, identity, False, earlier)
+        stage = AttackStage(
+            settings.name,
+            attack,
+            self._budget(settings),
+            segmenter,
+            class_names,
+            settings=shown,
+            seed=seed,
+            hardware=hardware,
+            radii=self.radii,
+            pictured=pictured,
+        )
         return Job(stage, identity, True, earlier)
+
+    def _budget(self, settings: AttackSpec) -> Threat:
+        """The threat of an attack that needs one.
+
+        Raises:
+            ConfigError: the plan was made without.
+        """
+        if self.threat is None:
+            raise ConfigError(f"attack={settings.name} has no threat", remedy="Make the plan by Plan.of")
+        return self.threat
+
+
+def _shown(identity: Mapping[str, Any]) -> dict[str, int | float | str]:
+    """What tables show of an attack's settings: those of nested groups under ``group.name``, without its class and the
+    threat, which have columns of their own."""
+    groups = {name: part for name, part in identity.items() if isinstance(part, dict)}
+    nested = {f"{group}.{k}": v for group, part in groups.items() if group not in _TOLD for k, v in part.items()}
+    plain = {k: v for k, v in {**identity, **nested}.items() if isinstance(v, int | float | str)}
+    hidden = ("attack", "norm", "radius")
+    return {k: v for k, v in plain.items() if k not in hidden and k.rpartition(".")[2] != CLASS}
 
 
 def _certifier_identity(certifier: Certifier) -> dict[str, Any]:
@@ -247,7 +282,7 @@ def _class_number(name: str, class_names: Sequence[str]) -> int:
 
 
 def _radii(radius: Any, predictor: str) -> tuple[tuple[float, ...], Any]:
-    """The smaller radii of a list, ascending, and the largest; a single radius as it is."""
+    """The smaller radii, ascending, and the largest one; for a single radius none and itself."""
     if not isinstance(radius, list):
         return (), radius
     are_numbers = all(is_number(value) for value in radius)

@@ -1,4 +1,4 @@
-"""One table over all jobs of a multirun."""
+"""The report of a multirun: one table over the results of all its jobs, and the jobs that failed."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
+
+if TYPE_CHECKING:
+    from certseg.reporting import Entry
 
 
 class SweepReport(Callback):
@@ -46,11 +49,11 @@ class SweepReport(Callback):
             sys.exit(max(job["status"] for job in failures))
 
 
-def _entries(results: Sequence[Mapping[str, Any]]) -> list[Any]:
+def _entries(results: Sequence[Mapping[str, Any]]) -> list[Entry]:
     """The entries of all jobs, predictions first; what jobs share is listed once."""
     from certseg.reporting import Entry
 
-    entries = {}
+    entries: dict[tuple[str, str, str], Entry] = {}
     models = _model_labels(results)
     for result, model in zip(results, models, strict=True):
         for part in result["entries"]:
@@ -64,13 +67,14 @@ def _model_labels(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """The label of each job's model on its data, with the overrides that tell it from others of the same label."""
     subjects: dict[str, dict[str, set[str]]] = {}
     for result in results:
-        own = {o for o in result["overrides"] if not o.lstrip("+~").startswith(("certifier", "attack"))}
+        own: set[str] = {o for o in result["overrides"] if not o.lstrip("+~").startswith(("certifier", "attack"))}
         kept = subjects.setdefault(result["label"], {})
         kept[_subject(result)] = kept.get(_subject(result), own) & own
     labels = []
     for result in results:
         peers = subjects[result["label"]]
-        telling = sorted(peers[_subject(result)] - set.intersection(*peers.values()))
+        shared = set[str].intersection(*peers.values())
+        telling = sorted(peers[_subject(result)] - shared)
         labels.append(", ".join([result["label"], *telling]))
     return labels
 

@@ -1,4 +1,4 @@
-"""A training: found where it lies finished, continued where it was left, or made."""
+"""The data of a run, and its training: found where it lies finished, continued where it was left, or made."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Trained:
     """A finished training.
 
     Args:
-        report: its figures and the file of its weights.
-        directory: where it lies.
+        report: the training's figures and the file of its weights.
+        directory: the folder that the training lies in.
     """
 
     report: TrainingReport
@@ -34,7 +34,12 @@ class Trained:
 
 
 def build_dataset(spec: RunSpec, split: str | None = None) -> SegmentationDataset:
-    """The data set of the run: its evaluated split, or another one (``train``, ``val``) by the config's name for it."""
+    """The data set of the run.
+
+    Args:
+        spec: the run.
+        split: ``train`` or ``val`` for the split that trainings learn from or validate on; None for the evaluated one.
+    """
     dataset = spec.dataset
     if split is not None:
         dataset = replace(dataset, split={"train": dataset.train_split, "val": dataset.val_split}[split])
@@ -45,8 +50,12 @@ def build_dataset(spec: RunSpec, split: str | None = None) -> SegmentationDatase
 def training_data(spec: RunSpec, remedy: str) -> SegmentationDataset:
     """The split to train on.
 
+    Args:
+        spec: the run.
+        remedy: what a user can do where there is no such split, as a sentence for the message.
+
     Raises:
-        ConfigError: there is none, with this remedy.
+        ConfigError: the run has no split to train on.
     """
     if spec.dataset.train_split is None:
         raise ConfigError("There is nothing to train on", remedy=remedy)
@@ -62,16 +71,17 @@ def find_or_train(
     hardware: Hardware,
     wandb: Mapping[str, Any] | None,
 ) -> Trained:
-    """The training of this identity: finished already, under its key or that of an earlier version, or done now.
+    """The training of this identity. It is found if it was finished before, under its key or that of an earlier
+    version, and done now if not.
 
     Args:
-        spec: of the run.
+        spec: the run.
         data: the split to train on.
-        folder: below which trainings of this name lie.
+        folder: the folder in which trainings of this name lie.
         identity: what decides the weights.
-        parts: gives the recipe and what it trains, and is called only where something is left to train.
-        hardware: of the run.
-        wandb: arguments of ``wandb.init`` for the training's curves, or None.
+        parts: gives the recipe and the module to train; called only if something is left to train.
+        hardware: the device that is trained on.
+        wandb: arguments of ``wandb.init`` for the training's curves; None to track nothing.
 
     Raises:
         CertsegError: as :func:`certseg.training.train`.

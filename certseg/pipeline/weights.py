@@ -1,4 +1,4 @@
-"""The network of a run: loaded from a checkpoint, or trained once and found again."""
+"""The network of a run: built, and its weights loaded from a checkpoint, or trained once and found again."""
 
 from __future__ import annotations
 
@@ -26,19 +26,20 @@ from certseg.pipeline.settings import build
 from certseg.pipeline.spec import ModelSpec, RunSpec, TrainingSpec
 from certseg.pipeline.trainings import build_dataset, find_or_train, training_data
 from certseg.training import Recipe
+from certseg.types import Segmenter, segmenter_of
 
 
 @dataclass(frozen=True)
 class Network:
-    """A segmenter with its weights, built when it is first asked for: a run that has nothing left to compute is
-    spared that.
+    """A segmenter with its weights, built when it is first asked for, so that a run with nothing left to compute does
+    not wait for it.
 
     Args:
         load: gives the segmenter with its weights.
-        hardware: of the run.
-        origin: what decides its weights, and for a trained one their digest: the same settings may give other
-            weights on another machine.
-        label: for directories and tables, for example ``upernet_tiny-noise``.
+        hardware: the device and memory format that the segmenter is put into.
+        origin: what decides the weights. For a trained network their digest is part of it, because the same settings
+            may give other weights on another machine.
+        label: what directories and tables call the network, for example ``upernet_tiny-noise``.
     """
 
     load: Callable[[], nn.Module]
@@ -48,21 +49,25 @@ class Network:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What decides its weights, as keys and sidecars tell it."""
+        """What decides the weights, in plain values; keys and the files beside certified pictures hold it."""
         return self.origin.settings
 
     @functools.cached_property
-    def segmenter(self) -> nn.Module:
-        """On the hardware's device, in eval mode, without gradients of its weights."""
-        segmenter = self.hardware.place(self.load())
-        for parameter in segmenter.parameters():
+    def segmenter(self) -> Segmenter:
+        """The network on the hardware's device, in eval mode, without gradients of its weights.
+
+        Raises:
+            ModelError: it does not say its number of classes.
+        """
+        module = self.hardware.place(self.load())
+        for parameter in module.parameters():
             parameter.requires_grad_(False)  # attacks differentiate with respect to the image only
-        return segmenter
+        return segmenter_of(module)
 
 
 def legend_of(spec: RunSpec) -> Legend:
-    """Name and classes of the run's data set, without its files: only a class of one's own that cannot tell them is
-    built for them."""
+    """Name and classes of the run's data set. Its files are read only if its class cannot tell them without (see
+    :class:`certseg.datasets.TellsLegend`)."""
     target = spec.dataset.target
     if isinstance(pydoc.locate(target), TellsLegend):  # None for what does not exist, which build then says
         legend: Legend = build("dataset", replace(spec.dataset, target=f"{target}.legend"))
@@ -80,7 +85,7 @@ def build_segmenter(model: ModelSpec, num_classes: int) -> nn.Module:
 
 
 def _load(segmenter: nn.Module, model: ModelSpec) -> set[str]:
-    """Fill ``segmenter`` from ``model.checkpoint``; the parts whose weights it held."""
+    """Fill ``segmenter`` from ``model.checkpoint`` and return the parts whose weights the file held."""
     path, trust = str(model.checkpoint), model.trust_checkpoint
     if isinstance(segmenter, Denoised):
         return load_denoised(segmenter, path, trust=trust)
@@ -89,7 +94,7 @@ def _load(segmenter: nn.Module, model: ModelSpec) -> set[str]:
 
 
 def _load_denoiser(segmenter: nn.Module, model: ModelSpec) -> bool:
-    """Fill the denoiser of ``segmenter`` from ``model.denoiser.checkpoint``; False if there is none."""
+    """Fill the denoiser of ``segmenter`` from ``model.denoiser.checkpoint`` and return whether there is such a file."""
     denoiser = model.denoiser
     if denoiser is None or not denoiser.checkpoint or not isinstance(segmenter, Denoised):
         return False
@@ -115,17 +120,18 @@ def _loaded(model: ModelSpec, num_classes: int) -> nn.Module:
     return segmenter
 
 
-def load_surrogate(model: ModelSpec, path: str, num_classes: int, hardware: Hardware) -> nn.Module:
+def load_surrogate(model: ModelSpec, path: str, num_classes: int, hardware: Hardware) -> Segmenter:
     """A network of the run's architecture with the weights in ``attack.surrogate``, ready to be attacked.
 
     Args:
         model: the architecture.
         path: the file ``attack.surrogate``.
-        num_classes: of the data set.
-        hardware: of the run.
+        num_classes: number of classes of the data set.
+        hardware: the device and memory format that the network is put into.
 
     Raises:
         CheckpointError: the file cannot be read or does not fit.
+        ModelError: the network does not say its number of classes.
     """
     segmenter = build_segmenter(model, num_classes)
     load = functools.partial(_filled, segmenter, path)
@@ -188,7 +194,7 @@ def _label(model: ModelSpec, origin: str) -> str:
 def check_classes(spec: RunSpec, legend: Legend) -> None:
     """Raise CheckpointError if the network is loaded from a file that cannot be read or names other classes.
 
-    certseg's own checkpoints name theirs; nothing is known about those of others.
+    A file that names no classes passes; the checkpoints that certseg writes name theirs.
     """
     if not spec.is_loaded:
         return
@@ -215,11 +221,11 @@ def obtain(
     """Load or train the network.
 
     Args:
-        spec: of the run.
-        num_classes: of the data set.
-        hardware: of the run.
-        folder: of the data set's results; trainings lie below.
-        wandb: arguments of ``wandb.init`` for the training's curves, or None.
+        spec: the run.
+        num_classes: number of classes of the data set.
+        hardware: the device that the network is trained on and put on.
+        folder: the folder of the data set's results, in which trainings lie.
+        wandb: arguments of ``wandb.init`` for the training's curves; None to track nothing.
 
     Raises:
         CheckpointError: a checkpoint that the settings name cannot be read or does not fit.
@@ -254,7 +260,7 @@ def obtain(
 
 
 def _training(spec: RunSpec, fingerprint: str) -> Identity:
-    """What decides the weights of the run's training."""
+    """What decides the weights of the run's training, given the fingerprint of the training split."""
     composed = spec.settings_of_earlier
     earlier = earlier_keys.training_identity(composed, fingerprint, start_digests(spec)) if composed else None
     return Identity(training_identity(spec, fingerprint), earlier)

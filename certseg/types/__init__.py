@@ -6,7 +6,7 @@ there is no label. Abstention is a boolean mask, never a class id.
 """
 
 from certseg.types.attempts import Attempt, Level
-from certseg.types.bounds import CoarseLogits, LipschitzBound
+from certseg.types.capabilities import CoarseLogits, LipschitzBound
 from certseg.types.contracts import (
     AnyAttack,
     Attack,
@@ -24,6 +24,7 @@ from certseg.types.contracts import (
     Store,
     coarse_logits_of,
     lipschitz_bound_of,
+    segmenter_of,
 )
 from certseg.types.guarantees import Guarantee, Promise
 from certseg.types.images import IGNORE_INDEX, Sample, check_image, check_target, sides_of
@@ -83,6 +84,7 @@ __all__ = [
     "check_target",
     "coarse_logits_of",
     "lipschitz_bound_of",
+    "segmenter_of",
     "sides_of",
     "threat_of",
 ]

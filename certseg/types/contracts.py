@@ -14,13 +14,14 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from certseg.checks import is_count
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError, ModelError
 from certseg.types.attempts import Attempt
-from certseg.types.bounds import CoarseLogits, LipschitzBound
+from certseg.types.capabilities import CoarseLogits, LipschitzBound
 from certseg.types.guarantees import Guarantee
 from certseg.types.images import Sample
 from certseg.types.results import AttackResult, Certificate, Maps, MinimumNormResult, Passes, Row
@@ -63,6 +64,32 @@ class LipschitzSegmenter(Segmenter, Protocol):
         Raises:
             ModelError: nothing can be proven, for example in train mode or for this size.
         """
+
+
+def segmenter_of(network: nn.Module) -> Segmenter:
+    """A torch module as attacks and certifiers see it: the module itself, once it is known to say how many classes it
+    tells apart.
+
+    Raises:
+        ModelError: ``num_classes`` is missing, or no positive integer.
+
+    >>> network = nn.Conv2d(3, 5, kernel_size=1)
+    >>> network.num_classes = 5
+    >>> segmenter_of(network) is network
+    True
+    """
+    if not isinstance(network, Segmenter):
+        received = "a module without it"
+    elif not is_count(network.num_classes):
+        received = f"num_classes={network.num_classes!r}"
+    else:
+        return network
+    raise ModelError(
+        f"{type(network).__name__} is no segmenter",
+        expected="a torch.nn.Module whose num_classes is a positive integer",
+        received=received,
+        remedy="Set self.num_classes in its constructor",
+    )
 
 
 def coarse_logits_of(segmenter: Segmenter, images: Tensor) -> CoarseLogits | None:
@@ -292,9 +319,6 @@ class AnyAttack:
     norms: tuple[str, ...] = ()
     """The kinds of threat (:attr:`certseg.types.threats.Threat.norm`) it knows."""
 
-    has_budget: bool = True
-    """Whether it stays within a threat that it is given."""
-
     @property
     def predictor(self) -> str:
         """The attacked model, in the words of certificates; ``base``, the default, is the network itself."""
@@ -386,8 +410,6 @@ class Attack(AnyAttack, ABC):
 
 class SmallestAttack(AnyAttack, ABC):
     """Looks for the smallest perturbation with which a model no longer does what it should."""
-
-    has_budget = False
 
     @abstractmethod
     def __call__(

@@ -13,7 +13,7 @@ from support.shared import SHARED, needs_shared
 from certseg.attacks import APGD, Smoothing, apgd
 from certseg.attacks.geometry import perturbation_norm
 from certseg.attacks.losses import LOSSES, class_balanced_masked_cross_entropy
-from certseg.attacks.objective import Objective
+from certseg.attacks.objective import AttackObjective
 from certseg.errors import ConfigError
 from certseg.types import L1, L2, Linf, Patch
 
@@ -79,12 +79,15 @@ def trajectory(golden, case, number, reduce_radius, monkeypatch):
     """Losses, accuracies and steps (in radii of the threat) of one golden case, and the point kept."""
     name, iterations, *compared = case.split("_")
     weights = torch.from_numpy(golden["class_weights"])
-    given = lambda pixels, progress=0.0: class_balanced_masked_cross_entropy(pixels, class_weights=weights)  # noqa: E731
+
+    def given(pixels, progress=0.0):
+        return class_balanced_masked_cross_entropy(pixels, class_weights=weights)
+
     monkeypatch.setitem(LOSSES, "class_balanced_masked_cross_entropy", given)
     compare = "cross_entropy" if compared else NAMES[name]
     method = APGD(int(iterations[1:]), loss=NAMES[name], compare=compare, reduce_radius=reduce_radius)
     target, image = torch.from_numpy(golden["y"])[number], torch.from_numpy(golden["x"])[number]
-    objective = Objective(GoldenNetwork(golden), target, method.loss, None, STREAM, CPU, compare)
+    objective = AttackObjective(GoldenNetwork(golden), target, method.loss, None, STREAM, CPU, compare)
     eps = json.loads(str(golden["meta"]))["eps"]
     search = method.search(image, image, Linf(eps))
     point, progress = next(search)

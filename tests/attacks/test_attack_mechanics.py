@@ -10,7 +10,7 @@ from support.training_fakes import TinySegmenter
 from certseg.attacks import APGD, PGD, SEA, Smoothing
 from certseg.attacks.geometry import perturbation_norm, random_start
 from certseg.attacks.losses import LOSSES
-from certseg.attacks.objective import Evaluation, Objective
+from certseg.attacks.objective import AttackObjective, Evaluation
 from certseg.compute.streams import NoiseStream
 from certseg.training import AdversarialObjective
 from certseg.types import L1, L2, Linf
@@ -130,8 +130,8 @@ def test_only_the_last_stage_tells_whether_accuracy_rises(monkeypatch):
         (summary,) = original(self, pixels, attacked, gradient, number)
         return [summary._replace(accuracy=self_accuracy)]
 
-    original = Objective.summarise
-    monkeypatch.setattr(Objective, "summarise", scripted)
+    original = AttackObjective.summarise
+    monkeypatch.setattr(AttackObjective, "summarise", scripted)
     (image,), (target,) = images_and_targets(1)
     result = APGD(40, reduce_radius=True)(convolution(), image, target, Linf(0.05), stream=STREAM, hardware=CPU)
     assert "accuracy_rising" not in result.flags
@@ -196,7 +196,7 @@ def test_a_class_that_is_nearly_impossible_still_gives_a_gradient():
             return torch.stack([-score, score], dim=1)
 
     image, target = torch.full((3, 4, 4), 0.5), torch.zeros(4, 4, dtype=torch.int64)
-    objective = Objective(Sure(), target, "cross_entropy", Smoothing(1e-3, samples=2), STREAM, CPU)
+    objective = AttackObjective(Sure(), target, "cross_entropy", Smoothing(1e-3, samples=2), STREAM, CPU)
     evaluation = objective(image)
     assert evaluation.loss == pytest.approx(18, abs=0.2)
     assert evaluation.gradient.abs().min() > 0

@@ -1,10 +1,7 @@
 """Runs in step: what is asked together, who leaves when, and answers that do not fit."""
 
-import doctest
-
 import pytest
 
-from certseg.attacks import side_by_side as module
 from certseg.attacks.side_by_side import side_by_side
 
 
@@ -38,7 +35,3 @@ def test_no_runs_ask_nothing():
 def test_one_answer_too_few_is_no_answer():
     with pytest.raises(ValueError, match="zip"):
         side_by_side([counting("a", 1), counting("b", 1)], [0, 0], lambda subjects, questions: [1])
-
-
-def test_examples():
-    assert doctest.testmod(module).failed == 0

@@ -9,7 +9,7 @@ from torch import nn
 from certseg.errors import ConfigError, ModelError
 from certseg.lipschitz import layers
 from certseg.lipschitz.audit import audit, bake, local_norm
-from certseg.lipschitz.norms import convolution_norm, spread_bound
+from certseg.lipschitz.operator_norms import convolution_norm, spread_bound
 from certseg.models import LipDeepLabV3
 
 

@@ -1,9 +1,7 @@
 """Means over images that have a figure, and sums by key."""
 
-import doctest
 import math
 
-from certseg.metrics import over_images
 from certseg.metrics.over_images import image_mean, sums
 
 
@@ -19,7 +17,3 @@ def test_sums_keep_order_and_kind_of_numbers():
     assert list(total.items()) == [("b", 4), ("a", 2)]
     assert all(type(value) is int for value in total.values())
     assert sums([]) == {}
-
-
-def test_examples():
-    assert doctest.testmod(over_images).failed == 0

@@ -18,7 +18,8 @@ class Blur(torch.nn.Module):
         self.conv = torch.nn.Conv2d(4, 3, 5, padding=2)
 
     def forward(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        assert image.shape[2] % self.sides == 0 and image.shape[3] % self.sides == 0  # noqa: PT018
+        assert image.shape[2] % self.sides == 0
+        assert image.shape[3] % self.sides == 0
         return 2 * self.conv(torch.cat([image, mask], dim=1))  # also outside [0, 1]
 
 

@@ -1,12 +1,14 @@
 """Runs that certify groups of classes: report, kept samples, bracket, pictures, refusals."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 from support.pipeline_runs import SMALL, configuration
 
+from certseg.certifiers import AdaptiveCertify
 from certseg.errors import ConfigError
 from certseg.pipeline import run
 from certseg.reporting import RowStore
@@ -51,7 +53,9 @@ def test_a_run_reports_levels_and_information(output):
 
 
 def test_another_tau_costs_no_sample_and_another_hierarchy_does(output):
-    taken = lambda: len([*output.glob("*/*/samples-*")])  # noqa: E731
+    def taken():
+        return len([*output.glob("*/*/samples-*")])
+
     assert taken() == 1
     run(configuration(output, *ADAPTIVE, "certifier.tau=0.6"), output / "other")
     assert taken() == 1
@@ -93,3 +97,15 @@ def test_what_does_not_fit_the_data_set_stops_before_training(overrides, words, 
     with pytest.raises(ConfigError, match=words):
         run(configuration(tmp_path, "certifier=adaptive_certify", *overrides, base=SMALL), tmp_path / "report")
     assert not list(tmp_path.rglob("model.pt"))
+
+
+def test_pictures_certified_as_groups_without_levels_are_refused(output, tmp_path, monkeypatch):
+    certify = AdaptiveCertify.certify
+
+    def without(self, *given, **options):
+        return replace(certify(self, *given, **options), levels=None)
+
+    monkeypatch.setattr(AdaptiveCertify, "certify", without)
+    Image.fromarray(np.zeros((40, 52, 3), dtype=np.uint8)).save(tmp_path / "one.png")
+    with pytest.raises(ConfigError, match="A certificate about groups of classes has no levels"):
+        run(configuration(output, *ADAPTIVE, f"input={tmp_path / 'one.png'}"), tmp_path / "run")

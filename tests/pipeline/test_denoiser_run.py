@@ -120,7 +120,7 @@ def test_any_training_may_start_from_a_checkpoint(base, tmp_path):
 
 def test_what_is_missing_is_named(base, tmp_path):
     with pytest.raises(CheckpointError, match=r"holds no weights of the denoiser.*training=denoiser"):
-        network_of(tmp_path, *DNCNN, f"model.checkpoint={base}").segmenter  # noqa: B018 - loads
+        network_of(tmp_path, *DNCNN, f"model.checkpoint={base}").segmenter  # noqa: B018 - its weights are read
     with pytest.raises(ConfigError, match=r"training=denoiser starts from a trained segmenter.*model\.checkpoint"):
         network_of(tmp_path, *DNCNN, "training=denoiser")
     with pytest.raises(ConfigError, match=r"needs a denoiser.*model/denoiser=dncnn"):

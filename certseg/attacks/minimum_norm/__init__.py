@@ -2,8 +2,8 @@
 
 from certseg.attacks.minimum_norm.alma_prox import ALMAProx
 from certseg.attacks.minimum_norm.asma import ASMA
-from certseg.attacks.minimum_norm.attack import MinimumNormAttack
 from certseg.attacks.minimum_norm.dag import DAG
+from certseg.attacks.minimum_norm.minimum_norm_attack import MinimumNormAttack
 from certseg.attacks.minimum_norm.pdpgd import PDPGD
 from certseg.types import MinimumNormResult
 

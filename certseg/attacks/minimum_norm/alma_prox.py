@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from certseg.attacks.minimum_norm.attack import MinimumNormAttack
+from certseg.attacks.minimum_norm.minimum_norm_attack import MinimumNormAttack
 from certseg.attacks.minimum_norm.problem import Problem
 from certseg.attacks.minimum_norm.proximal import VariableMetric, easiest, forward_backward, gap_scale
 from certseg.attacks.minimum_norm.steps import Retreat, Stepper, Weight

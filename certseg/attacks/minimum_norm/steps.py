@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from certseg.attacks.minimum_norm.attack import MinimumNormAttack
+from certseg.attacks.minimum_norm.minimum_norm_attack import MinimumNormAttack
 from certseg.attacks.minimum_norm.problem import Look, Problem
 from certseg.checks import check_number
 

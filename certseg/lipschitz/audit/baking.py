@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 
 from certseg.errors import ModelError
 from certseg.lipschitz.audit.walk import pair
-from certseg.lipschitz.norms import convolution_norm
+from certseg.lipschitz.operator_norms import convolution_norm
 
 LIMIT = "limit"
 """The attribute of a convolution that holds the largest norm it may have once it is baked."""

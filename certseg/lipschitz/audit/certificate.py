@@ -15,7 +15,7 @@ from certseg.errors import ModelError
 from certseg.lipschitz.audit.precision import check_arithmetic
 from certseg.lipschitz.audit.rules import RULES
 from certseg.lipschitz.audit.walk import LayerBound, Span, Walk
-from certseg.lipschitz.norms import NormBound
+from certseg.lipschitz.operator_norms import NormBound
 
 _UNITS = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
 _ROUNDING = 1.0 + 2.0**-36  # more than what adding and multiplying the bounds of all layers can round off

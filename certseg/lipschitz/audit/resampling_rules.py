@@ -12,7 +12,7 @@ from torch import nn
 from certseg.errors import ModelError
 from certseg.lipschitz import layers
 from certseg.lipschitz.audit.walk import Rule, Span, Walk, joined, pair
-from certseg.lipschitz.norms import UNIT, convolution_norm
+from certseg.lipschitz.operator_norms import UNIT, convolution_norm
 from certseg.lipschitz.resampling import resize_norm
 
 

@@ -16,7 +16,7 @@ from certseg.errors import ModelError
 from certseg.lipschitz import layers
 from certseg.lipschitz.audit.resampling_rules import RESAMPLING, checked_sides
 from certseg.lipschitz.audit.walk import Rule, Span, Walk, check_untouched, joined
-from certseg.lipschitz.norms import UNIT, absolute_norm, convolution_norm
+from certseg.lipschitz.operator_norms import UNIT, absolute_norm, convolution_norm
 
 
 def _sequential(walk: Walk, module: nn.Sequential, span: Span, name: str) -> Span:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules import module as every_module
 
 from certseg.errors import ModelError
-from certseg.lipschitz.norms import NormBound
+from certseg.lipschitz.operator_norms import NormBound
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _MARGIN = 16.0  # over the textbook bound of a sum's rounding error, for convolution algorithms that regroup terms

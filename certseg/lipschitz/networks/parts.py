@@ -30,10 +30,10 @@ class BodyPlan:
     """What every body is built by.
 
     Args:
-        make: layers.
+        make: makes the layers.
         stages: channels and convolutions of each stage.
         width: channels of the features.
-        position: add a learned map at the lowest resolution.
+        position: whether to add a learned map at the lowest resolution.
     """
 
     make: Builder

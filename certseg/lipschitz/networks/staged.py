@@ -24,11 +24,13 @@ class StagedNetwork(LipschitzNetwork):
         size: ``tiny``, ``S``, ``M1``, ``M2``, ``L``, ``XL``, or a list of [channels, convolutions] per stage.
         convolution: ``orthogonal``, ``spectral`` or ``free``.
         activation: ``maxmin``, ``groupsort2`` or ``relu``.
-        residual: as of :class:`certseg.lipschitz.networks.convolutions.Builder`.
-        spread: as of :class:`certseg.lipschitz.networks.convolutions.Builder`.
-        width: channels of the features below the head; null for half of the first stage's.
+        residual: whether blocks that keep the number of channels are steps of a gradient flow
+            (:class:`certseg.lipschitz.layers.ConvexPotential`).
+        spread: root mean square, at the beginning, of the parameters behind each orthogonal weight; None leaves them as
+            they are (see :class:`certseg.lipschitz.networks.convolutions.Builder`).
+        width: channels of the features below the head; None for half of the first stage's.
         position_bias: add learned maps to the logits and at the lowest resolution, which costs no constant.
-        settings: ``constant``, ``head``, ``tau`` and ``arithmetic`` as of :class:`LipschitzNetwork`.
+        settings: ``constant``, ``head``, ``tau`` and ``arithmetic``, which :class:`LipschitzNetwork` explains.
 
     Raises:
         ConfigError: an argument is outside its domain.

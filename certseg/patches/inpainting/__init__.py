@@ -5,9 +5,9 @@ networks of others as ``torchscript``; ``base`` makes sure that none of them see
 """
 
 from certseg.patches.inpainting.base import Inpainting
+from certseg.patches.inpainting.classical import NavierStokes, Telea
 from certseg.patches.inpainting.constant import Black, MeanColour
 from certseg.patches.inpainting.learned import Learned
-from certseg.patches.inpainting.opencv import NavierStokes, Telea
 from certseg.patches.inpainting.torchscript import TorchScript
 from certseg.patches.inpainting.unet import MaskedUNet, pyramid_fill
 

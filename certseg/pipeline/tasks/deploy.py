@@ -1,4 +1,4 @@
-"""The task of ``input=``: predict and certify pictures without labels: ``certseg input=photos/``."""
+"""The task of ``certseg input=photos/``: pictures without labels, predicted and certified."""
 
 from __future__ import annotations
 
@@ -35,11 +35,14 @@ def deploy(task: Task, path: str) -> None:
         path: a picture or a folder of pictures.
 
     Raises:
+        ConfigError: the run has no certifier.
         CheckpointError: the checkpoint cannot be read, does not fit, or names other classes than the data set.
         CertsegError: see :func:`pictures_of`, :func:`certseg.pipeline.weights.obtain` and :func:`certify_pictures`.
     """
     spec, hardware = task.spec, task.hardware
     certifier = Plan.of(spec).certifier
+    if certifier is None:
+        raise ConfigError("input= needs a certifier", received="certifier=none", remedy="Use certifier=segcertify")
     task.check_tracking()
     files = pictures_of(path, certifier)
     legend = legend_of(spec)
@@ -50,15 +53,13 @@ def deploy(task: Task, path: str) -> None:
     certify_pictures(files, certifier, network, legend, seed=spec.seed, hardware=hardware, directory=directory)
 
 
-def pictures_of(path: str | Path, certifier: Certifier | None) -> list[Path]:
+def pictures_of(path: str | Path, certifier: Certifier) -> list[Path]:
     """The picture files at ``path``: itself, or those directly in the folder, sorted.
 
     Raises:
-        ConfigError: there is no certifier, or one whose settings could certify no pixel of one of them.
+        ConfigError: the certifier's settings could certify no pixel of one of them.
         DataError: there are none, two that differ in their suffix alone, or one that cannot be read.
     """
-    if certifier is None:
-        raise ConfigError("input= needs a certifier", received="certifier=none", remedy="Use certifier=segcertify")
     path = Path(path)
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     found = [file for file in files if file.is_file() and file.suffix.lower() in IMAGE_SUFFIXES]
@@ -97,7 +98,7 @@ def certify_pictures(
     hardware: Hardware,
     directory: Path,
 ) -> list[Path]:
-    """Certify every file and write next to one another, below ``directory``:
+    """Certify every file and write three files for each into ``directory``:
 
     - ``<name>.certified.png``: class ids of the certified pixels, 255 where the certifier abstains; a certified group
       of several classes has an id of its own, which the next file explains;
@@ -105,10 +106,23 @@ def certify_pictures(
       the digest of its weights), from how many samples of which seed, on which device, and the share of each class;
     - ``<name>.overview.png``: the picture, the prediction and the certified map, to look at.
 
-    Files already finished by an earlier run into the same directory are computed again. Under torchrun every rank takes
+    Pictures that an earlier run into the same directory finished are computed again. Under torchrun every rank takes
     its share.
 
+    Args:
+        files: the pictures.
+        certifier: what certifies them.
+        network: what predicts them.
+        legend: name and classes of the data set that the network was made for.
+        seed: the seed of the noise; with the file's name it decides the random numbers of a picture.
+        hardware: device, precision, and the number of copies of a picture per forward pass.
+        directory: where the files go; it is made if it is not there.
+
+    Returns:
+        The ``.json`` files of the pictures that this rank took.
+
     Raises:
+        ConfigError: a certificate is about groups of classes and has no levels.
         DataError: a file cannot be read; the others before it are finished.
     """
     directory.mkdir(parents=True, exist_ok=True)
@@ -138,9 +152,18 @@ def certify_pictures(
 
 
 def _groups(certificate: Certificate) -> torch.Tensor:
-    """``H x W`` ids of what is certified: of classes, and with a hierarchy of groups."""
+    """The ids ``H x W`` of what is certified: class ids, or those of groups where the certificate has a hierarchy.
+
+    Raises:
+        ConfigError: it has a hierarchy and does not say on which level each pixel is certified.
+    """
     if certificate.hierarchy is None:
         return certificate.classes
+    if certificate.levels is None:
+        raise ConfigError(
+            "A certificate about groups of classes has no levels",
+            remedy="Let certify() give levels where its guarantee has a hierarchy",
+        )
     return Hierarchy(certificate.hierarchy).ids(certificate.classes, certificate.levels)
 
 
@@ -155,7 +178,8 @@ def _draw(path: Path, title: str, image: torch.Tensor, certificate: Certificate,
         Panel("prediction", labels=certificate.classes.numpy()),
         Panel("certified", labels=_groups(certificate).numpy(), certified=certificate.certified.numpy()),
     ]
-    class_names, palette = legend.class_names, legend.palette
+    class_names: Sequence[str] = legend.class_names
+    palette: Sequence[Sequence[int]] = legend.palette
     if certificate.hierarchy is not None:
         hierarchy = Hierarchy(certificate.hierarchy)
         class_names, palette = hierarchy.groups, group_palette(hierarchy, palette)

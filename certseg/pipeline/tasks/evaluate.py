@@ -1,16 +1,15 @@
-"""The task of most runs: a network, attacked and certified on a data set, and the report."""
+"""The task of most runs: to attack and certify a network on a data set, compare the two, and report."""
 
 from __future__ import annotations
 
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
-from torch import nn
 
 from certseg.bracket import Finished, check
 from certseg.compute.hardware import Hardware, rank, world_size
@@ -34,18 +33,29 @@ from certseg.reporting import (
     write_json_atomic,
     write_report,
 )
-from certseg.types import SegmentationDataset, Stage
+from certseg.types import SegmentationDataset, Segmenter, Stage
 
 RESULT_FILE = "result.json"
 
 
 @dataclass(frozen=True)
 class Result:
-    """A finished stage: what the report shows of it, and where its rows and maps lie."""
+    """A finished stage.
+
+    Args:
+        entry: what the report shows of it.
+        store: where its rows and maps lie.
+        stage: what computed them.
+    """
 
     entry: Entry
     store: RowStore
     stage: Stage
+
+    @property
+    def directory(self) -> Path:
+        """The folder of its rows, maps and summary."""
+        return self.store.directory
 
     @property
     def finished(self) -> Finished:
@@ -58,10 +68,10 @@ class Subject:
     """What is evaluated: a network on a data set.
 
     Args:
-        network: with its weights.
+        network: the network with its weights.
         whole: the evaluated split.
-        fingerprint: of that split, which is part of every key.
-        images: those of its images that are evaluated.
+        fingerprint: the fingerprint of that split, which is part of every key.
+        images: those images of the split that are evaluated.
     """
 
     network: Network
@@ -95,7 +105,8 @@ def evaluate(task: Task) -> Path | None:
     results = _results(task, plan, Subject(network, whole, whole.fingerprint(), dataset), folder / network.label)
     if rank() != 0:
         return None
-    entries = _with_brackets(results, dataset.names())
+    compared = _with_brackets(results, dataset.names())
+    entries = [result.entry for result in compared]
     pictures = _draw(spec.pictures, task.directory, results, dataset)
     seconds = time.perf_counter() - started
     context = provenance(task.hardware) | {"dataset": f"{whole.name} {whole.split}", "seconds": seconds}
@@ -108,7 +119,7 @@ def evaluate(task: Task) -> Path | None:
         expected=spec.expected,
         context=context,
     )
-    _remember(task.directory, network.label, entries, task.overrides)
+    _remember(task.directory, network.label, compared, task.overrides)
     console_summary(entries, report=report, seconds=seconds)
     _track(task.tracker, spec.composed, results, dataset.names(), pictures)
     return report
@@ -124,7 +135,7 @@ def _results(task: Task, plan: Plan, subject: Subject, folder: Path) -> list[Res
         identity = {"samples": plan.samples_identity}
         samples = _store(folder, "samples", _identity(task, subject, identity, identity, is_sampled=True))
 
-    def jobs(segmenter: nn.Module | None) -> list[Job]:
+    def jobs(segmenter: Segmenter | None) -> list[Job]:
         return plan.jobs(segmenter, subject.whole.class_names, hardware, samples, pictured)
 
     stores = [
@@ -149,7 +160,7 @@ def _results(task: Task, plan: Plan, subject: Subject, folder: Path) -> list[Res
 def _identity(
     task: Task, subject: Subject, stage: Mapping[str, Any], earlier: Mapping[str, Any] | None, is_sampled: bool
 ) -> Identity:
-    """What decides a stage's rows; ``earlier`` is the stage as keys of earlier versions told it."""
+    """What decides a stage's rows; ``earlier`` is the stage as keys of earlier versions held it."""
     hardware = task.hardware if is_sampled else None
     fingerprint, network = subject.fingerprint, subject.network.origin
     now = evaluation_identity(task.spec.seed, network.settings, fingerprint, stage, hardware)
@@ -201,29 +212,31 @@ def _share(images: int) -> int:
     return len(range(rank(), images, world_size()))
 
 
-def _with_brackets(results: Sequence[Result], names: Sequence[str]) -> list[Entry]:
-    """The entries, those of attacks with the number of violations (an error if there are any) where comparable."""
-    entries = []
+def _with_brackets(results: Sequence[Result], names: Sequence[str]) -> list[Result]:
+    """The results, those of attacks with the number of violations of each certificate that they may be compared with.
+
+    Raises:
+        BracketError: there are any.
+    """
+    compared = []
     for result in results:
         summary = result.entry.summary
         found: dict[str, int] = {}
         for other in results:
             found |= check(other.finished, result.finished, names)
         figures = summary["figures"] | {f"bracket/{name}": number for name, number in found.items()}
-        entries.append(Entry({**summary, "figures": figures}, directory=result.entry.directory))
-    return entries
+        entry = replace(result.entry, summary={**summary, "figures": figures})
+        compared.append(replace(result, entry=entry))
+    return compared
 
 
-def _remember(directory: Path, label: str, entries: Sequence[Entry], overrides: Sequence[str]) -> None:
+def _remember(directory: Path, label: str, results: Sequence[Result], overrides: Sequence[str]) -> None:
     """What a sweep's common report needs of this job."""
-    result = {
-        "label": label,
-        "overrides": list(overrides),
-        "entries": [
-            {"directory": str(entry.directory.absolute()), "summary": dict(entry.summary)} for entry in entries
-        ],
-    }
-    write_json_atomic(directory / RESULT_FILE, result)
+    entries = [
+        {"directory": str(result.directory.absolute()), "summary": dict(result.entry.summary)} for result in results
+    ]
+    job = {"label": label, "overrides": list(overrides), "entries": entries}
+    write_json_atomic(directory / RESULT_FILE, job)
 
 
 def _track(
@@ -239,7 +252,7 @@ def _track(
         for result in results:
             rows = result.store.read()
             tracker.log_table([rows[name] for name in names], name=f"rows/{result.entry.name}")
-            tracker.log_artifact(result.entry.directory)
+            tracker.log_artifact(result.directory)
         tracker.log_images(pictures)
     finally:
         tracker.finish()

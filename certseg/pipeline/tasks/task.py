@@ -1,4 +1,4 @@
-"""What every task of a run is given."""
+"""What every task of a run is given: what is to be done, where it is computed, and where results go."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Task:
     Args:
         spec: what is to be done.
         hardware: where it is computed.
-        tracker: where it is sent besides the disk.
+        tracker: where results are sent besides the disk.
         directory: where the report goes; results themselves live below ``spec.output`` under their keys.
         overrides: what was changed on the command line, for the report.
     """

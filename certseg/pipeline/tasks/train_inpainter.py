@@ -1,4 +1,4 @@
-"""The task of ``training=inpainter``: trained once, found again, and its checkpoint named; there is no segmenter."""
+"""The task of ``training=inpainter``: to train an inpainter, or find it trained, and say where its checkpoint lies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ from certseg.training import Recipe, TrainableInpainter
 
 
 def inpainter_parts(training: TrainingSpec, inpainter: ObjectSpec) -> tuple[Recipe, MaskedUNet]:
-    """The recipe and the untrained network of a training. Errors as of :func:`certseg.pipeline.settings.build`."""
+    """The recipe and the untrained network of an inpainter's training.
+
+    Args:
+        training: the recipe's spec.
+        inpainter: the network's spec.
+
+    Raises:
+        CertsegError: a setting is outside its domain, missing or unknown.
+    """
     return build("training", training), build("training.inpainter", inpainter)
 
 

@@ -106,8 +106,10 @@ def _share_of(tau: float, divergence: float) -> float:
     """The q in (tau, 1] with ``KL(q || tau) = divergence`` (Bernoulli), 1 where there is none."""
     if divergence >= -np.log(tau):
         return 1.0
-    excess = lambda q: q * np.log(q / tau) + (1 - q) * np.log((1 - q) / (1 - tau)) - divergence  # noqa: E731
     from scipy.optimize import brentq  # takes a while to import
+
+    def excess(q: float) -> float:
+        return float(q * np.log(q / tau) + (1 - q) * np.log((1 - q) / (1 - tau)) - divergence)
 
     return float(brentq(excess, tau, 1.0 - 1e-15))
 

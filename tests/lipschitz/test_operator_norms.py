@@ -11,7 +11,7 @@ from certseg.errors import ModelError
 from certseg.lipschitz import layers
 from certseg.lipschitz.audit import audit, bake
 from certseg.lipschitz.networks.convolutions import Builder
-from certseg.lipschitz.norms import absolute_norm, convolution_norm, gram_bound, grid_bound, polyphase
+from certseg.lipschitz.operator_norms import absolute_norm, convolution_norm, gram_bound, grid_bound, polyphase
 from certseg.lipschitz.resampling import resize_norm
 
 
