@@ -4,7 +4,8 @@ from certseg.attacks.apgd import APGD
 from certseg.attacks.defence import Defence
 from certseg.attacks.minimum_norm import ASMA, DAG, PDPGD, ALMAProx, MinimumNormAttack, MinimumNormResult
 from certseg.attacks.objective import Smoothing
-from certseg.attacks.patch import PatchPGD, PatchResult
+from certseg.attacks.patch import PatchPGD
+from certseg.attacks.patch_result import PatchResult
 from certseg.attacks.pgd import PGD
 from certseg.attacks.sea import SEA
 from certseg.attacks.transfer import Transfer

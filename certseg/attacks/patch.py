@@ -16,6 +16,7 @@ from certseg.attacks.budgeted import BudgetedAttack
 from certseg.attacks.defence import Defence, DefendedObjective, PatchObjective
 from certseg.attacks.losses import LOSSES
 from certseg.attacks.objective import Evaluation, evaluate_together
+from certseg.attacks.patch_result import PatchResult
 from certseg.attacks.search import fired
 from certseg.attacks.side_by_side import side_by_side
 from certseg.checks import check_choice, check_count, check_number, is_count
@@ -24,9 +25,6 @@ from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError, DataError
 from certseg.patches.canvas import Corners, PatchCanvas, grid_corners, is_inside, random_corners
 from certseg.types import (
-    IGNORE_INDEX,
-    AttackResult,
-    Maps,
     Patch,
     Segmenter,
     Sides,
@@ -39,40 +37,6 @@ from certseg.types import (
 POSITIONS = ("random", "searched")
 STARTS = ("random", "image")
 _COMBINED = 16  # places of a search that several rectangles are combined from
-
-
-@dataclass(frozen=True)
-class PatchResult(AttackResult):
-    """What an attack with patches reached on one image; ``norm`` is the share of the image's pixels that it changed.
-
-    Args:
-        alerts: ``H x W`` bool, where a detection raises an alert at the attacked image; None where there are none.
-        patch: height and width of a rectangle in pixels.
-        corners: row and column of the upper left pixel of each rectangle.
-    """
-
-    alerts: Tensor | None = None
-    patch: tuple[int, int] = (0, 0)
-    corners: Corners = ()
-
-    def own_figures(self, target: Tensor) -> dict[str, float]:
-        """Height and width of a rectangle in pixels; where there are alerts also the shares of the labelled pixels that
-        raise one and that are wrong without one, NaN where no pixel is labelled."""
-        figures: dict[str, float] = dict(zip(("patch_height", "patch_width"), self.patch, strict=True))
-        if self.alerts is None:
-            return figures
-        labelled = target != IGNORE_INDEX
-        silent = (self.prediction != target) & ~self.alerts
-        shares = {"alert_share": self.alerts, "silent_error_share": silent}
-        return figures | {name: float(part[labelled].double().mean()) for name, part in shares.items()}
-
-    def own_facts(self) -> dict[str, object]:
-        """Row and column of the upper left pixel of each rectangle, as ``corners``."""
-        return {"corners": [list(corner) for corner in self.corners]}
-
-    def own_maps(self) -> Maps:
-        """The alerts, where there are some."""
-        return {} if self.alerts is None else {"alerts": self.alerts.numpy()}
 
 
 class Asked(NamedTuple):

@@ -86,6 +86,20 @@ class Comparison:
         """Whether both are about one model, and the guarantee about single images."""
         return self.same_model and self.guarantee.covers_images
 
+    @property
+    def obstacle(self) -> str:
+        """Why nothing of the two can be compared, whatever the sizes of their threats; empty where they may be."""
+        guarantee, attempt = self.guarantee, self.attempt
+        if not self.same_subject:
+            return "they are about other weights or other images"
+        if not self.same_model:
+            return f"the attack is on {attempt.predictor}, the certificates are about {guarantee.predictor}"
+        if not guarantee.covers_images:
+            return "the certificates promise nothing about a single image"
+        if guarantee.threat.norm != attempt.threat.norm:
+            return f"the attack is of kind {attempt.threat.norm}, the certificates are about {guarantee.threat.norm}"
+        return ""
+
     def levels(self, image: Sides | None = None) -> tuple[Level, ...]:
         """The budgets of the attack, ascending, of which the guarantee says something.
 

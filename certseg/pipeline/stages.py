@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from certseg.bracket import Comparison
 from certseg.checks import is_number
 from certseg.compute.hardware import Hardware
 from certseg.errors import ConfigError
@@ -16,7 +17,19 @@ from certseg.pipeline.names import CLASS, is_own, name_in_keys
 from certseg.pipeline.settings import build
 from certseg.pipeline.spec import AttackSpec, RunSpec
 from certseg.pipeline.weights import legend_of, load_surrogate
-from certseg.types import THREATS, Attack, Certifier, Patch, Segmenter, SmallestAttack, Stage, Store, Threat
+from certseg.types import (
+    THREATS,
+    Attack,
+    Attempt,
+    Certifier,
+    Patch,
+    Segmenter,
+    SmallestAttack,
+    Stage,
+    Store,
+    Threat,
+    Unbounded,
+)
 
 _TOLD = ("patch", "against")  # nested settings that threat and predictor tell of
 
@@ -98,6 +111,16 @@ class Plan:
             self.certifier.check_size(size)
         if isinstance(self.attack, Attack) and self.threat is not None:
             self.attack.check_size(size, self.threat)
+
+    @property
+    def obstacle(self) -> str:
+        """Why certificates and attack of this run will not be compared, known before anything is computed; empty where
+        they will be, or there are not both."""
+        if self.certifier is None or self.attack is None or self.spec.attack is None:
+            return ""
+        threat = self.threat or Unbounded(next(iter(self.attack.norms), ""))
+        obstacle = Comparison.of(self.certifier.guarantee, Attempt(self.attack.predictor, threat)).obstacle
+        return obstacle and f"{self.spec.attack.name} is not compared with {self.certifier.name}: {obstacle}."
 
     @property
     def samples_identity(self) -> Mapping[str, Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -12,11 +12,11 @@ from torch import Tensor
 
 from certseg.checks import check_number, is_number
 from certseg.errors import ConfigError
-from certseg.types import L1, L2, Threat
+from certseg.types import L1, L2, Distribution, Threat
 
 
 @dataclass(frozen=True)
-class Noise(ABC):
+class Noise(Distribution):
     """Independent noise of mean 0 on every channel and pixel.
 
     The certificate speaks about the ideal distribution, as everywhere in the field; the draws are float32.

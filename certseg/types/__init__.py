@@ -13,18 +13,11 @@ from certseg.types.contracts import (
     Certifier,
     Distribution,
     Inpainter,
-    LipschitzSegmenter,
-    Samples,
     Sampling,
-    Score,
     SegmentationDataset,
-    Segmenter,
     SmallestAttack,
     Stage,
     Store,
-    coarse_logits_of,
-    lipschitz_bound_of,
-    segmenter_of,
 )
 from certseg.types.guarantees import Guarantee, Promise
 from certseg.types.images import IGNORE_INDEX, Sample, check_image, check_target, sides_of
@@ -36,8 +29,11 @@ from certseg.types.results import (
     MinimumNormResult,
     Passes,
     Row,
+    Samples,
+    Score,
     TrainingOutput,
 )
+from certseg.types.segmenters import LipschitzSegmenter, Segmenter, coarse_logits_of, lipschitz_bound_of, segmenter_of
 from certseg.types.threats import L1, L2, THREATS, Linf, NormBall, Patch, Sides, Threat, Unbounded, threat_of
 
 __all__ = [

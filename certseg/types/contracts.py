@@ -1,115 +1,29 @@
-"""What a model, a data set, a certifier, an attack and their company must offer, and what they may.
+"""What a data set, a certifier, an attack and their company must offer, and what they may.
 
 Certifiers, attacks and stages derive from the classes below. What is optional has a default here, so that a class of
-one's own states what it has and nothing else, and nobody looks for attributes. Models, data sets, inpainters and stores
-need only have the members their protocol names.
+one's own states what it has and nothing else, and nobody looks for attributes. Data sets, inpainters and stores need
+only have the members their protocol names. Networks are in :mod:`certseg.types.segmenters`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from certseg.checks import is_count
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
-from certseg.errors import ConfigError, ModelError
+from certseg.errors import ConfigError
 from certseg.types.attempts import Attempt
-from certseg.types.capabilities import CoarseLogits, LipschitzBound
 from certseg.types.guarantees import Guarantee
 from certseg.types.images import Sample
-from certseg.types.results import AttackResult, Certificate, Maps, MinimumNormResult, Passes, Row
+from certseg.types.results import AttackResult, Certificate, Maps, MinimumNormResult, Row, Samples, Score
+from certseg.types.segmenters import Segmenter
 from certseg.types.threats import Sides, Threat
-
-
-@runtime_checkable
-class Segmenter(Protocol):
-    """A segmentation model as attacks and certifiers see it: images in [0, 1] in, one logits tensor out.
-
-    ``segmenter(images)`` maps ``B x 3 x H x W`` to ``B x num_classes x H x W`` at the same resolution and is
-    differentiable with respect to its input; normalisation and rescaling happen inside. Any torch module with
-    ``num_classes`` that does so is one. What a segmenter may offer besides is asked for by :func:`coarse_logits_of` and
-    :func:`lipschitz_bound_of`, and nowhere else.
-    """
-
-    num_classes: int
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Logits ``B x num_classes x H x W`` of images ``B x 3 x H x W`` in [0, 1]."""
-
-
-@runtime_checkable
-class CoarseSegmenter(Segmenter, Protocol):
-    """A segmenter whose logits are the bilinear enlargement of smaller ones, so that sampling may skip it."""
-
-    def coarse_logits(self, images: Tensor) -> CoarseLogits | None:
-        """The logits of ``B x 3 x H x W`` images at the network's own resolution; None where the logits at image
-        resolution are not just their enlargement."""
-
-
-@runtime_checkable
-class LipschitzSegmenter(Segmenter, Protocol):
-    """A segmenter whose Lipschitz constant was audited."""
-
-    def certified_bound(self, size: tuple[int, int]) -> LipschitzBound:
-        """What holds for images of this height and width, from the weights as they are now. It is asked once an image:
-        a network keeps the answer for as long as its weights do not change.
-
-        Raises:
-            ModelError: nothing can be proven, for example in train mode or for this size.
-        """
-
-
-def segmenter_of(network: nn.Module) -> Segmenter:
-    """A torch module as attacks and certifiers see it: the module itself, once it is known to say how many classes it
-    tells apart.
-
-    Raises:
-        ModelError: ``num_classes`` is missing, or no positive integer.
-
-    >>> network = nn.Conv2d(3, 5, kernel_size=1)
-    >>> network.num_classes = 5
-    >>> segmenter_of(network) is network
-    True
-    """
-    if not isinstance(network, Segmenter):
-        received = "a module without it"
-    elif not is_count(network.num_classes):
-        received = f"num_classes={network.num_classes!r}"
-    else:
-        return network
-    raise ModelError(
-        f"{type(network).__name__} is no segmenter",
-        expected="a torch.nn.Module whose num_classes is a positive integer",
-        received=received,
-        remedy="Set self.num_classes in its constructor",
-    )
-
-
-def coarse_logits_of(segmenter: Segmenter, images: Tensor) -> CoarseLogits | None:
-    """The logits of ``B x 3 x H x W`` images at the network's own resolution, None where it offers none."""
-    return segmenter.coarse_logits(images) if isinstance(segmenter, CoarseSegmenter) else None
-
-
-def lipschitz_bound_of(segmenter: Segmenter, size: tuple[int, int]) -> LipschitzBound:
-    """The audited Lipschitz bound of a segmenter for images of this height and width.
-
-    Raises:
-        ModelError: the segmenter has no audited constant, or none for this size.
-    """
-    if isinstance(segmenter, LipschitzSegmenter):
-        return segmenter.certified_bound(size)
-    raise ModelError(
-        "certifier=lipschitz needs a network with an audited Lipschitz constant",
-        received=f"{type(segmenter).__name__} without one",
-        remedy="Choose a Lipschitz network, or another certifier such as certifier=segcertify",
-    )
 
 
 @runtime_checkable
@@ -173,42 +87,6 @@ class SegmentationDataset(Protocol):
         """Hex digest that changes when the split's content changes and stays when its folder moves."""
 
 
-@dataclass(frozen=True)
-class Samples:
-    """What the noisy copies of one image said; every tau, alpha and correction can be evaluated from it. Its tensors
-    lie on the device that drew them.
-
-    Args:
-        classes: ``H x W`` int64, the guess from the first samples.
-        counts: ``H x W`` int16 or int32 (or a single number), how often the guess was drawn in fresh samples.
-        passes: network evaluations spent.
-        seconds: wall-clock parts by name.
-        flags: anything a reader of the row should know about the sampling.
-        levels: ``H x W`` uint8, the level of each pixel's group in a hierarchy; None where classes were counted.
-    """
-
-    classes: Tensor
-    counts: Tensor
-    passes: Passes
-    seconds: dict[str, float]
-    flags: tuple[str, ...] = ()
-    levels: Tensor | None = None
-
-    def maps(self) -> dict[str, np.ndarray]:
-        """The tensors as arrays, to be kept on disk."""
-        tensors = {"classes": self.classes, "counts": self.counts, "levels": self.levels}
-        return {name: tensor.cpu().numpy() for name, tensor in tensors.items() if tensor is not None}
-
-    @classmethod
-    def of_maps(
-        cls, maps: Mapping[str, np.ndarray], passes: Passes, seconds: dict[str, float], flags: tuple[str, ...]
-    ) -> Samples:
-        """Inverse of :meth:`maps`."""
-        levels = torch.from_numpy(maps["levels"]) if "levels" in maps else None
-        classes = torch.from_numpy(maps["classes"].astype(np.int64))
-        return cls(classes, torch.from_numpy(maps["counts"].astype(np.int32)), passes, seconds, flags, levels)
-
-
 class Sampling(Protocol):
     """The part of a certifier that draws, apart from the part that decides: what it drew can be kept and decided again
     for another tau, alpha or correction."""
@@ -222,21 +100,6 @@ class Sampling(Protocol):
 
     def from_samples(self, samples: Samples) -> Certificate:
         """The certificate that :meth:`Certifier.certify` gives for an image with these samples."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """What the labels of an image add to the row of its certificate.
-
-    Args:
-        figures: the certifier's own figures of this image, by name.
-        counts: what adds up over images, by name, in plain values.
-        seconds: wall-clock seconds that the scoring took, by part.
-    """
-
-    figures: dict[str, float | None] = field(default_factory=dict)
-    counts: dict[str, Any] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 class Certifier(ABC):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from certseg.types.guarantees import Guarantee
@@ -78,6 +80,57 @@ class Certificate:
     def pictured_maps(self) -> Maps:
         """Further maps by name, kept of those images alone that are to be looked at; none by default."""
         return {}
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What the noisy copies of one image said; every tau, alpha and correction can be evaluated from it. Its tensors
+    lie on the device that drew them.
+
+    Args:
+        classes: ``H x W`` int64, the guess from the first samples.
+        counts: ``H x W`` int16 or int32 (or a single number), how often the guess was drawn in fresh samples.
+        passes: network evaluations spent.
+        seconds: wall-clock parts by name.
+        flags: anything a reader of the row should know about the sampling.
+        levels: ``H x W`` uint8, the level of each pixel's group in a hierarchy; None where classes were counted.
+    """
+
+    classes: Tensor
+    counts: Tensor
+    passes: Passes
+    seconds: dict[str, float]
+    flags: tuple[str, ...] = ()
+    levels: Tensor | None = None
+
+    def maps(self) -> dict[str, np.ndarray]:
+        """The tensors as arrays, to be kept on disk."""
+        tensors = {"classes": self.classes, "counts": self.counts, "levels": self.levels}
+        return {name: tensor.cpu().numpy() for name, tensor in tensors.items() if tensor is not None}
+
+    @classmethod
+    def of_maps(
+        cls, maps: Mapping[str, np.ndarray], passes: Passes, seconds: dict[str, float], flags: tuple[str, ...]
+    ) -> Samples:
+        """Inverse of :meth:`maps`."""
+        levels = torch.from_numpy(maps["levels"]) if "levels" in maps else None
+        classes = torch.from_numpy(maps["classes"].astype(np.int64))
+        return cls(classes, torch.from_numpy(maps["counts"].astype(np.int32)), passes, seconds, flags, levels)
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the labels of an image add to the row of its certificate.
+
+    Args:
+        figures: the certifier's own figures of this image, by name.
+        counts: what adds up over images, by name, in plain values.
+        seconds: wall-clock seconds that the scoring took, by part.
+    """
+
+    figures: dict[str, float | None] = field(default_factory=dict)
+    counts: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from certseg.errors import ModelError
-from certseg.types.contracts import Segmenter
 from certseg.types.results import TrainingOutput
+from certseg.types.segmenters import Segmenter
 
 
 @runtime_checkable

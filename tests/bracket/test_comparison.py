@@ -94,6 +94,20 @@ def test_of_several_radii_those_inside_are_compared(threat, shares):
     assert [level.threat.radius for level in levels] == list(radii)
 
 
+@given(GUARANTEES, ATTEMPTS)
+def test_an_obstacle_is_told_exactly_where_nothing_can_be_compared(promised, attempt):
+    comparison = Comparison.of(promised, attempt)
+    if comparison.is_possible:
+        assert comparison.obstacle == ""
+    if promised.predictor != attempt.predictor:
+        assert promised.predictor in comparison.obstacle
+        assert attempt.predictor in comparison.obstacle
+    elif not promised.covers_images or promised.threat.norm != attempt.threat.norm:
+        assert comparison.obstacle
+    else:
+        assert not comparison.obstacle
+
+
 @given(GUARANTEES)
 def test_a_guarantee_survives_its_summary(promised):
     assert Guarantee.from_json(promised.to_json()) == promised

@@ -13,6 +13,7 @@ from certseg.pipeline import tasks
 from certseg.pipeline.declarations import LEFT_OUT, options_of
 from certseg.pipeline.settings import parse
 from certseg.pipeline.spec import AttackSpec, RunSpec
+from certseg.pipeline.stages import Plan
 from certseg.pipeline.tasks import Task, perform
 
 
@@ -112,3 +113,20 @@ def test_no_spec_holds_a_plain_group(composed):
     """Groups of settings that travel are specs; plain mappings are only free arguments."""
     for group in ("dataset", "model", "training", "certifier", "hardware", "tracking"):
         assert dataclasses.is_dataclass(getattr(RunSpec.of(composed), group))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (("attack=pgd_smoothed",), ""),
+        (("attack=none",), ""),
+        (("attack=pgd",), r"pgd is not compared with segcertify: the attack is on base, .* smoothed\(gaussian"),
+        (("attack=pgd_smoothed", "certifier.correction=benjamini_yekutieli"), "promise nothing about a single image"),
+        (("attack=alma_prox", "certifier=lipschitz"), ""),
+        (("attack=pgd", "attack.radius=0.1", "certifier=demasked_recovery"), "attack is on base"),
+    ],
+    ids=str,
+)
+def test_what_will_not_be_compared_is_said_before_work(overrides, words):
+    obstacle = Plan.of(parse(configuration("outputs", *overrides, base=()))).obstacle
+    assert re.search(words, obstacle) if words else obstacle == ""

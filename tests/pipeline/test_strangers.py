@@ -82,6 +82,7 @@ def test_a_strangers_certifier_meets_certsegs_attack(folder):
     found, _ = entries(folder)
     assert found["attack"]["name"] == "pgd"
     assert found["attack"]["figures"]["bracket/certified_pixels"] > 0
+    assert "is not compared" not in out
 
 
 def test_a_stranger_who_claims_too_much_is_found_out(folder):

@@ -100,6 +100,8 @@ def evaluate(task: Task) -> Path | None:
     dataset = evenly_spaced(whole, spec.dataset.limit)
     height, width = dataset[0].target.shape
     plan.check((height, width))
+    if plan.obstacle and rank() == 0:
+        say(plan.obstacle)
     folder = Path(spec.output) / whole.name
     network = obtain(spec, len(whole.class_names), task.hardware, folder, task.tracker.training_options())
     results = _results(task, plan, Subject(network, whole, whole.fingerprint(), dataset), folder / network.label)

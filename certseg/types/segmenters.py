@@ -1,0 +1,98 @@
+"""What a network must offer, what it may, and the one place that asks for either.
+
+A segmenter need only have the members its protocol names: any torch module may be one.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from certseg.checks import is_count
+from certseg.errors import ModelError
+from certseg.types.capabilities import CoarseLogits, LipschitzBound
+
+
+@runtime_checkable
+class Segmenter(Protocol):
+    """A segmentation model as attacks and certifiers see it: images in [0, 1] in, one logits tensor out.
+
+    ``segmenter(images)`` maps ``B x 3 x H x W`` to ``B x num_classes x H x W`` at the same resolution and is
+    differentiable with respect to its input; normalisation and rescaling happen inside. Any torch module with
+    ``num_classes`` that does so is one. What a segmenter may offer besides is asked for by :func:`coarse_logits_of` and
+    :func:`lipschitz_bound_of`, and nowhere else.
+    """
+
+    num_classes: int
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits ``B x num_classes x H x W`` of images ``B x 3 x H x W`` in [0, 1]."""
+
+
+@runtime_checkable
+class CoarseSegmenter(Segmenter, Protocol):
+    """A segmenter whose logits are the bilinear enlargement of smaller ones, so that sampling may skip it."""
+
+    def coarse_logits(self, images: Tensor) -> CoarseLogits | None:
+        """The logits of ``B x 3 x H x W`` images at the network's own resolution; None where the logits at image
+        resolution are not just their enlargement."""
+
+
+@runtime_checkable
+class LipschitzSegmenter(Segmenter, Protocol):
+    """A segmenter whose Lipschitz constant was audited."""
+
+    def certified_bound(self, size: tuple[int, int]) -> LipschitzBound:
+        """What holds for images of this height and width, from the weights as they are now. It is asked once an image:
+        a network keeps the answer for as long as its weights do not change.
+
+        Raises:
+            ModelError: nothing can be proven, for example in train mode or for this size.
+        """
+
+
+def segmenter_of(network: nn.Module) -> Segmenter:
+    """A torch module as attacks and certifiers see it: the module itself, once it is known to say how many classes it
+    tells apart.
+
+    Raises:
+        ModelError: ``num_classes`` is missing, or no positive integer.
+
+    >>> network = nn.Conv2d(3, 5, kernel_size=1)
+    >>> network.num_classes = 5
+    >>> segmenter_of(network) is network
+    True
+    """
+    if not isinstance(network, Segmenter):
+        received = "a module without it"
+    elif not is_count(network.num_classes):
+        received = f"num_classes={network.num_classes!r}"
+    else:
+        return network
+    raise ModelError(
+        f"{type(network).__name__} is no segmenter",
+        expected="a torch.nn.Module whose num_classes is a positive integer",
+        received=received,
+        remedy="Set self.num_classes in its constructor",
+    )
+
+
+def coarse_logits_of(segmenter: Segmenter, images: Tensor) -> CoarseLogits | None:
+    """The logits of ``B x 3 x H x W`` images at the network's own resolution, None where it offers none."""
+    return segmenter.coarse_logits(images) if isinstance(segmenter, CoarseSegmenter) else None
+
+
+def lipschitz_bound_of(segmenter: Segmenter, size: tuple[int, int]) -> LipschitzBound:
+    """The audited Lipschitz bound of a segmenter for images of this height and width.
+
+    Raises:
+        ModelError: the segmenter has no audited constant, or none for this size.
+    """
+    if isinstance(segmenter, LipschitzSegmenter):
+        return segmenter.certified_bound(size)
+    raise ModelError(
+        "certifier=lipschitz needs a network with an audited Lipschitz constant",
+        received=f"{type(segmenter).__name__} without one",
+        remedy="Choose a Lipschitz network, or another certifier such as certifier=segcertify",
+    )
