@@ -47,13 +47,19 @@ def certify(
         hardware: device, precision and batch size; None takes the GPU if there is one, and the CPU else.
 
     Raises:
+        ModelError: the model gives one image several answers where the certificate needs one, or its answer depends on
+            the other images of a batch.
         CertsegError: the image, the model's output or the certifier's settings are not as they must be.
     """
+    from certseg.certifiers.premise import certify_checked
     from certseg.compute.hardware import Hardware
     from certseg.compute.streams import NoiseStream
+    from certseg.types import check_image
 
     hardware = hardware or Hardware()
-    return certifier.certify(_placed(model, hardware), image, stream=NoiseStream(seed, name), hardware=hardware)
+    check_image(image, name)
+    stream = NoiseStream(seed, name)
+    return certify_checked(certifier, _placed(model, hardware), image, stream=stream, hardware=hardware)
 
 
 def attack(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
@@ -19,7 +19,7 @@ from certseg.errors import ConfigError
 from certseg.metrics import CertifiedCounts, ClassCounts
 from certseg.metrics.recall import BIG_CLASSES, big_classes, mean_recall
 from certseg.patches.copies import MaskedPredictions, MaskedViews
-from certseg.patches.masks import MaskSet
+from certseg.patches.masks import MaskSet, erase
 from certseg.types import (
     IGNORE_INDEX,
     Certificate,
@@ -135,6 +135,17 @@ class PatchCertifier(Certifier):
         """Raise :class:`ConfigError` if no pixel of an image of this height and width could ever be certified."""
         height, width = size
         self.masks((height, width))
+
+    def premise(self, segmenter: Segmenter, hardware: Hardware) -> Callable[[Tensor], Tensor]:
+        """The network behind the inpainter, on what the first mask leaves of an image: both must be fixed functions."""
+
+        def masked(images: Tensor) -> Tensor:
+            height, width = images.shape[-2:]
+            hidden = self.masks((height, width)).hidden(images.device)[:1].expand(len(images), -1, -1)
+            erased = erase(images, hidden)
+            return segmenter(erased if self.inpainter is None else self.inpainter(erased, hidden))
+
+        return masked
 
     def certify(
         self, segmenter: Segmenter, image: Tensor, *, stream: NoiseStream, hardware: Hardware

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import reduce
 from operator import add
 from typing import Any
 
 import numpy as np
 
+from certseg.certifiers.premise import certify_checked, check_premise
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError
@@ -97,14 +98,18 @@ class CertificationStage(NetworkStage):
         stream = NoiseStream(self._seed, sample.name)
         sampling = None if self._samples is None else self._certifier.sampling()
         if self._samples is None or sampling is None:
-            return self._certifier.certify(self._segmenter, sample.image, stream=stream, hardware=self._hardware)
+            return certify_checked(
+                self._certifier, self._segmenter, sample.image, stream=stream, hardware=self._hardware
+            )
         row = self._known.get(sample.name)
         if row is not None:
             kept = Samples.of_maps(
                 self._samples.load_map(sample.name), Passes(**row["passes"]), row["seconds"], tuple(row["flags"])
             )
             return sampling.from_samples(kept)
+        flags = check_premise(self._certifier, self._segmenter, sample.image, self._hardware)
         drawn = sampling.sample(self._segmenter, sample.image, stream=stream, hardware=self._hardware)
+        drawn = replace(drawn, flags=(*drawn.flags, *flags))
         self._samples.save_map(sample.name, **drawn.maps())
         self._samples.append(
             {

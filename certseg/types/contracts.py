@@ -8,7 +8,7 @@ only have the members their protocol names. Networks are in :mod:`certseg.types.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -156,6 +156,19 @@ class Certifier(ABC):
     def check_size(self, size: Sides) -> None:  # noqa: B027 - most certifiers take every size
         """Raise :class:`certseg.errors.ConfigError` if no pixel of an image of this height and width could ever be
         certified. By default every size is accepted."""
+
+    def premise(self, segmenter: Segmenter, hardware: Hardware) -> Callable[[Tensor], Tensor]:
+        """What the guarantee takes for a function of single images, ``B x 3 x H x W`` to logits ``B x K x H x W``: by
+        default the network, at the precision at which it is sampled if it is. Its behaviour is checked before the first
+        certificate (:mod:`certseg.certifiers.premise`)."""
+        if self.guarantee.is_deterministic:
+            return segmenter
+
+        def sampled(images: Tensor) -> Tensor:
+            with hardware.autocast():
+                return segmenter(images)
+
+        return sampled
 
     def sampling(self) -> Sampling | None:
         """The part that draws samples, where these can be kept for other decisions; None, the default, where not."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from certseg.certifiers.premise import certify_checked
 from certseg.compute.hardware import Hardware, rank, world_size
 from certseg.compute.streams import NoiseStream
 from certseg.datasets import IMAGE_SUFFIXES, Legend, image_size, read_image
@@ -137,9 +138,8 @@ def certify_pictures(
     with progress("certify", len(mine)) as on_image:
         for file in mine:
             image = torch.from_numpy(read_image(file).transpose(2, 0, 1).astype(np.float32) / np.float32(255))
-            certificate = certifier.certify(
-                network.segmenter, image, stream=NoiseStream(seed, file.name), hardware=hardware
-            )
+            stream = NoiseStream(seed, file.name)
+            certificate = certify_checked(certifier, network.segmenter, image, stream=stream, hardware=hardware)
             stem = directory / safe_name(file.stem)
             _write_map(stem.with_name(f"{stem.name}.certified.png"), certificate)
             _draw(stem.with_name(f"{stem.name}.overview.png"), file.name, image, certificate, legend)
