@@ -18,8 +18,8 @@ from certseg.bracket.comparison import Comparison
 from certseg.errors import BracketError
 from certseg.lipschitz.worst_case import ClassCurves, FalseNegativeCounts, RadiusFigures, pooled_class_iou
 from certseg.lipschitz.worst_case.by_radius import ROW
-from certseg.metrics import CertifiedCounts, ClassCounts, worst_case_miou
-from certseg.types import Level, Row, Store
+from certseg.metrics import CertifiedCounts, ClassCounts, known_figures, worst_case_miou
+from certseg.types import Level, Promise, Row, Store
 
 _ROUNDING = 1e-9
 
@@ -82,7 +82,9 @@ def check_bounds(
     below, above = _Side(certifier, certificates.read()), _Side(attack, attacked.read())
     if names and all(ROW in below.rows[name]["counts"] for name in names):
         return _check_radii(comparison, below, above, names)
-    return _check_counts(comparison, below, above, certificates, names)
+    if comparison.guarantee.promise is Promise.COLLECTIVE:
+        return _check_collective(comparison, below, above, certificates, names)
+    return _check_counts(comparison, below, above, certificates, attacked, names)
 
 
 def _check_radii(comparison: Comparison, below: _Side, above: _Side, names: Sequence[str]) -> int | None:
@@ -105,11 +107,31 @@ def _check_radii(comparison: Comparison, below: _Side, above: _Side, names: Sequ
     return compared
 
 
-def _check_counts(
+def _check_collective(
     comparison: Comparison, below: _Side, above: _Side, certificates: Store, names: Sequence[str]
 ) -> int | None:
-    """As :func:`check_bounds`, where certified pixels keep their class whatever the attack does."""
+    """As :func:`check_bounds`, where only what is left of all pixels together is promised: accuracies of images."""
+    if not comparison.attempt.has_budget or not comparison.is_possible:
+        return None
+    figure, attacked = (known_figures.COLLECTIVE_ACCURACY.full_name(), known_figures.ATTACKED_ACCURACY.full_name())
+    inside = [name for name in names if _is_inside(comparison, certificates, name)]
+    bounds = [(name, below.rows[name]["figures"].get(figure)) for name in inside]
+    within = str(comparison.guarantee.threat)
+    compared = 0
+    for name, bound in bounds:
+        found = iter([("accuracy", bound, above.rows[name]["figures"][attacked])])
+        compared += _check(found, f"image {name!r}", comparison, within)
+    return compared if any(bound is not None for _, bound in bounds) else None
+
+
+def _check_counts(
+    comparison: Comparison, below: _Side, above: _Side, certificates: Store, attacked: Store, names: Sequence[str]
+) -> int | None:
+    """As :func:`check_bounds`, where certified pixels keep their class whatever the attack does. Predictions that are
+    votes are left to the comparison of pixels, which knows their chance."""
     if not comparison.guarantee.bounds_counts or not comparison.attempt.has_budget or not comparison.is_possible:
+        return None
+    if any("votes" in attacked.load_map(name) for name in names[:1]):
         return None
     inside = [name for name in names if _is_inside(comparison, certificates, name)]
     if not inside:

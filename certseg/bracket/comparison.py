@@ -7,9 +7,8 @@ set-up.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from certseg.types import Attempt, Guarantee, Level, Sides
 
@@ -62,19 +61,6 @@ class Comparison:
             subjects: what tells the weights and images of the two apart; by default they are the same.
         """
         return cls(guarantee, attempt, *names, same_subject=subjects[0] == subjects[1])
-
-    @classmethod
-    def of_summaries(cls, certifier: Mapping[str, Any], attack: Mapping[str, Any]) -> Comparison:
-        """The comparison of two summaries as they lie on disk, over the same weights and images where they name the
-        same subject and number of images.
-
-        Raises:
-            ResultError: the certifier's summary holds no guarantee.
-        """
-        names = str(certifier.get("name")), str(attack.get("name"))
-        subjects = tuple((part.get("subject"), part.get("images")) for part in (certifier, attack))
-        guarantee = Guarantee.from_json(certifier.get("guarantee") or {})
-        return cls.of(guarantee, Attempt.of_summary(attack), names=names, subjects=(subjects[0], subjects[1]))
 
     @property
     def same_model(self) -> bool:
@@ -139,7 +125,7 @@ class Comparison:
         """Whether the attack looks for the smallest perturbation, in the norm of the certified threat."""
         if not self.is_about_images or self.attempt.has_budget:
             return False
-        return self.guarantee.covers_pixels and self.attempt.threat.contains(self.guarantee.threat)
+        return self.attempt.threat.contains(self.guarantee.threat)
 
     def covers(self, distance: float) -> bool:
         """Whether a perturbation of this size, in the attack's own norm, lies within the certified threat."""

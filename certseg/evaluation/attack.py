@@ -20,6 +20,7 @@ from torch import Tensor
 from certseg.compute.forward import check_logits
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
+from certseg.evaluation.budget import check_budget
 from certseg.evaluation.loop import by_class
 from certseg.evaluation.network import NetworkStage
 from certseg.metrics import ClassCounts, worst_pooled_miou
@@ -169,13 +170,13 @@ class AttackStage(NetworkStage):
                 hardware=self._hardware,
                 starts=None if smaller is None else [result.adversarial for result in smaller],
             )
+        for sample, result in zip(samples, results, strict=True):
+            check_budget(result, sample.image, self._predictor, threat, sample.name)
         before: Sequence[AttackResult | None] = smaller or [None] * len(samples)
         return [self._lower(*one) for one in zip(samples, results, before, strict=True)]
 
     def _lower(self, sample: Sample, result: AttackResult, smaller: AttackResult | None) -> AttackResult:
         """The result, or in its place what a smaller radius left if that is lower."""
-        if result.predictor != self._predictor:
-            raise AssertionError(f"attack on {result.predictor!r} announced as one on {self._predictor!r}")
         if smaller is None or self._left(result, sample) <= self._left(smaller, sample):
             return result
         kept = {name: getattr(smaller, name) for name in ("adversarial", "prediction", "norm", "votes")}

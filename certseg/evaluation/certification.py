@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from certseg.certifiers.premise import certify_checked, check_premise
+from certseg.checks import is_number
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError
@@ -23,12 +24,15 @@ from certseg.types import (
     Certifier,
     Guarantee,
     Maps,
+    NormBall,
     Passes,
+    Patch,
     Row,
     Sample,
     Samples,
     Segmenter,
     Store,
+    Threat,
 )
 from certseg.types.hierarchy import Hierarchy
 
@@ -136,7 +140,7 @@ class CertificationStage(NetworkStage):
                 "certified_accuracy": certified.accuracy(),
                 "abstention": certified.abstention(),
                 "prediction_accuracy": prediction.accuracy(),
-                **{name: value for name, value in certificate.threat.to_json().items() if name != "norm"},
+                **_sizes(certificate.threat),
                 "confidence": certificate.confidence,
                 "samples": certificate.samples,
             },
@@ -200,6 +204,15 @@ class CertificationStage(NetworkStage):
         more = self._certifier.summarise(rows, self._class_names)
         joined = {name: summary[name] | more.get(name, {}) for name in ("figures", "class_iou")}
         return {**summary, **more, **joined}
+
+
+def _sizes(threat: Threat) -> dict[str, Any]:
+    """The size of a threat as figures of a row. Of a kind that certseg does not know they are the numbers alone, under
+    names that no other figure has."""
+    told = {name: value for name, value in threat.to_json().items() if name != "norm"}
+    if isinstance(threat, NormBall | Patch):
+        return told
+    return {f"threat_{name}": value for name, value in told.items() if is_number(value)}
 
 
 def _group_figures(groups: GroupCounts) -> dict[str, float]:

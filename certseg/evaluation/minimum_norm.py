@@ -18,11 +18,12 @@ import numpy as np
 
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
+from certseg.errors import ConfigError
 from certseg.evaluation.loop import by_class
 from certseg.evaluation.network import NetworkStage
 from certseg.metrics import ClassCounts
 from certseg.metrics.over_images import image_mean
-from certseg.types import Attempt, Maps, Row, Sample, Segmenter, SmallestAttack, Unbounded
+from certseg.types import Attempt, Maps, Row, Sample, Segmenter, SmallestAttack
 
 _PERCENTILES = (25, 75)
 _STEPS = (1.0, 2.0, 5.0)  # of the curve's radii, times powers of 10
@@ -64,8 +65,8 @@ class MinimumNormStage(NetworkStage):
 
     @property
     def attempt(self) -> Attempt:
-        """Any l2 norm, on the attacked model."""
-        return Attempt(self._attack.predictor, Unbounded("l2"))
+        """Any perturbation, by the norm in which the attack measures them, on the attacked model."""
+        return Attempt.unbounded(self._attack.predictor, self._attack.norms)
 
     def run(self, sample: Sample) -> tuple[Row, Maps]:
         """The attack on one image, and what is left of the prediction there."""
@@ -76,6 +77,12 @@ class MinimumNormStage(NetworkStage):
             stream=NoiseStream(self._seed, sample.name),
             hardware=self._hardware,
         )
+        if result.predictor != self.attempt.predictor:
+            raise ConfigError(
+                f"The attack on image {sample.name!r} is on another model than announced",
+                expected=self.attempt.predictor,
+                received=result.predictor,
+            )
         counts = ClassCounts.from_maps(result.prediction, sample.target, len(self._class_names))
         row = {
             "figures": {

@@ -1,8 +1,9 @@
 """Classes that are not certseg's own, as keys tell them: by import path and source, so that no result outlives a change
 of the code that made it.
 
-What lies in an installed distribution is told by its version. Anything else is told by a digest of its module's file
-and of the files this imports from the same package, or, for a module without a package, from the same folder.
+What lies in an installed distribution, or comes with Python, is told by its version. Anything else is told by a digest
+of the files that its import reads and that are in no distribution: its own module, the packages around it, and what
+these import, directly or not.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import ast
 import hashlib
 import importlib.util
 import inspect
+import platform
 import pydoc
+import sys
 import sysconfig
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
-from types import ModuleType
 
 from certseg.errors import ConfigError
 
@@ -25,74 +27,79 @@ _DIGITS = 16
 
 def told_with_source(target: str) -> str:
     """The import path of a class or function, with what tells its source apart: ``mine.Net@5f1c...`` or
-    ``torch.nn.Identity@torch 2.13.0``. What cannot be imported is told by its path: building it says why.
+    ``torch.nn.Identity@torch 2.13.0``. What does not exist is told by its path: building it says so.
 
     Raises:
         ConfigError: the source cannot be read, so that a change of it would not be noticed.
     """
-    module = _module(target)
-    if module is None:
+    found = _located(target)
+    if found is None:
         return target
-    path = _file(module.__name__, module)
-    if path is None:
+    modules = {name for name in (_prefix(target), getattr(inspect.getmodule(found), "__name__", None)) if name}
+    loose = {name for name in modules if not _distribution(name)}
+    if modules and not loose:
+        return f"{target}@{', '.join(sorted({_distribution(name) for name in modules}))}"
+    files = _files(loose)
+    if not loose or not all(name in files for name in loose):
         raise ConfigError(
             f"The source of {target} cannot be read, so that a change of it would go unnoticed",
             expected="a class in a Python file",
             remedy="Put it into a module of its own, below the working directory or on PYTHONPATH",
         )
-    installed = _distribution(module.__name__, path)
-    return f"{target}@{installed or _digest(module.__name__, path)}"
+    summed = hashlib.sha256()
+    for name in sorted(files):
+        summed.update(name.encode() + b"\0" + files[name].read_bytes() + b"\0")
+    return f"{target}@{summed.hexdigest()[:_DIGITS]}"
 
 
-def is_installed(target: str) -> bool:
-    """Whether a class or function lies in an installed distribution, whose version tells its source."""
-    module = _module(target)
-    path = None if module is None else _file(module.__name__, module)
-    return module is not None and path is not None and bool(_distribution(module.__name__, path))
-
-
-def _module(target: str) -> ModuleType | None:
-    """The module that defines a class or function; None where it cannot be imported."""
+def _located(target: str) -> object | None:
+    """What an import path leads to; None where it cannot be imported."""
     try:
-        found = pydoc.locate(target)
+        return pydoc.locate(target)
     except pydoc.ErrorDuringImport:
         return None
-    return None if found is None else inspect.getmodule(found)
 
 
-def _distribution(name: str, path: Path) -> str:
-    """Name and version of the distribution that a file was installed with; empty for a file of one's own."""
-    folders = {Path(sysconfig.get_path(kind)).resolve() for kind in ("purelib", "platlib", "stdlib")}
-    if not any(folder in path.parents for folder in folders):
+def _prefix(target: str) -> str | None:
+    """The module that an import path itself names: the longest part of it that can be imported."""
+    parts = target.split(".")
+    names = (".".join(parts[:number]) for number in range(len(parts) - 1, 0, -1))
+    return next((name for name in names if name in sys.modules or _origin(name) is not None), None)
+
+
+def _distribution(module: str) -> str:
+    """Name and version of what a module was installed with, Python itself included; empty for a file of one's own."""
+    origin = _origin(module)
+    if module in sys.builtin_module_names or origin in ("built-in", "frozen"):
+        return f"Python {platform.python_version()}"
+    if origin is None:
         return ""
-    names = packages_distributions().get(name.partition(".")[0], ())
-    return ", ".join(f"{found} {version(found)}" for found in sorted(set(names))) or sysconfig.get_python_version()
+    parents = Path(origin).resolve().parents
+    if any(Path(sysconfig.get_path(kind)).resolve() in parents for kind in ("purelib", "platlib")):
+        names = packages_distributions().get(module.partition(".")[0], ())
+        return ", ".join(f"{found} {version(found)}" for found in sorted(set(names)))
+    if Path(sysconfig.get_path("stdlib")).resolve() in parents:
+        return f"Python {platform.python_version()}"
+    return ""
 
 
-def _digest(name: str, path: Path) -> str:
-    """Digest of a module's file and of those it imports from its own package or folder, directly or not."""
-    waiting, seen = [(name, path)], {name: path}
+def _files(modules: set[str]) -> dict[str, Path]:
+    """The files of modules, of the packages around them and of what these import, by module name; without what is
+    installed and without certseg."""
+    waiting, files, seen = sorted(modules), dict[str, Path](), set[str]()
     while waiting:
-        importer, file = waiting.pop()
-        for imported in _imports(importer, file):
-            if imported in seen or not _is_near(imported, importer, file):
-                continue
-            found = _file(imported)
-            if found is not None:
-                seen[imported] = found
-                waiting.append((imported, found))
-    summed = hashlib.sha256()
-    for module in sorted(seen):
-        summed.update(module.encode() + b"\0" + seen[module].read_bytes() + b"\0")
-    return summed.hexdigest()[:_DIGITS]
-
-
-def _is_near(imported: str, importer: str, file: Path) -> bool:
-    """Whether a module belongs to the package of its importer, or lies beside it where that has no package."""
-    if "." in importer or file.name == "__init__.py":
-        return imported.partition(".")[0] == importer.partition(".")[0]
-    found = _file(imported.partition(".")[0])
-    return found is not None and file.parent in (found.parent, found.parent.parent)
+        name = waiting.pop()
+        if name in seen or name.partition(".")[0] == "certseg":
+            continue
+        seen.add(name)
+        package = name.rpartition(".")[0]
+        if package:
+            waiting.append(package)
+        path = _file(name)
+        if path is not None and not _distribution(name):
+            files[name] = path
+            waiting.extend(_imports(name, path))
+    return files
 
 
 def _imports(name: str, path: Path) -> Iterator[str]:
@@ -110,14 +117,21 @@ def _imports(name: str, path: Path) -> Iterator[str]:
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
-def _file(name: str, module: ModuleType | None = None) -> Path | None:
+def _file(name: str) -> Path | None:
     """The Python file of a module, None where there is none."""
-    origin = getattr(module, "__file__", None) if module is not None else None
-    if origin is None:
-        try:
-            spec = importlib.util.find_spec(name)
-        except (ImportError, ValueError, AttributeError):
-            return None
-        origin = None if spec is None else spec.origin
-    path = Path(origin).resolve() if origin else None
+    origin = _origin(name)
+    path = None if origin is None else Path(origin).resolve()
     return path if path is not None and path.suffix == ".py" and path.is_file() else None
+
+
+def _origin(name: str) -> str | None:
+    """Where a module comes from, as Python tells it; None where it is not found or has no file."""
+    loaded = sys.modules.get(name)
+    told = getattr(loaded, "__file__", None)  # a module need not have one
+    if told is not None:
+        return str(told)
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError, AttributeError):
+        return None
+    return None if spec is None else spec.origin

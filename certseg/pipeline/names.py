@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from certseg.pipeline.foreign import is_installed, told_with_source
+from certseg.pipeline.foreign import told_with_source
 
 PATHS = {
     "alma_prox": "certseg.attacks.ALMAProx",
@@ -96,14 +96,31 @@ def is_own(target: str) -> bool:
     return target.partition(".")[0] == "certseg"
 
 
-def names_loose_code(value: Any) -> bool:
-    """Whether a ``_target_`` anywhere in settings leads to code that is neither certseg's nor that of an installed
-    distribution, so that no version tells when it changes."""
+def foreign_parts(value: Any, place: str = "") -> dict[str, str]:
+    """What keys call every class in settings that is not certseg's own, by the place of its ``_target_``.
+
+    Raises:
+        ConfigError: the source of such a class cannot be read.
+    """
+    found: dict[str, str] = {}
     if isinstance(value, Mapping):
         target = value.get("_target_")
-        is_loose = target is not None and not is_own(str(target)) and not is_installed(str(target))
-        return is_loose or any(names_loose_code(part) for part in value.values())
-    return isinstance(value, list | tuple) and any(names_loose_code(part) for part in value)
+        if target is not None and not is_own(str(target)):
+            found[place] = told_with_source(str(target))
+        for name, part in value.items():
+            found |= foreign_parts(part, f"{place}.{name}" if place else str(name))
+    elif isinstance(value, list | tuple):
+        for number, part in enumerate(value):
+            found |= foreign_parts(part, f"{place}[{number}]")
+    return found
+
+
+def is_all_own(value: Any) -> bool:
+    """Whether every ``_target_`` in settings leads into certseg."""
+    if isinstance(value, Mapping):
+        target = value.get("_target_")
+        return (target is None or is_own(str(target))) and all(is_all_own(part) for part in value.values())
+    return not isinstance(value, list | tuple) or all(is_all_own(part) for part in value)
 
 
 def import_path(name: str) -> str:

@@ -33,7 +33,7 @@ from certseg.pipeline.declarations import (
     spec_kind,
     told,
 )
-from certseg.pipeline.names import names_loose_code
+from certseg.pipeline.names import is_all_own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,9 +301,9 @@ class RunSpec:
     @property
     def settings_of_earlier(self) -> Mapping[str, Any] | None:
         """The plain settings, for the keys of earlier versions; None where a field was changed since they were parsed,
-        for they would then tell of another run, and where a class is loose code of one's own, for those keys do
-        not tell whether it has changed."""
-        if not self.composed or names_loose_code(self.composed):
+        for they would then tell of another run, and where a class is not certseg's own, for those keys tell
+        neither its source nor its version."""
+        if not self.composed or not is_all_own(self.composed):
             return None
         return self.composed if RunSpec.of(self.composed) == self else None
 

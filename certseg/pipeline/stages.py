@@ -13,25 +13,25 @@ from certseg.errors import ConfigError
 from certseg.evaluation import AttackStage, CertificationStage, MinimumNormStage, PredictionStage
 from certseg.pipeline import earlier_keys
 from certseg.pipeline.keys import attack_identity, file_digest
-from certseg.pipeline.names import CLASS, is_own, name_in_keys
+from certseg.pipeline.names import CLASS, foreign_parts
 from certseg.pipeline.settings import build
-from certseg.pipeline.spec import AttackSpec, RunSpec
+from certseg.pipeline.spec import AttackSpec, CertifierSpec, RunSpec
 from certseg.pipeline.weights import legend_of, load_surrogate
 from certseg.types import (
     THREATS,
     Attack,
     Attempt,
     Certifier,
+    NormBall,
     Patch,
     Segmenter,
     SmallestAttack,
     Stage,
     Store,
     Threat,
-    Unbounded,
 )
 
-_TOLD = ("patch", "against")  # nested settings that threat and predictor tell of
+_TOLD = ("patch", "against", "threat")  # nested settings that threat and predictor tell of
 
 
 @dataclass(frozen=True)
@@ -118,15 +118,18 @@ class Plan:
         they will be, or there are not both."""
         if self.certifier is None or self.attack is None or self.spec.attack is None:
             return ""
-        threat = self.threat or Unbounded(next(iter(self.attack.norms), ""))
-        obstacle = Comparison.of(self.certifier.guarantee, Attempt(self.attack.predictor, threat)).obstacle
+        predictor, threat = self.attack.predictor, self.threat
+        attempt = Attempt.unbounded(predictor, self.attack.norms) if threat is None else Attempt(predictor, threat)
+        obstacle = Comparison.of(self.certifier.guarantee, attempt).obstacle
         return obstacle and f"{self.spec.attack.name} is not compared with {self.certifier.name}: {obstacle}."
 
     @property
     def samples_identity(self) -> Mapping[str, Any] | None:
         """What decides the samples of the certifier, None where there are none to keep."""
         sampling = None if self.certifier is None else self.certifier.sampling()
-        return None if sampling is None else sampling.samples_identity
+        if sampling is None or self.spec.certifier is None:
+            return None
+        return {**sampling.samples_identity, **_foreign(self.spec.certifier)}
 
     def jobs(
         self,
@@ -157,7 +160,7 @@ class Plan:
                 samples=samples,
                 pictured=pictured,
             )
-            identity = _certifier_identity(self.certifier)
+            identity = _certifier_identity(self.certifier, self.spec.certifier)
             jobs.append(Job(stage, identity, self.certifier.is_sampled, identity))
         if self.attack is not None and self.spec.attack is not None:
             jobs.append(self._attack_job(self.attack, self.spec.attack, segmenter, class_names, hardware, pictured))
@@ -177,10 +180,12 @@ class Plan:
         if isinstance(self.threat, Patch):
             told = {"patch": self.threat.to_json(), "radius": None}
             if settings.defence and self.certifier is not None:
-                told["against"] = _certifier_identity(self.certifier)
-        elif self.threat is not None:
-            told = self.threat.to_json()
-            told |= {"radius": [*self.radii, told["radius"]]} if self.radii else {}
+                told["against"] = _certifier_identity(self.certifier, self.spec.certifier)
+        elif isinstance(self.threat, NormBall):
+            told = {"norm": self.threat.norm, "radius": self.threat.radius}
+            told |= {"radius": [*self.radii, self.threat.radius]} if self.radii else {}
+        elif self.threat is not None:  # of another kind: its fields could be called like arguments of the attack
+            told = {"threat": self.threat.to_json()}
         identity = attack_identity(settings) | {"norm": settings.norm or next(iter(attack.norms), "")} | told
         composed, surrogate = spec.settings_of_earlier, identity.get("surrogate")
         earlier = None if composed is None else earlier_keys.attack_identity(composed, surrogate) | told
@@ -235,15 +240,23 @@ def _shown(identity: Mapping[str, Any]) -> dict[str, int | float | str]:
     return {k: v for k, v in plain.items() if k not in hidden and k.rpartition(".")[2] != CLASS}
 
 
-def _certifier_identity(certifier: Certifier) -> dict[str, Any]:
-    """What decides a certifier's rows: not the settings that its other settings switch off."""
+def _certifier_identity(certifier: Certifier, settings: CertifierSpec | None) -> dict[str, Any]:
+    """What decides a certifier's rows: not the settings that its other settings switch off, but the source of whatever
+    in it is not certseg's own.
+
+    Raises:
+        ConfigError: the source of a part that is not certseg's own cannot be read.
+    """
     identity = {"certifier": certifier.name, "predictor": certifier.predictor, **certifier.settings}
-    path = f"{type(certifier).__module__}.{type(certifier).__qualname__}"
-    if not is_own(path):
-        identity[CLASS] = name_in_keys(path)
     if certifier.guarantee.hierarchy:
-        identity["hierarchy"] = certifier.guarantee.hierarchy  # its text leaves out the order of the classes
-    return identity
+        identity["hierarchy"] = certifier.guarantee.hierarchy  # its text leaves out the order
+    return identity if settings is None else {**identity, **_foreign(settings)}
+
+
+def _foreign(settings: CertifierSpec) -> dict[str, Any]:
+    """The part of an identity that tells the source of what is not certseg's own; nothing where all of it is."""
+    found = foreign_parts({"_target_": settings.target, **settings.arguments})
+    return {"foreign_parts": found} if found else {}
 
 
 def _checked_kind(group: str, made: Any, *contracts: type) -> Any:

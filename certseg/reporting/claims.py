@@ -94,8 +94,11 @@ def _is_level(compared: Comparison, lower: Entry, upper: Entry) -> bool:
 
 
 def _lower(entry: Entry) -> float | None:
-    """Certified accuracy, image mean: of all pixels together where the certifier bounds that, for it is never lower."""
+    """Certified accuracy, image mean: of all pixels together where the certifier bounds that, for it is never lower;
+    no other where no pixel is certified on its own."""
     alone, together = entry.figure(LOWER), entry.figure(COLLECTIVE)
+    if not entry.guarantee.covers_pixels:
+        return together
     return alone if alone is None or together is None else together
 
 

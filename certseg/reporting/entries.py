@@ -14,7 +14,7 @@ from typing import Any
 from certseg.errors import ResultError
 from certseg.metrics.figures import number, words
 from certseg.reporting.storage import read_json
-from certseg.types import Attempt, Guarantee, threat_of
+from certseg.types import Attempt, Guarantee
 
 KINDS = ("prediction", "certifier", "attack")
 SUMMARY_FILE = "summary.json"
@@ -130,8 +130,8 @@ class Entry:
 
     @property
     def attempt(self) -> Attempt:
-        """What the attack of an attack's entry was allowed to do, at its largest budget alone."""
-        return Attempt(self.predictor, threat_of(self.threat))
+        """What the attack of an attack's entry was allowed to do."""
+        return Attempt.of_summary({**self.summary, "predictor": self.predictor})
 
     @property
     def seconds(self) -> float:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from certseg.types.threats import Threat, threat_of
+from certseg.types.threats import Threat, Unbounded, threat_of
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,11 @@ class Attempt:
     def has_budget(self) -> bool:
         """False for an attack that looks for the smallest perturbation."""
         return self.threat.has_size
+
+    @classmethod
+    def unbounded(cls, predictor: str, norms: Sequence[str]) -> Attempt:
+        """The attempt of an attack that looks for the smallest perturbation, by the first of the norms it knows."""
+        return cls(predictor, Unbounded(next(iter(norms), "")))
 
     @classmethod
     def of_summary(cls, summary: Mapping[str, Any]) -> Attempt:

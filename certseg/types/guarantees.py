@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from certseg.errors import ConfigError, ResultError
-from certseg.types.threats import Threat, threat_of
+from certseg.types.threats import Threat, check_kind, threat_of
 
 
 class Promise(enum.Enum):
@@ -52,7 +52,7 @@ class Guarantee:
             standard wording does not fit; empty for the standard wording (:meth:`statement`).
 
     Raises:
-        ConfigError: the numbers do not fit the promise.
+        ConfigError: the numbers do not fit the promise, or the threat is called by the name of another kind.
     """
 
     promise: Promise
@@ -65,6 +65,7 @@ class Guarantee:
     wording: str = ""
 
     def __post_init__(self) -> None:
+        check_kind(self.threat)
         is_average = self.promise is Promise.ERROR_SHARE
         if not 0.0 <= self.confidence <= 1.0 or is_average != (self.confidence == 0.0):
             raise ConfigError(
@@ -190,7 +191,7 @@ class Guarantee:
                 hierarchy=tuple(tuple(level) for level in fields["hierarchy"]),
                 wording=fields["wording"],
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ResultError(
                 "A guarantee cannot be read",
                 expected="promise, predictor, threat, confidence, tolerated, error_share, hierarchy and wording",

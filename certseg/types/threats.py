@@ -83,11 +83,11 @@ class NormBall(Threat):
 
     def contains(self, other: Threat, image: Sides | None = None) -> bool:
         """Whether ``other`` is a ball of the same norm whose radius is not larger; ``image`` says nothing here."""
-        return isinstance(other, NormBall) and self.norm == other.norm and other.radius <= self.radius
+        return isinstance(other, NormBall) and type(self) is type(other) and other.radius <= self.radius
 
     def is_nearly(self, other: Threat) -> bool:
         """Whether ``other`` is a ball of the same norm whose radius differs by rounding at most."""
-        if not isinstance(other, NormBall) or self.norm != other.norm:
+        if not isinstance(other, NormBall) or type(self) is not type(other):
             return False
         return math.isclose(self.radius, other.radius, rel_tol=1e-6)
 
@@ -137,8 +137,8 @@ class Unbounded(Threat):
         return {"norm": self.norm}
 
     def contains(self, other: Threat, image: Sides | None = None) -> bool:
-        """Whether ``other`` is of the same norm."""
-        return self.norm == other.norm
+        """Whether ``other`` is a ball of the same norm, or bounds nothing in it either."""
+        return self == other or (self.norm in THREATS and type(other) is THREATS[self.norm])
 
     def scaled_to(self, radius: float) -> Threat:
         """The ball of this norm with a radius."""
@@ -266,6 +266,22 @@ class Patch(Threat):
         size = f"{self.height} x {self.width} pixels" if self.share is None else f"{self.share:.6g} of the image"
         aspect = "" if self.aspect is None else f" with aspect {self.aspect:.6g}"
         return f"{'patch' if self.count == 1 else f'{self.count} patches'} of {size}{aspect}"
+
+
+def check_kind(threat: Threat) -> Threat:
+    """``threat`` if its kind is its own.
+
+    Raises:
+        ConfigError: it is called by the name of another kind, so that whoever reads of it would take it for that.
+    """
+    kinds: dict[str, type[Threat]] = {**THREATS, Patch.norm: Patch}
+    known = kinds.get(threat.norm)
+    if known is not None and type(threat) not in (known, Unbounded):
+        raise ConfigError(
+            f"{type(threat).__name__} is called {threat.norm!r}, which is the kind of certseg's own {known.__name__}",
+            remedy="Give its class a norm of its own, which names what kind of threat it is",
+        )
+    return threat
 
 
 def threat_of(fields: Mapping[str, Any]) -> Threat:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.brackets import Maps, Stored
+from support.brackets import Maps, Stored, comparison_of
 
 from certseg.bracket import Comparison, Finished, check
 from certseg.errors import BracketError, ConfigError, ResultError
@@ -116,7 +116,7 @@ def test_a_guarantee_survives_its_summary(promised):
 @given(GUARANTEES, ATTEMPTS)
 def test_summaries_give_the_same_comparison_as_objects(promised, attempt):
     attack = {"name": "a", "predictor": attempt.predictor, "threat": attempt.threat.to_json()}
-    read = Comparison.of_summaries({"name": "c", "guarantee": promised.to_json()}, attack)
+    read = comparison_of({"name": "c", "guarantee": promised.to_json()}, attack)
     made = Comparison.of(promised, attempt)
     assert read.levels(IMAGE) == made.levels(IMAGE)
     assert (read.is_level, read.by_image) == (made.is_level, made.by_image)
@@ -152,7 +152,7 @@ def test_numbers_that_do_not_fit_a_promise_are_refused(promise, details):
 
 def test_a_summary_without_a_guarantee_is_refused():
     with pytest.raises(ResultError, match="Run the command again"):
-        Comparison.of_summaries({"name": "c"}, {"name": "a", "predictor": "base", "threat": {"norm": "l2"}})
+        comparison_of({"name": "c"}, {"name": "a", "predictor": "base", "threat": {"norm": "l2"}})
 
 
 # --- planted violations, each found through the one door -------------------------------------------------------------
@@ -232,3 +232,36 @@ def test_nothing_is_compared_for_an_average_or_for_two_of_a_kind():
     certificate, attack = finished(Promise.ERROR_SHARE, prediction=(1, 1, 0, 0))
     for one, other in itertools.product((certificate, attack), repeat=2):
         assert check(one, other, ["x"]) == {}
+
+
+def test_what_is_promised_of_all_pixels_together_is_held_against_the_attack():
+    certificate, attack = finished(Promise.COLLECTIVE, certified=(0, 0, 0, 0), prediction=(1, 0, 1, 1))
+    figures = certificate.store.rows["x"]["figures"]
+    attack.store.rows["x"]["figures"] = {"attacked_accuracy": 0.75}
+    assert check(certificate, attack, ["x"]) == {}  # there is nothing that it promises
+    figures["certified_collective_accuracy"] = 0.75
+    assert check(certificate, attack, ["x"]) == {"violations": 0, "bounds": 1}
+    figures["certified_collective_accuracy"] = 0.76
+    with pytest.raises(BracketError, match=r"left accuracy 0\.75 of image 'x'"):
+        check(certificate, attack, ["x"])
+
+
+class Region(L2):
+    """A ball that its author restricts to a region, and calls by the name of the whole one."""
+
+
+def test_a_threat_is_its_class_and_not_its_name():
+    assert not Region(0.1).contains(L2(0.05))
+    assert not L2(0.1).contains(Region(0.05))
+    assert not Unbounded("l2").contains(Region(0.05))
+    with pytest.raises(ConfigError, match="Region is called 'l2'"):
+        guarantee(Promise.EVERY_PIXEL, "base", Region(0.1))
+
+
+def test_votes_are_left_to_the_comparison_of_pixels():
+    """Outvoted by chance at one pixel: no violation, and no bound that would make one of it."""
+    certificate, attack = finished(prediction=(1, 0, 1, 1))
+    votes = np.array([[[49, 90, 10, 10]], [[51, 10, 90, 90]]])
+    attack.store.maps["x"] |= {"votes": votes, "num_votes": np.asarray(100)}
+    found = check(certificate, attack, ["x"])
+    assert (found["undecided_pixels"], found.get("bounds")) == (1, None)

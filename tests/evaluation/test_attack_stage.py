@@ -131,9 +131,8 @@ def test_an_attack_that_finds_nothing_lower_keeps_what_a_smaller_radius_gave():
         def __call__(self, segmenter, image, target, threat, *, stream, hardware, start=None):
             wrong = torch.where(target == 255, 0, target)
             wrong[: int(0.1 / threat.radius)] += 1
-            return AttackResult(
-                image + threat.radius / 1000, wrong % 3, threat, "base", threat.radius / 1000, Passes(1, 1)
-            )
+            norm = threat.radius / 1000
+            return AttackResult((image + norm).clamp(0, 1), wrong % 3, threat, "base", norm, Passes(1, 1))
 
     store = Memory()
     evaluate(stage(Worse(), 0.03, (0.02,)), Images(), store)
@@ -158,7 +157,7 @@ class Scripted(Attack):
         wrong[:left] = torch.where(target == 255, 0, target)[:left]
         votes = None if self.votes is None else torch.full((3, *target.shape), self.votes, dtype=torch.int32)
         return AttackResult(
-            image + 0.9 * threat.radius,
+            (image + 0.9 * threat.radius).clamp(0, 1),
             wrong,
             threat,
             "base",
@@ -178,7 +177,7 @@ def test_what_several_radii_add_up_to():
     row, maps = stage(attack, 0.03, (0, 0.01, 0.02)).run(sample)
     assert attack.starts[0] is None
     for start, radius in zip(attack.starts[1:], (0.01, 0.02)):
-        assert torch.allclose(start, sample.image + 0.9 * radius)
+        assert torch.allclose(start, (sample.image + 0.9 * radius).clamp(0, 1))
     assert row["passes"] == {"forward": 3 * 2 + 1, "backward": 3 * 3}, "one more forward pass at radius 0"
     assert row["flags"] == ["flag_0.01", "flag_0.02", "flag_0.03"]
     assert row["figures"]["zero_gradients"] == 0.03

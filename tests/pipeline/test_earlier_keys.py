@@ -39,7 +39,6 @@ CASES = {  # keys that the code of then gave for the configurations of then
     ("attack=sea", "certifier=none", "attack.surrogate={file}"): {"sea": "64e7901fd6"},
     ("attack=patch_defended", "certifier=demasked_recovery"): {"patch_defended": "a9b1252058"},
     ("attack=targeted", "attack.goal=sky"): {"targeted": "11bf8e04d6"},
-    ("model/denoiser=custom", "model.denoiser._target_=torch.nn.Identity"): {"training": "72f7e021fd"},
     ("dataset=kvasir_seg", "dataset.lists=y", "training=at2"): {"training": "e1911933a2"},
 }
 

@@ -3,11 +3,16 @@
 import importlib
 import sys
 from importlib.metadata import version
+from platform import python_version
 
 import pytest
 
 from certseg.errors import ConfigError
 from certseg.pipeline.foreign import told_with_source
+
+OWN = ("lonely", "beside", "ours", "wrapped", "namespace")
+WRAPPED = ("wrapped.part", "wrapped.Made")
+TARGETS = ("lonely.Net", "ours.nets.Net", *WRAPPED)
 
 
 @pytest.fixture
@@ -25,15 +30,22 @@ def own(tmp_path, monkeypatch):
     (package / "parts" / "__init__.py").write_text("from ours.parts import helper\n")
     (package / "parts" / "helper.py").write_text("RATE = 1\n")
     (package / "other.py").write_text("RATE = 1\n")
+    (tmp_path / "namespace" / "deep").mkdir(parents=True)
+    (tmp_path / "namespace" / "deep" / "values.py").write_text("VALUE = 1\n")
+    text = "import functools\nimport namespace.deep.values as v\nimport ours.nets\n\nclass Net:\n    pass\n"
+    (tmp_path / "wrapped.py").write_text(
+        text + "\npart = functools.partial(Net)\n\ndef make():\n    class Made:\n"
+        "        pass\n    return Made\n\nMade = make()\n"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("lonely", "beside", "ours")]:
+    for name in [name for name in sys.modules if name.partition(".")[0] in OWN]:
         del sys.modules[name]
 
 
 def names():
     importlib.invalidate_caches()
-    return {target: told_with_source(target) for target in ("lonely.Net", "ours.nets.Net")}
+    return {target: told_with_source(target) for target in TARGETS}
 
 
 @pytest.mark.parametrize(
@@ -42,10 +54,14 @@ def names():
         ("lonely.py", {"lonely.Net"}),
         ("beside.py", {"lonely.Net"}),
         ("unrelated.py", set()),
-        ("ours/nets.py", {"ours.nets.Net"}),
-        ("ours/layers.py", {"ours.nets.Net"}),
-        ("ours/parts/helper.py", {"ours.nets.Net"}),
+        ("ours/nets.py", {"ours.nets.Net", *WRAPPED}),
+        ("ours/layers.py", {"ours.nets.Net", *WRAPPED}),
+        ("ours/__init__.py", {"ours.nets.Net", *WRAPPED}),
+        ("ours/parts/__init__.py", {"ours.nets.Net", *WRAPPED}),
+        ("ours/parts/helper.py", {"ours.nets.Net", *WRAPPED}),
         ("ours/other.py", set()),
+        ("wrapped.py", set(WRAPPED)),
+        ("namespace/deep/values.py", set(WRAPPED)),
     ],
 )
 def test_what_a_change_of_a_file_changes(own, file, changed):
@@ -60,7 +76,7 @@ def test_moving_the_folder_changes_nothing(own, tmp_path_factory, monkeypatch):
     before = names()
     moved = tmp_path_factory.mktemp("elsewhere") / "folder"
     own.rename(moved)
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("lonely", "beside", "ours")]:
+    for name in [name for name in sys.modules if name.partition(".")[0] in OWN]:
         del sys.modules[name]
     monkeypatch.syspath_prepend(str(moved))
     assert names() == before
@@ -68,7 +84,8 @@ def test_moving_the_folder_changes_nothing(own, tmp_path_factory, monkeypatch):
 
 def test_what_is_installed_is_told_by_its_version():
     assert told_with_source("torch.nn.Identity") == f"torch.nn.Identity@torch {version('torch')}"
-    assert told_with_source("collections.OrderedDict").startswith("collections.OrderedDict@")
+    assert told_with_source("collections.OrderedDict") == f"collections.OrderedDict@Python {python_version()}"
+    assert told_with_source("math.sqrt") == f"math.sqrt@Python {python_version()}"
 
 
 def test_what_does_not_exist_keeps_its_path_and_is_refused_when_it_is_built():

@@ -2,7 +2,7 @@
 
 from certseg import bracket
 from certseg.bracket import Comparison
-from certseg.types import Guarantee, Promise, threat_of
+from certseg.types import Attempt, Guarantee, Promise, threat_of
 
 
 class Maps(dict):
@@ -22,7 +22,15 @@ class Stored:
         return self.rows
 
     def load_map(self, name):
-        return self.maps[name]
+        return self.maps.get(name, {})
+
+
+def comparison_of(certifier, attack):
+    """The comparison of two summaries, as they lie on disk."""
+    guarantee = Guarantee.from_json(certifier.get("guarantee") or {})
+    subjects = (certifier.get("subject"), attack.get("subject"))
+    names = (str(certifier.get("name")), str(attack.get("name")))
+    return Comparison.of(guarantee, Attempt.of_summary(attack), names=names, subjects=subjects)
 
 
 def certified(name, predictor, threat, confidence=1.0, promise=Promise.EVERY_PIXEL, **details):
@@ -45,17 +53,17 @@ def changed(summary, **fields):
 
 
 def check_pixels(certifier, certificates, attack, attacked, names):
-    return bracket.check_pixels(Comparison.of_summaries(certifier, attack), certificates, attacked, names)
+    return bracket.check_pixels(comparison_of(certifier, attack), certificates, attacked, names)
 
 
 def check_norms(certifier, certificates, attack, attacked, names):
-    return bracket.check_norms(Comparison.of_summaries(certifier, attack), certificates, attacked, names)
+    return bracket.check_norms(comparison_of(certifier, attack), certificates, attacked, names)
 
 
 def check_bounds(certifier, certificates, attack, attacked, names):
     """Either side's rows may be given by image instead of a store."""
     stores = [Stored(side) if isinstance(side, dict) else side for side in (certificates, attacked)]
-    comparison = Comparison.of_summaries(certifier, attack)
+    comparison = comparison_of(certifier, attack)
     return bracket.check_bounds(comparison, certifier, stores[0], attack, stores[1], names)
 
 

@@ -16,7 +16,8 @@ from certseg.compute.hardware import Hardware, rank, world_size
 from certseg.datasets import evenly_spaced
 from certseg.evaluation import evaluate as evaluate_stage
 from certseg.pipeline.console import progress, say
-from certseg.pipeline.keys import evaluation_identity, key
+from certseg.pipeline.keys import evaluation_identity, identity_of, key
+from certseg.pipeline.names import foreign_parts
 from certseg.pipeline.places import RESULTS, Identity, place
 from certseg.pipeline.provenance import provenance
 from certseg.pipeline.stages import Job, Plan
@@ -165,7 +166,9 @@ def _identity(
     """What decides a stage's rows; ``earlier`` is the stage as keys of earlier versions held it."""
     hardware = task.hardware if is_sampled else None
     fingerprint, network = subject.fingerprint, subject.network.origin
-    now = evaluation_identity(task.spec.seed, network.settings, fingerprint, stage, hardware)
+    foreign = foreign_parts({"_target_": task.spec.dataset.target, **task.spec.dataset.arguments})
+    told = {**stage, "dataset": {**identity_of(task.spec.dataset, "dataset"), **foreign}} if foreign else stage
+    now = evaluation_identity(task.spec.seed, network.settings, fingerprint, told, hardware)
     if earlier is None or network.earlier is None:
         return Identity(now)
     return Identity(now, evaluation_identity(task.spec.seed, network.earlier, fingerprint, earlier, hardware))
