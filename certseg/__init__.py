@@ -51,7 +51,7 @@ def certify(
             the other images of a batch.
         CertsegError: the image, the model's output or the certifier's settings are not as they must be.
     """
-    from certseg.certifiers.premise import certify_checked
+    from certseg.certifiers.checked import certify_checked
     from certseg.compute.hardware import Hardware
     from certseg.compute.streams import NoiseStream
     from certseg.types import check_image

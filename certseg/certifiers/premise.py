@@ -8,7 +8,6 @@ one. A network that passes may still be random where nobody looked; one that fai
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 import torch
@@ -16,9 +15,8 @@ from torch import Tensor
 
 from certseg.compute.forward import check_logits
 from certseg.compute.hardware import Hardware
-from certseg.compute.streams import NoiseStream
 from certseg.errors import ModelError
-from certseg.types import Certificate, Certifier, Segmenter
+from certseg.types import Certifier, Segmenter
 
 ROUNDING = 1e-3
 """Share of the largest logit by which two passes of one image may differ, as kernels for other batches round."""
@@ -55,27 +53,6 @@ def check_premise(certifier: Certifier, segmenter: Segmenter, image: Tensor, har
     if key not in known:
         known[key] = _flags(certifier, segmenter, image, hardware)
     return known[key]
-
-
-def certify_checked(
-    certifier: Certifier, segmenter: Segmenter, image: Tensor, *, stream: NoiseStream, hardware: Hardware
-) -> Certificate:
-    """The certificate of one image, once the network has passed :func:`check_premise`, with the flags of that.
-
-    Args:
-        certifier: what certifies.
-        segmenter: the network, in eval mode on the hardware's device.
-        image: ``3 x H x W`` in [0, 1].
-        stream: the random numbers of this image.
-        hardware: device, precision and the largest batch.
-
-    Raises:
-        ModelError: as :func:`check_premise`.
-        CertsegError: what the certifier raises.
-    """
-    flags = check_premise(certifier, segmenter, image, hardware)
-    certificate = certifier.certify(segmenter, image, stream=stream, hardware=hardware)
-    return replace(certificate, flags=(*certificate.flags, *flags)) if flags else certificate
 
 
 def _flags(certifier: Certifier, segmenter: Segmenter, image: Tensor, hardware: Hardware) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from certseg.compute.forward import check_logits
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
-from certseg.evaluation.budget import check_budget
+from certseg.evaluation.budget import check_budget, check_prediction
 from certseg.evaluation.loop import by_class
 from certseg.evaluation.network import NetworkStage
 from certseg.metrics import ClassCounts, worst_pooled_miou
@@ -152,26 +152,27 @@ class AttackStage(NetworkStage):
             results = [
                 self._attack(
                     self._segmenter,
-                    samples[0].image,
-                    samples[0].target,
+                    samples[0].image.clone(),
+                    samples[0].target.clone(),
                     threat,
                     stream=streams[0],
                     hardware=self._hardware,
-                    start=None if smaller is None else smaller[0].adversarial,
+                    start=None if smaller is None else smaller[0].adversarial.clone(),
                 )
             ]
         else:
             results = self._attack.together(
                 self._segmenter,
-                [sample.image for sample in samples],
-                [sample.target for sample in samples],
+                [sample.image.clone() for sample in samples],
+                [sample.target.clone() for sample in samples],
                 threat,
                 streams=streams,
                 hardware=self._hardware,
-                starts=None if smaller is None else [result.adversarial for result in smaller],
+                starts=None if smaller is None else [result.adversarial.clone() for result in smaller],
             )
         for sample, result in zip(samples, results, strict=True):
             check_budget(result, sample.image, self._predictor, threat, sample.name)
+            check_prediction(result, self._segmenter, sample.name, self._hardware)
         before: Sequence[AttackResult | None] = smaller or [None] * len(samples)
         return [self._lower(*one) for one in zip(samples, results, before, strict=True)]
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from certseg.certifiers.premise import certify_checked, check_premise
+from certseg.certifiers.checked import certify_checked, check_certificate
+from certseg.certifiers.premise import check_premise
 from certseg.checks import is_number
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
-from certseg.errors import ConfigError
 from certseg.evaluation.loop import by_class
 from certseg.evaluation.network import NetworkStage
 from certseg.metrics import CertifiedCounts, ClassCounts, GroupCounts, worst_case_miou
@@ -30,6 +30,7 @@ from certseg.types import (
     Row,
     Sample,
     Samples,
+    Sampling,
     Segmenter,
     Store,
     Threat,
@@ -81,23 +82,6 @@ class CertificationStage(NetworkStage):
         """What the certifier promises."""
         return self._certifier.guarantee
 
-    def _certify(self, sample: Sample) -> Certificate:
-        certificate = self._certificate(sample)
-        if certificate.guarantee != self.guarantee:
-            raise ConfigError(
-                f"{self.name} gave image {sample.name!r} another guarantee than it announces",
-                expected=self.guarantee,
-                received=certificate.guarantee,
-                remedy="Let certify() return the certifier's own guarantee",
-            )
-        if (certificate.levels is not None) != (self._hierarchy is not None):
-            raise ConfigError(
-                f"{self.name} certifies {'classes' if self._hierarchy is None else 'groups of classes'}, but its "
-                f"certificate of image {sample.name!r} has {'no ' if certificate.levels is None else ''}levels",
-                remedy="Let certify() give levels where its guarantee has a hierarchy, and nowhere else",
-            )
-        return certificate
-
     def _certificate(self, sample: Sample) -> Certificate:
         stream = NoiseStream(self._seed, sample.name)
         sampling = None if self._samples is None else self._certifier.sampling()
@@ -110,9 +94,9 @@ class CertificationStage(NetworkStage):
             kept = Samples.of_maps(
                 self._samples.load_map(sample.name), Passes(**row["passes"]), row["seconds"], tuple(row["flags"])
             )
-            return sampling.from_samples(kept)
+            return self._decided(sampling, kept, sample)
         flags = check_premise(self._certifier, self._segmenter, sample.image, self._hardware)
-        drawn = sampling.sample(self._segmenter, sample.image, stream=stream, hardware=self._hardware)
+        drawn = sampling.sample(self._segmenter, sample.image.clone(), stream=stream, hardware=self._hardware)
         drawn = replace(drawn, flags=(*drawn.flags, *flags))
         self._samples.save_map(sample.name, **drawn.maps())
         self._samples.append(
@@ -125,12 +109,17 @@ class CertificationStage(NetworkStage):
                 "flags": list(drawn.flags),
             }
         )
-        return sampling.from_samples(drawn)
+        return self._decided(sampling, drawn, sample)
+
+    def _decided(self, sampling: Sampling, samples: Samples, sample: Sample) -> Certificate:
+        certificate = sampling.from_samples(samples)
+        check_certificate(certificate, self._certifier, sample.image, len(self._class_names), sample.name)
+        return certificate
 
     def run(self, sample: Sample) -> tuple[Row, Maps]:
         """The certificate of one image, counted against its labels. What is certified on a coarser level than that of
         the classes counts as an abstention, but in the figures about groups."""
-        certificate = self._certify(sample)
+        certificate = self._certificate(sample)
         num_classes, levels = len(self._class_names), certificate.levels
         alone = certificate.certified if levels is None else certificate.certified & (levels == 0)
         certified = CertifiedCounts.from_maps(certificate.classes, alone, sample.target, num_classes)

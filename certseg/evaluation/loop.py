@@ -14,7 +14,7 @@ import numpy as np
 from certseg.compute.hardware import barrier, rank, world_size
 from certseg.errors import DataError, ResultError
 from certseg.metrics.over_images import sums
-from certseg.types import Row, Sample, SegmentationDataset, Stage, Store
+from certseg.types import Row, Sample, SegmentationDataset, Stage, Store, checked_sample
 
 
 def evaluate(
@@ -31,7 +31,7 @@ def evaluate(
         on_image: told the name of every image of this rank when it is finished.
 
     Raises:
-        DataError: two images share a name.
+        DataError: two images share a name, or an item is not the image it is listed as.
         CertsegError: whatever the stage raises on an image; finished rows stay.
     """
     names = dataset.names()
@@ -40,7 +40,7 @@ def evaluate(
     finished = store.read()
     barrier()  # every rank has seen the same rows before one adds to them
     waiting = [index for index, name in enumerate(names) if name not in finished]
-    for samples in _groups(dataset, waiting[rank() :: world_size()], stage.at_once):
+    for samples in _groups(dataset, names, waiting[rank() :: world_size()], stage.at_once):
         found = [stage.run(samples[0])] if len(samples) == 1 else stage.run_together(samples)
         for sample, (row, maps) in zip(samples, found, strict=True):
             store.save_map(sample.name, **maps)
@@ -57,11 +57,13 @@ def evaluate(
     return summary(stage, [rows[name] for name in names])
 
 
-def _groups(dataset: SegmentationDataset, indices: Sequence[int], most: int) -> Iterator[list[Sample]]:
+def _groups(
+    dataset: SegmentationDataset, names: Sequence[str], indices: Sequence[int], most: int
+) -> Iterator[list[Sample]]:
     """The samples in order, neighbours of one shape together, at most so many."""
     group: list[Sample] = []
     for index in indices:
-        sample = dataset[index]
+        sample = checked_sample(dataset[index], index, names[index])
         if group and (len(group) == most or sample.image.shape != group[0].image.shape):
             yield group
             group = []

@@ -18,7 +18,7 @@ import numpy as np
 
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
-from certseg.errors import ConfigError
+from certseg.evaluation.budget import check_prediction, check_smallest
 from certseg.evaluation.loop import by_class
 from certseg.evaluation.network import NetworkStage
 from certseg.metrics import ClassCounts
@@ -72,17 +72,13 @@ class MinimumNormStage(NetworkStage):
         """The attack on one image, and what is left of the prediction there."""
         result = self._attack(
             self._segmenter,
-            sample.image,
-            sample.target,
+            sample.image.clone(),
+            sample.target.clone(),
             stream=NoiseStream(self._seed, sample.name),
             hardware=self._hardware,
         )
-        if result.predictor != self.attempt.predictor:
-            raise ConfigError(
-                f"The attack on image {sample.name!r} is on another model than announced",
-                expected=self.attempt.predictor,
-                received=result.predictor,
-            )
+        check_smallest(result, sample.image, self.attempt.predictor, sample.name)
+        check_prediction(result, self._segmenter, sample.name, self._hardware)
         counts = ClassCounts.from_maps(result.prediction, sample.target, len(self._class_names))
         row = {
             "figures": {

@@ -179,7 +179,11 @@ def read(spec: type, settings: Mapping[str, Any], group: str = "") -> Any:
         if setting in rest:
             values[field.name] = kind.read(rest.pop(setting), name)
         elif field.default is _MISSING and field.default_factory is _MISSING:
-            raise ConfigError(f"{name} is not set", expected=kind.expected, remedy=f"Set {name}=...")
+            raise ConfigError(
+                f"{name} is not set",
+                expected=kind.expected,
+                remedy=f"Set {name}=..., or in a choice of your own add it to the YAML file",
+            )
     if any(field.name == "arguments" for field in fields):
         values["arguments"] = rest
     elif rest:

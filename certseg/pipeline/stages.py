@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from certseg.bracket import Comparison
-from certseg.checks import is_number
+from certseg.checks import check_word, is_number
 from certseg.compute.hardware import Hardware
 from certseg.errors import ConfigError
 from certseg.evaluation import AttackStage, CertificationStage, MinimumNormStage, PredictionStage
@@ -81,6 +81,7 @@ class Plan:
         if spec.certifier is not None:
             extra = {"class_names": legend_of(spec).class_names} if "hierarchy" in spec.certifier.arguments else {}
             certifier = _checked_kind("certifier", build("certifier", spec.certifier, **extra), Certifier)
+            check_word("certifier.name", certifier.name)
         settings = spec.attack
         if settings is None:
             return cls(certifier, None, None, spec)
@@ -287,6 +288,10 @@ def _check_unbounded(settings: AttackSpec) -> None:
 
 
 def _check_norm(norm: str, norms: Sequence[str]) -> None:
+    if not isinstance(norms, tuple) or not norms:
+        raise ConfigError(
+            "An attack's norms must be a tuple of kinds of threat", expected='("linf",)', received=repr(norms)
+        )
     if norm not in norms:
         raise ConfigError("attack.norm is not one this attack knows", expected=", ".join(norms), received=norm)
 
@@ -340,7 +345,7 @@ def _threat(norm: str, radius: Any, certifier: Certifier | None) -> Threat:
     if certifier is None or certifier.threat.norm != norm:
         raise ConfigError(
             f"attack.radius is not set and there is no {norm} certificate to take it from",
-            remedy="Set attack.radius, for example attack.radius=4/255",
+            remedy="Set attack.radius, for example attack.radius=4/255; a choice of your own names it in its YAML",
         )
     return certifier.threat
 

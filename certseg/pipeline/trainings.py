@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
+from certseg.checks import check_word
 from certseg.compute.hardware import Hardware
 from certseg.errors import ConfigError
 from certseg.pipeline.places import TRAININGS, Identity, place
@@ -39,12 +40,31 @@ def build_dataset(spec: RunSpec, split: str | None = None) -> SegmentationDatase
     Args:
         spec: the run.
         split: ``train`` or ``val`` for the split that trainings learn from or validate on; None for the evaluated one.
+
+    Raises:
+        ConfigError: its class does not have what :class:`certseg.types.SegmentationDataset` names, its name, which
+            becomes a folder, is no plain word, or it has more or fewer names than items.
+        CertsegError: what its constructor raises.
     """
     dataset = spec.dataset
     if split is not None:
         dataset = replace(dataset, split={"train": dataset.train_split, "val": dataset.val_split}[split])
-    built: SegmentationDataset = build("dataset", dataset)
-    return built
+    built = build("dataset", dataset)
+    members = ("name", "split", "class_names", "palette", "__len__", "__getitem__", "names", "fingerprint")
+    missing = [member for member in members if not hasattr(built, member)]
+    if missing:
+        raise ConfigError(
+            f"What dataset._target_ names is no data set: {type(built).__name__} lacks {', '.join(missing)}",
+            expected="the members of certseg.types.SegmentationDataset",
+            received=f"{type(built).__module__}.{type(built).__qualname__}",
+            remedy="docs/own_parts.md describes them",
+        )
+    check_word("dataset.name", built.name)
+    if len(built.names()) != len(built):
+        raise ConfigError(
+            "names() of the data set does not list it", expected=f"{len(built)} names", received=len(built.names())
+        )
+    return cast(SegmentationDataset, built)
 
 
 def training_data(spec: RunSpec, remedy: str) -> SegmentationDataset:

@@ -132,9 +132,10 @@ def _meaning(entries: Sequence[Entry]) -> Iterator[str]:
     yield f"- **Bracket**, certified ≤ worst case ≤ attacked: {bracket_status(entries)}."
     single = (pair for pair in pairs(entries) if not pair.is_collective)  # the others have a table of their own
     for pair in (pair for pair in single if pair.holds and pair.lower <= pair.upper):
+        surely = "without error probability" if pair.certifier.confidence == 1 else "with the confidence above"
         yield (
             f"  - `{pair.certifier.predictor}`, {threat_text(pair.certifier.threat)}: the worst case of the accuracy "
-            f"(image mean) lies between {_percent(pair.lower)} % ({pair.certifier.name}, with the confidence above) "
+            f"(image mean) lies between {_percent(pair.lower)} % ({pair.certifier.name}, {surely}) "
             f"and {_percent(pair.upper)} % ({pair.attack.name})."
         )
 

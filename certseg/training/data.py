@@ -19,7 +19,7 @@ from torch.utils.data import Dataset, Sampler
 
 from certseg.errors import ConfigError, DataError
 from certseg.training.recipe import Augmentation, Recipe
-from certseg.types import IGNORE_INDEX, Sample, SegmentationDataset
+from certseg.types import IGNORE_INDEX, Sample, SegmentationDataset, checked_sample
 
 log = logging.getLogger(__name__)
 CACHE_BYTES = 2**30
@@ -146,7 +146,7 @@ class TrainingImages(Dataset):
         return pair
 
     def _decode(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        sample = self._source[index]
+        sample = checked_sample(self._source[index], index)
         check_sample_labels(sample, self._num_classes)
         image = (sample.image * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
         return image, sample.target.to(torch.uint8).numpy()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from certseg.compute.hardware import PRECISIONS
 from certseg.training.data import VALIDATE, derive_seed
 from certseg.training.objectives import Measurement, Objective
+from certseg.types.trainable import check_losses
 
 
 class ToUnitRange(BaseDataPreprocessor):
@@ -84,7 +85,9 @@ class TrainingModel(BaseModel):
         """
         with self._precision(images.device):
             if mode == "loss":
-                return self._objective(self.segmenter, images, labels)
+                losses = self._objective(self.segmenter, images, labels)
+                check_losses(losses)
+                return losses
             if mode == "predict":
                 return self._measured(images, labels, torch.arange(len(images)) if indices is None else indices)
             return self.segmenter(images)

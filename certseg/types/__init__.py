@@ -20,7 +20,7 @@ from certseg.types.contracts import (
     Store,
 )
 from certseg.types.guarantees import Guarantee, Promise
-from certseg.types.images import IGNORE_INDEX, Sample, check_image, check_target, sides_of
+from certseg.types.images import IGNORE_INDEX, Sample, check_image, check_target, checked_sample, sides_of
 from certseg.types.results import (
     AttackResult,
     Certificate,
@@ -78,6 +78,7 @@ __all__ = [
     "Unbounded",
     "check_image",
     "check_target",
+    "checked_sample",
     "coarse_logits_of",
     "lipschitz_bound_of",
     "segmenter_of",

@@ -71,6 +71,27 @@ def check_image(image: Tensor, name: str = "input") -> None:
         )
 
 
+def checked_sample(item: object, index: int, name: str | None = None) -> Sample:
+    """An item of a data set, once it is known to be a sample.
+
+    Args:
+        item: what the data set gave.
+        index: where it lies, for the message.
+        name: the name it is listed under; None where that does not matter.
+
+    Raises:
+        DataError: it is no :class:`Sample`, or one of another name.
+    """
+    if isinstance(item, Sample) and name in (None, item.name):
+        return item
+    raise DataError(
+        f"Item {index} of the data set is not the image it is listed as",
+        expected="a certseg.types.Sample" + ("" if name is None else f" named {name!r}"),
+        received=f"one named {item.name!r}" if isinstance(item, Sample) else type(item).__name__,
+        remedy="Let names() give the names of the items, in their order",
+    )
+
+
 def check_target(target: Tensor, size: Sequence[int], num_classes: int) -> None:
     """Raise :class:`DataError` unless ``target`` is int64 of shape ``size`` (height, width) with every value below
     ``num_classes`` or :data:`IGNORE_INDEX`."""

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -20,7 +20,8 @@ class TrainableSegmenter(Segmenter, Protocol):
     """A segmenter that knows its own loss, auxiliary heads included; a :class:`torch.nn.Module` in practice."""
 
     def loss(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Named losses of images ``B x 3 x H x W`` in [0, 1] and int64 labels ``B x H x W`` (255 is void)."""
+        """Named losses of images ``B x 3 x H x W`` in [0, 1] and int64 labels ``B x H x W`` (255 is void): all whose
+        name contains ``loss`` are added up; anything else is detached, and recorded only."""
 
     def modules(self) -> Iterator[nn.Module]:
         """The network itself and all its parts, as :meth:`torch.nn.Module.modules` gives them."""
@@ -50,6 +51,29 @@ def trainable(network: nn.Module) -> TrainableSegmenter:
             remedy="Add it, or choose an objective that computes a loss from logits",
         )
     return network
+
+
+def check_losses(losses: object) -> None:
+    """Check what a training is to lower, for a loss that is not added up is not trained on.
+
+    Args:
+        losses: what :meth:`TrainableSegmenter.loss` or an objective gave back.
+
+    Raises:
+        ModelError: they are no tensors by name, none is called a loss, or one that could be lowered, for it has a
+            gradient, is not.
+    """
+    what = "What is to be trained on does not fit"
+    if not isinstance(losses, Mapping) or not all(isinstance(loss, Tensor) for loss in losses.values()):
+        raise ModelError(what, expected="a dictionary of losses, tensors by name", received=type(losses).__name__)
+    strange = [str(name) for name, value in losses.items() if "loss" not in str(name) and value.requires_grad]
+    if strange or not any("loss" in str(name) for name in losses):
+        raise ModelError(
+            what,
+            expected="names that contain 'loss' for what is added up; anything else is detached, and recorded only",
+            received=", ".join(strange or map(str, losses)) or "no loss",
+            remedy="Rename them, for example 'dice' to 'loss_dice'",
+        )
 
 
 def explained(network: nn.Module) -> ExplainedSegmenter:

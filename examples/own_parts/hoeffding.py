@@ -2,6 +2,7 @@
 
 import math
 
+from certseg.errors import ConfigError
 from certseg.smoothing.noise import NOISES
 from certseg.smoothing.sampling import NoisySampler
 from certseg.types import Certificate, Certifier, Guarantee, Promise
@@ -26,10 +27,16 @@ class Hoeffding(Certifier):
     def settings(self):
         return {"noise": str(self.noise), "tau": self.tau, "n0": self.n0, "n": self.n, "alpha": self.alpha}
 
+    def slack(self, pixels):
+        return math.sqrt(math.log(pixels / self.alpha) / (2 * self.n))
+
+    def check_size(self, size):
+        if 1 - self.slack(size[0] * size[1]) <= self.tau:
+            raise ConfigError("No pixel can be certified", received=f"n={self.n}", remedy="Raise n or lower tau")
+
     def certify(self, segmenter, image, *, stream, hardware):
         sampler = NoisySampler(segmenter, image, self.noise, stream, hardware)
         classes = sampler.class_counts(0, self.n0).argmax(dim=0)
         share = sampler.agreement(classes, self.n0, self.n).double() / self.n
-        slack = math.sqrt(math.log(classes.numel() / self.alpha) / (2 * self.n))
-        certified = share - slack > self.tau
+        certified = share - self.slack(classes.numel()) > self.tau
         return Certificate(classes.cpu(), certified.cpu(), self.guarantee, sampler.passes, samples=self.n0 + self.n)

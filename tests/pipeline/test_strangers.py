@@ -3,6 +3,7 @@ command line and the Python API, and what they bring is compared and reported li
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -116,6 +117,33 @@ def test_what_fulfils_no_contract_is_one_line(folder):
     assert len(err.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            ("self.split, self.count = split, count", 'self.split, self.count, self.name = split, count, "../../up"'),
+            "name",
+        ),
+        (("def fingerprint", "def print"), "Shades lacks fingerprint"),
+        (("Sample(self.names()[index], ", 'Sample("other", '), "Item 0 of the data set is not the image"),
+        (("return Sample(self.names()[index], ", "return (0, "), "Item 0 of the data set is not the image"),
+        (("range(self.count))", "range(self.count - 1))"), "names() of the data set does not list it"),
+        (('name = "margins"', 'name = "up/../margins"'), "certifier.name must be a plain word"),
+        (('norms = ("l2",)', 'norms = "l2"'), "must be a tuple of kinds of threat"),
+        (('return {"loss": F', 'return {"ce": F'), "names that contain 'loss'"),
+    ],
+)
+def test_what_a_part_lacks_is_one_line(change, words, tmp_path):
+    shutil.copytree(HERE, tmp_path, dirs_exist_ok=True)
+    module, (old, new) = tmp_path / "mine.py", change
+    assert old in module.read_text()
+    module.write_text(module.read_text().replace(old, new))
+    status, out, err = run(tmp_path, *OWN, "certifier=margins", "attack=darken")
+    assert status == 2, out + err
+    assert words in err
+    assert len(err.strip().splitlines()) == 1, err
+
+
 def test_the_python_api_takes_the_same_classes(monkeypatch):
     monkeypatch.syspath_prepend(str(HERE))
     import mine
@@ -158,3 +186,28 @@ def test_the_example_in_the_documentation_certifies_street_scenes(folder, tmp_pa
     assert found["attack"]["predictor"] == found["certifier"]["predictor"] == "smoothed(gaussian, sigma=0.25)"
     assert found["attack"]["figures"]["bracket/violations"] == 0
     assert "hoeffding" in newest.with_name("report.md").read_text()
+
+
+def test_the_parts_that_the_documentation_shows_in_full_run(tmp_path):
+    text = (ROOT / "docs" / "own_parts.md").read_text()
+    _, *python = re.findall(r"```python\n(.*?)```", text, flags=re.S)
+    _, *choices = re.findall(r"```yaml\n(.*?)```", text, flags=re.S)
+    (tmp_path / "mine.py").write_text("\n\n".join(python))
+    for name, choice in zip(("attack/fgsm", "model/pixels", "dataset/shades"), choices, strict=True):
+        file = tmp_path / f"{name}.yaml"
+        file.parent.mkdir()
+        file.write_text(choice)
+    words = ["--config-dir", ".", "dataset=shades", "model=pixels", "training=clean", "certifier=none", "attack=fgsm"]
+    small = ["attack.radius=4/255", "training.iterations=5", "training.batch_size=2", "training.crop=[32,32]"]
+    done = subprocess.run(
+        [sys.executable, "-m", "certseg", *words, *small],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "160"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found, _ = entries(tmp_path)
+    assert found["attack"]["predictor"] == "base"
+    assert found["attack"]["images"] == 20

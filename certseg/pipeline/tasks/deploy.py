@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from certseg.certifiers.premise import certify_checked
+from certseg.certifiers.checked import certify_checked
 from certseg.compute.hardware import Hardware, rank, world_size
 from certseg.compute.streams import NoiseStream
 from certseg.datasets import IMAGE_SUFFIXES, Legend, image_size, read_image
@@ -152,18 +152,9 @@ def certify_pictures(
 
 
 def _groups(certificate: Certificate) -> torch.Tensor:
-    """The ids ``H x W`` of what is certified: class ids, or those of groups where the certificate has a hierarchy.
-
-    Raises:
-        ConfigError: it has a hierarchy and does not say on which level each pixel is certified.
-    """
-    if certificate.hierarchy is None:
+    """The ids ``H x W`` of what is certified: class ids, or those of groups where the certificate has a hierarchy."""
+    if certificate.hierarchy is None or certificate.levels is None:  # the one where the other: it has been checked
         return certificate.classes
-    if certificate.levels is None:
-        raise ConfigError(
-            "A certificate about groups of classes has no levels",
-            remedy="Let certify() give levels where its guarantee has a hierarchy",
-        )
     return Hierarchy(certificate.hierarchy).ids(certificate.classes, certificate.levels)
 
 

@@ -34,7 +34,7 @@ from certseg.reporting import (
     write_json_atomic,
     write_report,
 )
-from certseg.types import SegmentationDataset, Segmenter, Stage
+from certseg.types import SegmentationDataset, Segmenter, Stage, checked_sample
 
 RESULT_FILE = "result.json"
 
@@ -99,7 +99,7 @@ def evaluate(task: Task) -> Path | None:
     task.check_tracking()
     whole = build_dataset(spec)
     dataset = evenly_spaced(whole, spec.dataset.limit)
-    height, width = dataset[0].target.shape
+    height, width = checked_sample(dataset[0], 0).target.shape
     plan.check((height, width))
     if plan.obstacle and rank() == 0:
         say(plan.obstacle)
