@@ -7,13 +7,11 @@ import torch
 from torch import Tensor
 
 from certseg.attacks.geometry import perturbation_norm
+from certseg.certifiers.premise import ROUNDING
 from certseg.compute.forward import check_logits
 from certseg.compute.hardware import Hardware
 from certseg.errors import ConfigError
 from certseg.types import AttackResult, MinimumNormResult, NormBall, Patch, Segmenter, Threat
-
-_ROUNDING = 1e-3
-"""Share of the largest logit by which two passes of one image may differ, as kernels for other batches round."""
 
 
 def check_budget(result: object, image: Tensor, predictor: str, threat: Threat, name: str) -> None:
@@ -143,7 +141,7 @@ def _wrong(result: AttackResult | MinimumNormResult, segmenter: Segmenter, hardw
     check_logits(logits, images, segmenter.num_classes)
     one = logits[0].float().cpu()
     short = one.amax(dim=0) - one.gather(0, result.prediction.long()[None])[0]
-    return int((short > _ROUNDING * float(one.abs().amax())).sum()), one
+    return int((short > ROUNDING * float(one.abs().amax())).sum()), one
 
 
 def _check_image(found: object, image: Tensor, what: str) -> None:
