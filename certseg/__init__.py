@@ -14,12 +14,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor
 
     from certseg.compute.hardware import Hardware
-    from certseg.types import AttackResult, Certificate, Certifier, Segmenter, Threat
+    from certseg.types import Attack, AttackResult, Certificate, Certifier, Segmenter, Threat
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "attack", "certify"]
@@ -67,7 +65,7 @@ def attack(
     image: Tensor,
     target: Tensor,
     threat: Threat,
-    method: Callable[..., AttackResult],
+    method: Attack,
     *,
     name: str = "image",
     seed: int = 0,
@@ -87,14 +85,19 @@ def attack(
         hardware: device, precision and batch size; None takes the GPU if there is one, and the CPU else.
 
     Raises:
+        ConfigError: the attack left its threat, or says that the model answers what it does not.
         CertsegError: the image, its labels, the model's output or the threat are not as they must be.
     """
     from certseg.compute.hardware import Hardware
     from certseg.compute.streams import NoiseStream
+    from certseg.evaluation.budget import check_budget, check_prediction
 
     hardware = hardware or Hardware()
-    stream = NoiseStream(seed, name)
-    return method(_placed(model, hardware), image, target, threat, stream=stream, hardware=hardware)
+    stream, segmenter = NoiseStream(seed, name), _placed(model, hardware)
+    result = method(segmenter, image.clone(), target.clone(), threat, stream=stream, hardware=hardware)
+    check_budget(result, image, method.predictor, threat, name)
+    check_prediction(result, segmenter, name, hardware)
+    return result
 
 
 def _placed(model: Segmenter, hardware: Hardware) -> Segmenter:

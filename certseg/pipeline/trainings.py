@@ -34,6 +34,10 @@ class Trained:
     directory: Path
 
 
+_MEMBERS = ("name", "split", "class_names", "palette", "__len__", "__getitem__", "names", "fingerprint")
+"""What :class:`certseg.types.SegmentationDataset` names, which Python before 3.13 does not list."""
+
+
 def build_dataset(spec: RunSpec, split: str | None = None) -> SegmentationDataset:
     """The data set of the run.
 
@@ -50,8 +54,7 @@ def build_dataset(spec: RunSpec, split: str | None = None) -> SegmentationDatase
     if split is not None:
         dataset = replace(dataset, split={"train": dataset.train_split, "val": dataset.val_split}[split])
     built = build("dataset", dataset)
-    members = ("name", "split", "class_names", "palette", "__len__", "__getitem__", "names", "fingerprint")
-    missing = [member for member in members if not hasattr(built, member)]
+    missing = [member for member in _MEMBERS if not hasattr(built, member)]  # data sets need not derive from anything
     if missing:
         raise ConfigError(
             f"What dataset._target_ names is no data set: {type(built).__name__} lacks {', '.join(missing)}",

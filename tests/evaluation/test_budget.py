@@ -6,6 +6,7 @@ import pytest
 import torch
 from support.linear_pixels import two_classes
 
+import certseg
 from certseg.compute.hardware import Hardware
 from certseg.errors import ConfigError
 from certseg.evaluation import AttackStage, MinimumNormStage
@@ -210,3 +211,11 @@ def test_the_smallest_perturbation_is_measured_and_its_prediction_asked_for():
         run(0.06)
     with pytest.raises(ConfigError, match="says that the network answers what it does not"):
         run(0.12, flip=True)
+
+
+def test_from_python_results_are_looked_at_as_in_a_run():
+    image = IMAGE.clone()
+    for attack, words in ((InPlace(), "left its budget"), (Answers(TARGET + 2), "class that does not exist")):
+        with pytest.raises(ConfigError, match=words):
+            certseg.attack(two_classes(), image, TARGET, L2(0.1), attack, hardware=CPU)
+    assert torch.equal(image, IMAGE)
