@@ -456,6 +456,13 @@ def test_pictures_that_cannot_be_drawn_are_refused(tmp_path):
 # --- report ----------------------------------------------------------------------------------------------------------
 
 
+def test_a_deterministic_certificate_bounds_the_worst_case_without_error_probability(tmp_path):
+    entries = [Entry(certifier(confidence=1.0)), Entry(attack())]
+    text = write_report(tmp_path, title="t", command="c", entries=entries, pictures=[], context={}).read_text()
+    assert "lies between 78.0 % (segcertify, without error probability) and 83.1 % (pgd)" in text
+    assert "with the confidence above" not in text
+
+
 def test_the_report_holds_claim_numbers_links_and_context(tmp_path):
     where = tmp_path / "outputs" / "camvid" / "tiny-noise"
     summaries = [prediction(), certifier(), attack()]
