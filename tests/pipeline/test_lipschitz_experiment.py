@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from support.pipeline_runs import finish, start
+from support.pipeline_runs import start
 
 SMALL = (
     "dataset.size=[32,48]",
@@ -38,7 +38,7 @@ def camvid(tmp_path):
 def test_three_certificates_of_two_networks_end_in_one_table(camvid, tmp_path):
     output = tmp_path / "out"
     overrides = ("experiment=lipschitz/camvid", f"dataset.root={camvid}")
-    status, out, err = finish(start(output, *overrides, cwd=tmp_path, base=SMALL))
+    status, out, err = start(output, *overrides, cwd=tmp_path, base=SMALL).finish()
     assert status == 0, err
     assert len(list(output.rglob("finished.json"))) == 2
     assert out.count("Reused training") == 1

@@ -2,13 +2,13 @@
 
 import json
 import re
-import signal
+import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
-from support.pipeline_runs import SMALL, configuration, finish, start, summaries
+from support.pipeline_runs import ROOT, SMALL, configuration, start, summaries
 
 from certseg.errors import CheckpointError, ConfigError, DataError
 from certseg.pipeline import run
@@ -29,8 +29,7 @@ def wait_for(condition, process, seconds=240):
     end = time.monotonic() + seconds
     while not condition():
         if process.poll() is not None or time.monotonic() > end:
-            process.kill()
-            raise AssertionError(process.communicate())
+            raise AssertionError(process.kill())
         time.sleep(0.01)
 
 
@@ -107,26 +106,23 @@ def test_killed_twice_and_resumed_is_the_same_as_uninterrupted(tmp_path):
 
     process = start(output, *options, cwd=tmp_path)
     wait_for(lambda: any(p.stat().st_size for p in output.rglob("history.jsonl")), process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
     assert not list(output.rglob("finished.json"))
 
     process = start(output, *options, cwd=tmp_path)
     wait_for(lambda: (f := rows_file(output, "segcertify")) is not None and f.stat().st_size, process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
     finished = len(rows_file(output, "segcertify").read_text().splitlines())
     assert 1 <= finished < 6
 
-    status, out, err = finish(start(output, *options, cwd=tmp_path))
+    status, out, err = start(output, *options, cwd=tmp_path).finish()
     assert status == 0, err
     assert "finished already" in out
     assert summaries(output) == summaries(reference)
 
 
 def test_a_sweep_trains_once_and_ends_in_one_table(tmp_path):
-    process = start(tmp_path / "out", "certifier.tau=.6,.75", cwd=tmp_path, flags=("-m",))
-    status, out, err = finish(process)
+    status, out, err = start(tmp_path / "out", "certifier.tau=.6,.75", cwd=tmp_path, flags=("-m",)).finish()
     assert status == 0, err
     assert len(list((tmp_path / "out").rglob("finished.json"))) == 1
     report = next((tmp_path / "out" / "runs").glob("*/*/report.md")).read_text()
@@ -136,8 +132,9 @@ def test_a_sweep_trains_once_and_ends_in_one_table(tmp_path):
 
 
 def test_a_job_that_fails_does_not_end_the_sweep(tmp_path):
-    process = start(tmp_path / "out", "certifier.tau=.6,.3,.75", "pictures=0", cwd=tmp_path, flags=("-m",))
-    status, out, err = finish(process)
+    status, out, err = start(
+        tmp_path / "out", "certifier.tau=.6,.3,.75", "pictures=0", cwd=tmp_path, flags=("-m",)
+    ).finish()
     assert status == 2
     assert "tau must lie in [0.5, 1)" in err
     assert re.search(r"failed: .*certifier.tau=0?\.3", out)
@@ -149,7 +146,7 @@ def test_a_job_that_fails_does_not_end_the_sweep(tmp_path):
 def test_a_sweep_over_models_compares_each_with_itself(tmp_path):
     """Certificates of one seed's network say nothing about another's."""
     options = ("seed=0,1", "attack=pgd_smoothed", "attack.steps=2", "attack.smoothing.votes=50", "pictures=0")
-    status, _, err = finish(start(tmp_path / "out", *options, cwd=tmp_path, flags=("-m",)))
+    status, _, err = start(tmp_path / "out", *options, cwd=tmp_path, flags=("-m",)).finish()
     assert status == 0, err
     report = next((tmp_path / "out" / "runs").glob("*/*/report.md")).read_text()
     assert report.count("lies between") <= 2
@@ -159,9 +156,10 @@ def test_a_sweep_over_models_compares_each_with_itself(tmp_path):
 
 def test_the_joblib_launcher_shares_one_training(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="the joblib extra is not installed")
-    process = start(tmp_path / "out", "certifier.tau=.6,.75", "hydra/launcher=parallel", cwd=tmp_path, flags=("-m",))
-    status, _, err = finish(process)
-    assert status == 0, err
+    launch = [sys.executable, str(ROOT / "run.py"), "-m", *SMALL, f"output={tmp_path / 'out'}"]
+    words = [*launch, "certifier.tau=.6,.75", "hydra/launcher=parallel"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "out").rglob("finished.json"))) == 1
     assert next((tmp_path / "out" / "runs").glob("*/*/report.md")).read_text().count("| certified |") == 2
 
@@ -171,9 +169,10 @@ def test_two_processes_share_the_images_and_agree_with_one(first_run, tmp_path):
     checkpoint = next(output.rglob("model.pt"))
     options = (f"model.checkpoint={checkpoint}", "attack=pgd_smoothed", "attack.steps=2", "attack.smoothing.votes=50")
     run(configuration(tmp_path / "one", *options), tmp_path / "one" / "report")
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--standalone")
-    status, _, err = finish(start(tmp_path / "two", *options, cwd=tmp_path, launcher=torchrun))
-    assert status == 0, err
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--standalone"]
+    words = [*torchrun, str(ROOT / "run.py"), *SMALL, f"output={tmp_path / 'two'}", *options]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
     assert summaries(tmp_path / "two") == summaries(tmp_path / "one")
 
 
@@ -190,7 +189,7 @@ def test_two_processes_share_the_images_and_agree_with_one(first_run, tmp_path):
 )
 def test_what_a_user_can_mend_is_one_line_and_a_status(overrides, words, tmp_path):
     base = () if "dataset=cityscapes" in overrides else SMALL
-    status, _, err = finish(start(tmp_path / "out", *overrides, cwd=tmp_path, base=base))
+    status, _, err = start(tmp_path / "out", *overrides, cwd=tmp_path, base=base).finish()
     assert status == 2
     assert words in err
     assert len(err.strip().splitlines()) == 1
@@ -228,10 +227,10 @@ def test_a_checkpoint_of_another_model_is_refused(first_run, tmp_path):
 
 
 def test_help_and_the_composed_configuration_read_well(tmp_path):
-    status, out, err = finish(start(tmp_path, cwd=tmp_path, flags=("--help",), base=()))
+    status, out, err = start(tmp_path, cwd=tmp_path, flags=("--help",), base=()).finish()
     assert (status, err) == (0, "")
     assert "certseg attack=pgd_smoothed" in out
     assert "certifier: adaptive_certify, demasked_detection, demasked_recovery, drs_e, drs_s, indiv_class" in out
-    status, out, err = finish(start(tmp_path, cwd=tmp_path, flags=("--cfg", "job"), base=()))
+    status, out, err = start(tmp_path, cwd=tmp_path, flags=("--cfg", "job"), base=()).finish()
     assert (status, err) == (0, "")
     assert re.search(r"certifier:\n  _target_: certseg.certifiers.SegCertify", out)

@@ -2,22 +2,18 @@
 command line and the Python API, and what they bring is compared and reported like everything else."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from support.commands import ROOT, Command
 
 import certseg
 from certseg.attacks import PGD
 from certseg.types import L2
 
-HERE = Path(__file__).resolve().parents[1] / "support" / "strangers"
-ROOT = HERE.parents[2]
+HERE = ROOT / "tests" / "support" / "strangers"
 TRAINING = (
     "training=clean",
     "training.iterations=2",
@@ -42,10 +38,7 @@ def folder(tmp_path_factory):
 
 def run(folder, *words):
     """The command in the stranger's folder; exit status, output and errors."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "160"}
-    command = [sys.executable, "-m", "certseg", "--config-dir", ".", *TRAINING, *words]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
-    return done.returncode, done.stdout, done.stderr
+    return Command("--config-dir", ".", *TRAINING, *words, cwd=folder).finish()
 
 
 def entries(folder):
@@ -162,25 +155,9 @@ def test_the_python_api_takes_the_same_classes(monkeypatch):
 def test_the_example_in_the_documentation_certifies_street_scenes(folder, tmp_path):
     own = ROOT / "examples" / "own_parts"
     small = ("dataset.size=[48,64]", "dataset.count=4", "dataset.limit=2", "model.scales=[1.0]", "attack.steps=2")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "160"}
-    words = [
-        "--config-dir",
-        str(own),
-        *TRAINING,
-        "training=noise",
-        *small,
-        "certifier=hoeffding",
-        "attack=pgd_smoothed",
-    ]
-    done = subprocess.run(
-        [sys.executable, "-m", "certseg", *words],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    words = ["training=noise", *small, "certifier=hoeffding", "attack=pgd_smoothed"]
+    status, out, err = Command("--config-dir", own, *TRAINING, *words, cwd=tmp_path).finish()
+    assert status == 0, out + err
     found, newest = entries(tmp_path)
     assert found["certifier"]["name"] == "hoeffding"
     assert found["attack"]["predictor"] == found["certifier"]["predictor"] == "smoothed(gaussian, sigma=0.25)"
@@ -199,15 +176,8 @@ def test_the_parts_that_the_documentation_shows_in_full_run(tmp_path):
         file.write_text(choice)
     words = ["--config-dir", ".", "dataset=shades", "model=pixels", "training=clean", "certifier=none", "attack=fgsm"]
     small = ["attack.radius=4/255", "training.iterations=5", "training.batch_size=2", "training.crop=[32,32]"]
-    done = subprocess.run(
-        [sys.executable, "-m", "certseg", *words, *small],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "160"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    status, out, err = Command(*words, *small, cwd=tmp_path).finish()
+    assert status == 0, out + err
     found, _ = entries(tmp_path)
     assert found["attack"]["predictor"] == "base"
     assert found["attack"]["images"] == 20

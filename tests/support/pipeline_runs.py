@@ -1,16 +1,14 @@
 """Small runs of the whole pipeline, in this process or as the command a user types."""
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-ROOT = Path(__file__).parents[2]
+from support.commands import ROOT, Command
+
 SMALL = (
     "dataset.size=[48,64]",
     "dataset.count=6",
@@ -35,27 +33,9 @@ def configuration(output, *overrides, base=SMALL):
         return compose("config", overrides=[*base, f"output={output}", *overrides])
 
 
-def command(output, *overrides, base=SMALL, flags=(), launcher=(sys.executable,)):
-    """The command line of a small run."""
-    return [*launcher, str(ROOT / "run.py"), *flags, *base, f"output={output}", *overrides]
-
-
-def start(*arguments, cwd, **options):
-    """Start :func:`command` in ``cwd``; the caller waits."""
-    return subprocess.Popen(
-        command(*arguments, **options),
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "COLUMNS": "160"},
-    )
-
-
-def finish(process, timeout=300):
-    """Wait for :func:`start` and return exit status, standard output and standard error."""
-    out, err = process.communicate(timeout=timeout)
-    return process.returncode, out, err
+def start(output, *overrides, cwd, base=SMALL, flags=()):
+    """Start the command of a small run in ``cwd``; the caller waits."""
+    return Command(*flags, *base, f"output={output}", *overrides, cwd=cwd, door="run.py")
 
 
 def summaries(output):
