@@ -7,7 +7,9 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import torch
 
 
 @contextlib.contextmanager
@@ -30,6 +32,21 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def save_tensors(path: Path, content: Any) -> None:
+    """Write ``content``, plain types and tensors, by :func:`torch.save` in the place of ``path``, as :func:`replacing`.
+
+    Raises:
+        OSError: the file cannot be written. What torch's writer raises then, tells of its own state only.
+    """
+    with replacing(path) as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def first_line(error: Exception) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from certseg.compute.atomic import first_line, replacing
+from certseg.compute.atomic import first_line, save_tensors
 from certseg.errors import CheckpointError
 
 FORMAT = "certseg/1"
@@ -51,10 +51,11 @@ def save_checkpoint(path: str | os.PathLike, segmenter: nn.Module, meta: Mapping
     weights = {key: value.detach().cpu() for key, value in segmenter.state_dict().items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as file:
-            torch.save({"format": FORMAT, "meta": meta, "state_dict": weights}, file)
+        save_tensors(path, {"format": FORMAT, "meta": meta, "state_dict": weights})
     except OSError as error:
-        raise CheckpointError(f"Cannot write the checkpoint {path} ({error})") from error
+        raise CheckpointError(
+            f"Cannot write the checkpoint {path} ({error})", remedy="Check the free space of the disk"
+        ) from error
 
 
 def load_checkpoint(segmenter: nn.Module, path: str | os.PathLike, *, trust: bool = False) -> dict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -13,9 +14,11 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from certseg.errors import CertsegError
+from certseg.errors import CertsegError, ResultError
 
 USER_ERROR = 2
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+"""What a disk answers that is full or may not be written to, whoever of the many libraries writes."""
 
 
 def explain(error: BaseException) -> int:
@@ -24,6 +27,11 @@ def explain(error: BaseException) -> int:
     What a user can mend is printed as one line, with status 2; a defect of the program with its stack trace, with
     status 1. With CERTSEG_TRACEBACK set in the environment every error has its stack trace.
     """
+    if isinstance(error, OSError) and error.errno in _DISK and not isinstance(error, CertsegError):
+        error = ResultError(
+            f"Cannot write {error.filename or 'a file'} ({error.strerror})",
+            remedy="Check the folder, its rights and the free space; the same command keeps what is finished",
+        )
     expected = (CertsegError, HydraException, OmegaConfBaseException)
     if not isinstance(error, expected) or os.environ.get("CERTSEG_TRACEBACK"):
         traceback.print_exception(error)

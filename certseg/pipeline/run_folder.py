@@ -29,7 +29,10 @@ class OwnFolder(Callback):
 
 
 def _make(config: DictConfig, setting: str) -> None:
-    own = str(made(Path(OmegaConf.select(config, setting))))
+    try:
+        own = str(made(Path(OmegaConf.select(config, setting))))
+    except OSError:  # Hydra, which goes on after errors of callbacks, makes the folder next and fails alike
+        return
     with flag_override(config, ["readonly", "struct"], False):
         OmegaConf.update(config, setting, own)
         quoted = own.replace("\\", "\\\\").replace("'", "\\'")

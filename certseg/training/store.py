@@ -16,12 +16,12 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO
 
 import torch
 import torch.distributed as dist
 
-from certseg.compute.atomic import first_line, replacing
+from certseg.compute.atomic import first_line, replacing, save_tensors
 from certseg.compute.hardware import rank, world_size
 from certseg.errors import CheckpointError, ConfigError, ResultError
 
@@ -123,7 +123,7 @@ class TrainingFolder:
     def write_finished(self, marker: dict) -> None:
         """Write the finished marker with the sha256 of ``model.pt``, then drop the state."""
         marker = {"identity": self.identity, "weights": self._weights_sha256(), **marker}
-        with self._replacing(self.finished) as file:
+        with self._writing(self.finished), replacing(self.finished) as file:
             file.write(json.dumps(marker, indent=2, sort_keys=True).encode() + b"\n")
         self.state.unlink(missing_ok=True)
 
@@ -155,12 +155,12 @@ class TrainingFolder:
 
     def write_state(self, state: dict) -> None:
         """Replace the state to resume from; ``state`` holds plain types and tensors only."""
-        with self._replacing(self.state) as file:
-            torch.save({"identity": self.identity, **state}, file)
+        with self._writing(self.state):
+            save_tensors(self.state, {"identity": self.identity, **state})
 
     def append_history(self, entry: dict) -> None:
         """Add one line to the history."""
-        with self.history.open("a") as file:
+        with self._writing(self.history), self.history.open("a") as file:
             file.write(json.dumps(entry) + "\n")
 
     def cut_history(self, iteration: int) -> None:
@@ -171,7 +171,7 @@ class TrainingFolder:
                 with contextlib.suppress(ValueError):  # the last line of a killed run may be torn
                     if json.loads(line)["iteration"] <= iteration:
                         kept.append(line + "\n")
-        with self._replacing(self.history) as file:
+        with self._writing(self.history), replacing(self.history) as file:
             file.write("".join(kept).encode())
 
     def _check_identity(self, found: object, path: Path) -> None:
@@ -187,9 +187,12 @@ class TrainingFolder:
         )
 
     @contextlib.contextmanager
-    def _replacing(self, path: Path) -> Iterator[BinaryIO]:
+    def _writing(self, path: Path) -> Iterator[None]:
+        """Turn what the disk refuses of ``path`` into an error for the user."""
         try:
-            with replacing(path) as file:
-                yield file
+            yield
         except OSError as error:
-            raise ResultError(f"Cannot write {path} ({error})", remedy="Check the free space of the disk") from error
+            raise ResultError(
+                f"Cannot write {path} ({error})",
+                remedy="Check the free space of the disk; the same command goes on from the last checkpoint kept",
+            ) from error
