@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,7 +38,8 @@ def certify(
 
     Args:
         model: the network, with ``num_classes``, that maps ``B x 3 x H x W`` images in [0, 1] to logits at the same
-            resolution; a torch module is put in eval mode on the hardware's device.
+            resolution; a torch module is put on the hardware's device, and in eval mode
+            until this returns.
         image: ``3 x H x W`` in [0, 1].
         certifier: what certifies, for example ``certseg.certifiers.SegCertify(sigma=0.25)``; its docstring states the
             claim.
@@ -57,7 +60,8 @@ def certify(
     hardware = hardware or Hardware()
     check_image(image, name)
     stream = NoiseStream(seed, name)
-    return certify_checked(certifier, _placed(model, hardware), image, stream=stream, hardware=hardware)
+    with _placed(model, hardware) as segmenter:
+        return certify_checked(certifier, segmenter, image, stream=stream, hardware=hardware)
 
 
 def attack(
@@ -75,7 +79,8 @@ def attack(
 
     Args:
         model: the network, with ``num_classes``, that maps ``B x 3 x H x W`` images in [0, 1] to logits at the same
-            resolution and is differentiable; a torch module is put in eval mode on the hardware's device.
+            resolution and is differentiable; a torch module is put on the hardware's device, and in eval mode
+            until this returns.
         image: ``3 x H x W`` in [0, 1].
         target: ``H x W`` int64 labels, 255 ignored.
         threat: what the attack may do, for example ``certseg.types.L2(0.5)``.
@@ -91,17 +96,39 @@ def attack(
     from certseg.compute.hardware import Hardware
     from certseg.compute.streams import NoiseStream
     from certseg.evaluation.budget import check_budget, check_prediction
+    from certseg.types import check_image, check_target
 
     hardware = hardware or Hardware()
-    stream, segmenter = NoiseStream(seed, name), _placed(model, hardware)
-    result = method(segmenter, image.clone(), target.clone(), threat, stream=stream, hardware=hardware)
-    check_budget(result, image, method.predictor, threat, name)
-    check_prediction(result, segmenter, name, hardware)
+    check_image(image, name)
+    stream = NoiseStream(seed, name)
+    with _placed(model, hardware) as segmenter:
+        check_target(target, image.shape[-2:], segmenter.num_classes)
+        result = method(segmenter, image.clone(), target.clone(), threat, stream=stream, hardware=hardware)
+        check_budget(result, image, method.predictor, threat, name)
+        check_prediction(result, segmenter, name, hardware)
     return result
 
 
-def _placed(model: Segmenter, hardware: Hardware) -> Segmenter:
-    """The model in eval mode on the hardware's device; what is no torch module comes back as it is."""
+@contextmanager
+def _placed(model: Segmenter, hardware: Hardware) -> Iterator[Segmenter]:
+    """The model on the hardware's device, in eval mode until the block ends: then every part has the mode it had. What
+    is no torch module comes as it is.
+
+    Raises:
+        ModelError: it does not say how many classes it tells apart.
+    """
     from torch import nn
 
-    return hardware.place(model) if isinstance(model, nn.Module) else model
+    from certseg.types import segmenter_of
+
+    segmenter_of(model)
+    if not isinstance(model, nn.Module):
+        yield model
+        return
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield segmenter_of(hardware.place(model))
+    finally:
+        model.train(modes[0][1])  # which a network may answer by more than its flag
+        for module, mode in modes:
+            module.training = mode

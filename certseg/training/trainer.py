@@ -11,12 +11,12 @@ import torch.distributed as dist
 from torch import nn
 
 from certseg.compute.hardware import Hardware, barrier, checked_seed, rank, world_size
-from certseg.errors import ConfigError, ModelError, ResultError
+from certseg.errors import ConfigError, ResultError
 from certseg.models import backbone_of, load_checkpoint, save_checkpoint
 from certseg.models.mmseg_library import quiet_import
 from certseg.training.recipe import Recipe
 from certseg.training.store import TrainingFolder
-from certseg.types import SegmentationDataset, Segmenter
+from certseg.types import SegmentationDataset, segmenter_of
 
 log = logging.getLogger(__name__)
 
@@ -176,13 +176,11 @@ def _check(segmenter: nn.Module, train_set: SegmentationDataset, recipe: Recipe,
             remedy="Call hardware.setup(seed) before training",
         )
     checked_seed(seed)
-    if not isinstance(segmenter, Segmenter):
-        raise ModelError(f"{type(segmenter).__name__} does not say how many classes it predicts in num_classes")
-    if segmenter.num_classes != len(train_set.class_names):
+    if segmenter_of(segmenter).num_classes != len(train_set.class_names):
         raise ConfigError(
             "The model and the training set have different numbers of classes",
             expected=f"{len(train_set.class_names)} classes ({train_set.name})",
-            received=f"{segmenter.num_classes} (the model)",
+            received=f"{segmenter_of(segmenter).num_classes} (the model)",
             remedy="Build the model with the data set's number of classes",
         )
     if recipe.freeze_backbone:

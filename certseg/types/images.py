@@ -53,14 +53,22 @@ def sides_of(maps: Tensor) -> Sides:
     return height, width
 
 
-def check_image(image: Tensor, name: str = "input") -> None:
-    """Raise :class:`DataError` unless ``image`` is ``3 x H x W`` floating point with finite values in [0, 1]."""
-    if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
+def check_image(image: object, name: str = "input") -> None:
+    """Raise :class:`DataError` unless ``image`` is ``3 x H x W`` floating point, not empty, with finite values in
+    [0, 1]; the message says how to make it so."""
+    if not isinstance(image, Tensor):
+        raise DataError(
+            f"Image {name!r} is no tensor",
+            expected="a floating point tensor of shape (3, H, W)",
+            received=f"{type(image).__module__}.{type(image).__qualname__}",
+            remedy="An array of 8-bit colours becomes one by torch.from_numpy(array).permute(2, 0, 1) / 255",
+        )
+    if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point() or image.numel() == 0:
         raise DataError(
             f"Image {name!r} has the wrong form",
             expected="a floating point tensor of shape (3, H, W)",
             received=f"{image.dtype} of shape {tuple(image.shape)}",
-            remedy="Convert it to RGB and divide 8-bit values by 255",
+            remedy=_remedy(image),
         )
     low, high = (float(v) for v in image.aminmax())
     if not (low >= 0.0 and high <= 1.0):  # false for NaN too
@@ -69,6 +77,25 @@ def check_image(image: Tensor, name: str = "input") -> None:
             received=f"values from {low:g} to {high:g}",
             remedy="Divide 8-bit values by 255 and leave normalisation to the model",
         )
+
+
+def _remedy(image: Tensor) -> str:
+    """What makes an image of a tensor that is none."""
+    if image.numel() == 0:
+        return "Give an image with at least one pixel"
+    if image.ndim == 4:
+        return "Give one image, without the dimension of a batch: image[0]"
+    steps = []
+    if image.ndim == 3 and image.shape[0] != 3 and image.shape[2] == 3:
+        steps.append("put the channels first, image.permute(2, 0, 1)")
+    elif image.ndim == 2:
+        steps.append("repeat the grey channel, image.expand(3, -1, -1)")
+    elif image.ndim == 3 and image.shape[0] != 3:
+        steps.append("convert it to RGB")
+    if not image.is_floating_point():
+        steps.append("divide 8-bit values by 255")
+    text = ", and ".join(steps) or "convert it to RGB"
+    return text[0].upper() + text[1:]
 
 
 def checked_sample(item: object, index: int, name: str | None = None) -> Sample:
@@ -92,13 +119,16 @@ def checked_sample(item: object, index: int, name: str | None = None) -> Sample:
     )
 
 
-def check_target(target: Tensor, size: Sequence[int], num_classes: int) -> None:
+def check_target(target: object, size: Sequence[int], num_classes: int) -> None:
     """Raise :class:`DataError` unless ``target`` is int64 of shape ``size`` (height, width) with every value below
     ``num_classes`` or :data:`IGNORE_INDEX`."""
+    expected = f"int64 labels of shape {tuple(size)}"
+    if not isinstance(target, Tensor):
+        raise DataError("The target is no tensor", expected=expected, received=type(target).__name__)
     if target.dtype != torch.int64 or tuple(target.shape) != tuple(size):
         raise DataError(
             "The target does not fit its image",
-            expected=f"int64 labels of shape {tuple(size)}",
+            expected=expected,
             received=f"{target.dtype} of shape {tuple(target.shape)}",
         )
     bad = (target != IGNORE_INDEX) & ((target < 0) | (target >= num_classes))

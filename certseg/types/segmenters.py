@@ -52,29 +52,36 @@ class LipschitzSegmenter(Segmenter, Protocol):
         """
 
 
-def segmenter_of(network: nn.Module) -> Segmenter:
-    """A torch module as attacks and certifiers see it: the module itself, once it is known to say how many classes it
+def segmenter_of(network: object) -> Segmenter:
+    """A network as attacks and certifiers see it: the network itself, once it is known to say how many classes it
     tells apart.
 
     Raises:
-        ModelError: ``num_classes`` is missing, or no positive integer.
+        ModelError: ``num_classes`` is missing, or no integer of at least 2: the largest of a single logit is always
+            the first, so everything would be certified and nothing said.
 
     >>> network = nn.Conv2d(3, 5, kernel_size=1)
     >>> network.num_classes = 5
     >>> segmenter_of(network) is network
     True
     """
-    if not isinstance(network, Segmenter):
-        received = "a module without it"
+    remedy = "Set self.num_classes in its constructor"
+    if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        received, remedy = "a wrapper that hides it", "Give the network inside it: model.module"
+    elif not isinstance(network, Segmenter):
+        received = "a network without it" if callable(network) else "something that cannot be called"
     elif not is_count(network.num_classes):
         received = f"num_classes={network.num_classes!r}"
+    elif network.num_classes == 1:
+        received = "num_classes=1"
+        remedy = "A network with one logit becomes one of two classes by the logit's sign: certseg.wrap(model)"
     else:
         return network
     raise ModelError(
         f"{type(network).__name__} is no segmenter",
-        expected="a torch.nn.Module whose num_classes is a positive integer",
+        expected="a network whose num_classes is an integer of at least 2",
         received=received,
-        remedy="Set self.num_classes in its constructor",
+        remedy=remedy,
     )
 
 
