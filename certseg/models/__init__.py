@@ -1,7 +1,8 @@
 """Segmentation models behind the :class:`certseg.types.Segmenter` protocol, denoisers in front of them, checkpoints.
 
 :class:`MMSegSegmenter` adapts every network of mmsegmentation; :class:`LipDeepLabV3` and :class:`LipUPerNet` have a
-proven Lipschitz constant; :class:`Denoised` puts a denoiser in front of any of them.
+proven Lipschitz constant; :class:`Denoised` puts a denoiser in front of any of them, and
+:class:`Reordered` puts their classes into another order.
 """
 
 from certseg.lipschitz.networks import LipschitzNetwork
@@ -12,6 +13,7 @@ from certseg.models.lip_deeplabv3 import LipDeepLabV3
 from certseg.models.lip_upernet import LipUPerNet
 from certseg.models.mmseg_adapter import MMSegSegmenter
 from certseg.models.mmseg_library import shipped_configs
+from certseg.models.reordered import Reordered
 from certseg.types import TrainingOutput
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "LipUPerNet",
     "LipschitzNetwork",
     "MMSegSegmenter",
+    "Reordered",
     "TrainingOutput",
     "backbone_of",
     "backbone_weights",

@@ -26,10 +26,17 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Weights:
-    """What a checkpoint holds: tensors by name, and its ``meta``, which is None in a file certseg did not write."""
+    """What a checkpoint holds.
+
+    Args:
+        tensors: the weights by name.
+        meta: what the file says about itself; None in a file certseg did not write.
+        class_names: the names of the classes in the order of the logits; None where the file tells none.
+    """
 
     tensors: dict[str, Tensor]
     meta: dict[str, Any] | None
+    class_names: tuple[str, ...] | None = None
 
 
 def save_checkpoint(path: str | os.PathLike, segmenter: nn.Module, meta: Mapping[str, Any]) -> None:
@@ -99,7 +106,19 @@ def read_weights(path: str | os.PathLike, *, trust: bool = False, setting: str =
             received=f"entries {', '.join(map(str, list(content)[:5]))}",
         )
     tensors = {key: value for key, value in weights.items() if isinstance(value, Tensor)}
-    return Weights(tensors, dict(content.get("meta", {})) if content.get("format") == FORMAT else None)
+    meta = content.get("meta")
+    meta = dict(meta) if isinstance(meta, Mapping) else {}
+    return Weights(tensors, meta if content.get("format") == FORMAT else None, _class_names(meta))
+
+
+def _class_names(meta: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The names in ``meta`` of certseg (``classes``) or of mmsegmentation (``dataset_meta``, earlier ``CLASSES``)."""
+    data = meta.get("dataset_meta")
+    places = (meta.get("classes"), data.get("classes") if isinstance(data, Mapping) else None, meta.get("CLASSES"))
+    for names in places:
+        if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
+            return tuple(names)
+    return None
 
 
 def fill(module: nn.Module, weights: Weights, path: str | os.PathLike) -> None:

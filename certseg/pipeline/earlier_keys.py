@@ -17,7 +17,14 @@ _TRAINING_FORMAT = 1
 _INPAINTER_FORMAT = 2
 _NOT_IDENTITY = {
     "dataset": {"root", "split", "limit", "train_split", "val_split", "hierarchy", "lists"},
-    "model": {"checkpoint", "trust_checkpoint", "backbone_checkpoint", "trust_backbone_checkpoint"},
+    "model": {
+        "checkpoint",
+        "trust_checkpoint",
+        "backbone_checkpoint",
+        "trust_backbone_checkpoint",
+        "map_classes",  # this one and the next were not there then, and are off wherever these keys are asked for
+        "trust_classes",
+    },
     "training": {"validations", "val_images", "checkpoint_interval"},
     "attack": {"name"},
     "model.denoiser": {"checkpoint", "trust_checkpoint"},

@@ -109,6 +109,9 @@ class ModelSpec(ObjectSpec):
         backbone_checkpoint: file with the weights that the backbone starts a training from; None for none. Keys hold
             the digest of its content.
         trust_backbone_checkpoint: whether that file may run code of its own when it is read.
+        map_classes: whether the classes of the checkpoint, which are those of the data set in another order, are put
+            into the data set's order.
+        trust_classes: whether the classes of the checkpoint are those of the data set whatever their names are.
         denoiser: the denoiser in front of the network; None for none.
     """
 
@@ -117,6 +120,8 @@ class ModelSpec(ObjectSpec):
     trust_checkpoint: bool = not_identity(FLAG, default=False)
     backbone_checkpoint: str | None = told(TEXT_OR_NULL, default=None)
     trust_backbone_checkpoint: bool = not_identity(FLAG, default=False)
+    map_classes: bool = identity(FLAG, default=False, off=False)
+    trust_classes: bool = not_identity(FLAG, default=False)
     denoiser: DenoiserSpec | None = identity(spec_kind(DenoiserSpec, optional=True), default=None, off=None)
 
 

@@ -191,7 +191,7 @@ class Plan:
         composed, surrogate = spec.settings_of_earlier, identity.get("surrogate")
         earlier = None if composed is None else earlier_keys.attack_identity(composed, surrogate) | told
         if settings.surrogate and segmenter is not None:
-            network = load_surrogate(spec.model, settings.surrogate, len(class_names), hardware)
+            network = load_surrogate(spec.model, settings.surrogate, legend_of(spec), hardware)
             attack = attack.with_surrogate(network)
         shown, seed = _shown(identity), spec.seed
         if isinstance(attack, SmallestAttack):

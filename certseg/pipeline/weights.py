@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import pydoc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -16,9 +15,9 @@ from certseg.compute.hardware import Hardware, rank
 from certseg.datasets import Legend, TellsLegend
 from certseg.errors import CheckpointError, ConfigError
 from certseg.metrics import FIGURES
-from certseg.models import Denoised, load_backbone, load_checkpoint, load_denoised, load_denoiser
-from certseg.models.checkpoint import read_weights
+from certseg.models import Denoised, Reordered, load_backbone, load_checkpoint, load_denoised, load_denoiser
 from certseg.pipeline import earlier_keys
+from certseg.pipeline.class_order import class_order
 from certseg.pipeline.console import say
 from certseg.pipeline.keys import checkpoint_identity, loaded_digests, start_digests, training_identity
 from certseg.pipeline.places import Identity
@@ -102,8 +101,9 @@ def _load_denoiser(segmenter: nn.Module, model: ModelSpec) -> bool:
     return True
 
 
-def _loaded(model: ModelSpec, num_classes: int) -> nn.Module:
-    """The network with all its weights from the files the settings name.
+def _loaded(model: ModelSpec, num_classes: int, order: tuple[int, ...] | None) -> nn.Module:
+    """The network with all its weights from the files the settings name, its classes in this order of those in the
+    file.
 
     Raises:
         CheckpointError: a file cannot be read or does not fit, or none has the weights of the denoiser.
@@ -117,24 +117,29 @@ def _loaded(model: ModelSpec, num_classes: int) -> nn.Module:
             f"model.checkpoint={model.checkpoint} holds no weights of the denoiser",
             remedy="Give model.denoiser.checkpoint=..., or train the denoiser: training=denoiser",
         )
-    return segmenter
+    return segmenter if order is None else Reordered(segmenter, order)
 
 
-def load_surrogate(model: ModelSpec, path: str, num_classes: int, hardware: Hardware) -> Segmenter:
+def load_surrogate(model: ModelSpec, path: str, legend: Legend, hardware: Hardware) -> Segmenter:
     """A network of the run's architecture with the weights in ``attack.surrogate``, ready to be attacked.
 
     Args:
         model: the architecture.
         path: the file ``attack.surrogate``.
-        num_classes: number of classes of the data set.
+        legend: name and classes of the data set.
         hardware: the device and memory format that the network is put into.
 
     Raises:
-        CheckpointError: the file cannot be read or does not fit.
+        CheckpointError: the file cannot be read, does not fit, or names other classes than the data set.
         ModelError: the network does not say its number of classes.
     """
-    segmenter = build_segmenter(model, num_classes)
-    load = functools.partial(_filled, segmenter, path)
+    segmenter = build_segmenter(model, len(legend.class_names))
+    order = class_order(model, path, legend)
+
+    def load() -> nn.Module:
+        filled = _filled(segmenter, path)
+        return filled if order is None else Reordered(filled, order)
+
     return Network(load, hardware, Identity({}), "surrogate").segmenter
 
 
@@ -191,56 +196,36 @@ def _label(model: ModelSpec, origin: str) -> str:
     return "-".join([model.name, *([model.denoiser.name] if model.denoiser else []), origin])
 
 
-def check_classes(spec: RunSpec, legend: Legend) -> None:
-    """Raise CheckpointError if the network is loaded from a file that cannot be read or names other classes.
-
-    A file that names no classes passes; the checkpoints that certseg writes name theirs.
-    """
-    if not spec.is_loaded:
-        return
-    path, wanted = str(spec.model.checkpoint), list(legend.class_names)
-    found = (read_weights(path, trust=spec.model.trust_checkpoint).meta or {}).get("classes")
-    if not isinstance(found, list) or found == wanted:
-        return
-    first = next(index for index, (a, b) in enumerate(itertools.zip_longest(found, wanted)) if a != b)
-    expected, received = (
-        f"{len(names)} classes" + "".join(f", {first} is {name!r}" for name in names[first : first + 1])
-        for names in (wanted, found)
-    )
-    raise CheckpointError(
-        f"The classes of the checkpoint {path} are not those of the data set {legend.name}",
-        expected=expected,
-        received=received,
-        remedy="Choose the data set that the checkpoint was trained on; dataset=folder takes dataset.class_names",
-    )
-
-
 def obtain(
-    spec: RunSpec, num_classes: int, hardware: Hardware, folder: Path, wandb: Mapping[str, Any] | None = None
+    spec: RunSpec, legend: Legend, hardware: Hardware, folder: Path, wandb: Mapping[str, Any] | None = None
 ) -> Network:
     """Load or train the network.
 
     Args:
         spec: the run.
-        num_classes: number of classes of the data set.
+        legend: name and classes of the data set.
         hardware: the device that the network is trained on and put on.
         folder: the folder of the data set's results, in which trainings lie.
         wandb: arguments of ``wandb.init`` for the training's curves; None to track nothing.
 
     Raises:
-        CheckpointError: a checkpoint that the settings name cannot be read or does not fit.
+        CheckpointError: a checkpoint that the settings name cannot be read, does not fit, or names other classes than
+            the data set.
         ConfigError: there is neither a checkpoint nor a training split, no checkpoint to start from, or one too many.
     """
     hardware.setup(spec.seed)
-    model, training = spec.model, spec.training
+    model, training, num_classes = spec.model, spec.training, len(legend.class_names)
     _check_start(model, training)
     if spec.is_loaded:
+        order = class_order(model, str(model.checkpoint), legend)
         identity = Identity(checkpoint_identity(spec), _earlier_checkpoint(spec))
-        load = functools.partial(_loaded, model, num_classes)
+        load = functools.partial(_loaded, model, num_classes, order)
         return Network(load, hardware, identity, _label(model, "checkpoint"))
     remedy = "Give model.checkpoint=... or dataset.train_split=..."
     if training is None:
         raise ConfigError("There is no training", remedy="Give model.checkpoint=... or choose one: training=clean")
+    if training.starts_from_checkpoint:
+        class_order(model, str(model.checkpoint), legend, is_start=True)
     data = training_data(spec, remedy)
     identity = _training(spec, data.fingerprint())
     label = _label(model, training.name)
@@ -267,7 +252,7 @@ def _training(spec: RunSpec, fingerprint: str) -> Identity:
 
 
 def _earlier_checkpoint(spec: RunSpec) -> dict[str, Any] | None:
-    composed = spec.settings_of_earlier
+    composed = None if spec.model.map_classes else spec.settings_of_earlier
     return earlier_keys.checkpoint_identity(composed, loaded_digests(spec)) if composed else None
 
 

@@ -12,8 +12,7 @@ from certseg.pipeline import earlier_keys
 from certseg.pipeline.keys import training_identity
 from certseg.pipeline.settings import build, parse
 from certseg.pipeline.spec import RunSpec
-from certseg.pipeline.trainings import build_dataset
-from certseg.pipeline.weights import build_segmenter, obtain
+from certseg.pipeline.weights import build_segmenter, legend_of, obtain
 
 QUICK = (*SMALL, "training=clean", "dataset.count=2", "training.iterations=2", "training.validations=0")
 
@@ -24,8 +23,7 @@ def settings_of(*overrides, base=QUICK):
 
 def network_of(output, *overrides):
     settings = settings_of(*overrides)
-    classes = len(build_dataset(settings).class_names)
-    return obtain(settings, classes, build("hardware", settings.hardware), output / "streets")
+    return obtain(settings, legend_of(settings), build("hardware", settings.hardware), output / "streets")
 
 
 @pytest.fixture(scope="module")

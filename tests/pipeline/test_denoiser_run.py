@@ -14,7 +14,7 @@ from certseg.pipeline.keys import checkpoint_identity, training_identity
 from certseg.pipeline.settings import build, parse
 from certseg.pipeline.spec import RunSpec
 from certseg.pipeline.trainings import build_dataset
-from certseg.pipeline.weights import build_segmenter, obtain
+from certseg.pipeline.weights import build_segmenter, legend_of, obtain
 
 QUICK = (
     *SMALL,
@@ -38,8 +38,7 @@ def go(output, *overrides):
 def network_of(output, *overrides):
     """The network of a run, without the evaluation that follows."""
     settings = parse(configuration(output, *overrides, base=QUICK))
-    classes = len(build_dataset(settings).class_names)
-    return obtain(settings, classes, build("hardware", settings.hardware), output / "streets")
+    return obtain(settings, legend_of(settings), build("hardware", settings.hardware), output / "streets")
 
 
 def weights(path):

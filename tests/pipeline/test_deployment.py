@@ -9,13 +9,13 @@ import pytest
 from PIL import ExifTags, Image
 from support.pipeline_runs import SMALL, configuration
 
-from certseg.datasets import Legend, Streets, read_image
+from certseg.datasets import Streets, read_image
 from certseg.errors import CertsegError, CheckpointError, ConfigError, DataError
 from certseg.models import save_checkpoint
 from certseg.pipeline import run
 from certseg.pipeline.settings import parse
 from certseg.pipeline.tasks.deploy import pictures_of
-from certseg.pipeline.weights import build_segmenter, check_classes, legend_of
+from certseg.pipeline.weights import build_segmenter, legend_of
 
 ELSEWHERE = ("dataset=cityscapes", "dataset.root=nowhere", *(o for o in SMALL if not o.startswith("dataset")))
 
@@ -163,15 +163,3 @@ def test_a_checkpoint_of_other_classes_is_refused(classes, words, photos, tmp_pa
         run(configuration(tmp_path, f"model.checkpoint={weights}", f"input={photos}"), tmp_path / "run")
     assert "Expected: {}. Received: {}.".format(*words) in str(error.value)
     assert not (tmp_path / "run").exists()
-
-
-def test_only_classes_that_a_checkpoint_names_are_compared(tmp_path):
-    legend = Legend("anything", ("a", "b"), ((0, 0, 0), (1, 1, 1)))
-    weights = checkpoint(tmp_path / "m.pt", base=SMALL)
-    settings = parse(configuration(tmp_path, f"model.checkpoint={weights}"))
-    with pytest.raises(CheckpointError, match="data set anything"):
-        check_classes(settings, legend)
-    start = parse(configuration(tmp_path, f"model.checkpoint={weights}", "training.from_checkpoint=true"))
-    check_classes(start, legend)  # a training may start from other classes: what does not fit, it says itself
-    save_checkpoint(weights, build_segmenter(settings.model, 8), {})
-    check_classes(settings, legend)

@@ -101,12 +101,12 @@ def test_the_task_is_chosen_in_one_place(monkeypatch):
 
 
 def test_configurations_of_hydra_enter_through_one_door():
-    """Beside it stand the command, the start of a job, the end of a sweep, and the words of Hydra's errors."""
+    """Beside it stand the command, folder and start of a job, the end of a sweep, and the words of Hydra's errors."""
     files = (ROOT / "certseg").rglob("*.py")
     importing = {
         file.stem for file in files if re.search(r"^\s*(from|import) (hydra|omegaconf)", file.read_text(), re.M)
     }
-    assert importing == {"command", "settings", "main", "sweep", "console"}
+    assert importing == {"command", "settings", "main", "run_folder", "sweep", "console"}
 
 
 def test_no_spec_holds_a_plain_group(composed):

@@ -115,7 +115,7 @@ def test_what_changes_no_result_is_this_and_no_more():
     data = {"root", "split", "lists", "limit", "train_split", "val_split", "hierarchy"}
     assert {name: found for name, found in names.items() if found} == {
         "DatasetSpec": data,
-        "ModelSpec": {"trust_checkpoint", "trust_backbone_checkpoint"},
+        "ModelSpec": {"trust_checkpoint", "trust_backbone_checkpoint", "trust_classes"},
         "DenoiserSpec": {"trust_checkpoint"},
         "TrainingSpec": {"validations", "val_images", "checkpoint_interval"},
         "AttackSpec": {"name"},

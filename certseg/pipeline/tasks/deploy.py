@@ -20,7 +20,7 @@ from certseg.pipeline.console import progress, say
 from certseg.pipeline.provenance import provenance
 from certseg.pipeline.stages import Plan
 from certseg.pipeline.tasks.task import Task
-from certseg.pipeline.weights import Network, check_classes, legend_of, obtain
+from certseg.pipeline.weights import Network, legend_of, obtain
 from certseg.reporting import Entry, Panel, claim, group_palette, picture, safe_name, write_json_atomic
 from certseg.types import IGNORE_INDEX, Certificate, Certifier
 from certseg.types.hierarchy import Hierarchy
@@ -47,9 +47,8 @@ def deploy(task: Task, path: str) -> None:
     task.check_tracking()
     files = pictures_of(path, certifier)
     legend = legend_of(spec)
-    check_classes(spec, legend)
     folder = Path(spec.output) / legend.name
-    network = obtain(spec, len(legend.class_names), hardware, folder, task.tracker.training_options())
+    network = obtain(spec, legend, hardware, folder, task.tracker.training_options())
     directory = task.directory / "pictures"
     certify_pictures(files, certifier, network, legend, seed=spec.seed, hardware=hardware, directory=directory)
 

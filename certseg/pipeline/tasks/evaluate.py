@@ -13,7 +13,7 @@ import yaml
 
 from certseg.bracket import Finished, check
 from certseg.compute.hardware import Hardware, rank, world_size
-from certseg.datasets import evenly_spaced
+from certseg.datasets import Legend, evenly_spaced
 from certseg.evaluation import evaluate as evaluate_stage
 from certseg.pipeline.console import progress, say
 from certseg.pipeline.keys import evaluation_identity, identity_of, key
@@ -104,7 +104,8 @@ def evaluate(task: Task) -> Path | None:
     if plan.obstacle and rank() == 0:
         say(plan.obstacle)
     folder = Path(spec.output) / whole.name
-    network = obtain(spec, len(whole.class_names), task.hardware, folder, task.tracker.training_options())
+    legend = Legend(whole.name, tuple(whole.class_names), tuple(whole.palette))
+    network = obtain(spec, legend, task.hardware, folder, task.tracker.training_options())
     results = _results(task, plan, Subject(network, whole, whole.fingerprint(), dataset), folder / network.label)
     if rank() != 0:
         return None
