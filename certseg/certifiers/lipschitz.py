@@ -45,6 +45,7 @@ from certseg.types import (
     Sides,
     check_image,
     lipschitz_bound_of,
+    lipschitz_segmenter_of,
     sides_of,
 )
 
@@ -153,6 +154,10 @@ class Lipschitz(Certifier):
                 expected=f"at most {largest:.6g} = sqrt(3 H W)",
                 received=max(self.radii),
             )
+
+    def check_model(self, segmenter: Segmenter) -> None:
+        """Raise :class:`certseg.errors.ModelError` if the network has no audited Lipschitz constant."""
+        lipschitz_segmenter_of(segmenter)
 
     def certify(
         self, segmenter: Segmenter, image: Tensor, *, stream: NoiseStream, hardware: Hardware

@@ -86,8 +86,8 @@ class Plan:
         if settings is None:
             return cls(certifier, None, None, spec)
         arguments = dict(settings.arguments)
-        if isinstance(arguments.get("goal"), str):
-            arguments["goal"] = _class_number(arguments["goal"], legend_of(spec).class_names)
+        if isinstance(goal := arguments.get("goal"), str | int) and not isinstance(goal, bool):
+            arguments["goal"] = _class_number(goal, legend_of(spec).class_names)
         built = build("attack", replace(settings, arguments=arguments))
         attack: Attack | SmallestAttack = _checked_kind("attack", built, Attack, SmallestAttack)
         norm = settings.norm or next(iter(attack.norms), "")
@@ -315,11 +315,17 @@ def _patch(settings: AttackSpec, certifier: Certifier | None) -> Patch:
     return certifier.threat
 
 
-def _class_number(name: str, class_names: Sequence[str]) -> int:
-    """The number of a class."""
-    if name not in class_names:
-        raise ConfigError("attack.goal names no class of the data set", expected=", ".join(class_names), received=name)
-    return list(class_names).index(name)
+def _class_number(goal: str | int, class_names: Sequence[str]) -> int:
+    """The number of a class, which is given by its name or as it is."""
+    if isinstance(goal, int) and 0 <= goal < len(class_names):
+        return goal
+    if goal not in class_names:
+        raise ConfigError(
+            "attack.goal is no class of the data set",
+            expected=f"{', '.join(class_names)}, or a number from 0 to {len(class_names) - 1}",
+            received=goal,
+        )
+    return list(class_names).index(str(goal))
 
 
 def _radii(radius: Any, predictor: str) -> tuple[tuple[float, ...], Any]:

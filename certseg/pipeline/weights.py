@@ -21,11 +21,12 @@ from certseg.pipeline.class_order import class_order
 from certseg.pipeline.console import say
 from certseg.pipeline.keys import checkpoint_identity, loaded_digests, start_digests, training_identity
 from certseg.pipeline.places import Identity
+from certseg.pipeline.rehearsal import rehearse
 from certseg.pipeline.settings import build
 from certseg.pipeline.spec import ModelSpec, RunSpec, TrainingSpec
 from certseg.pipeline.trainings import build_dataset, find_or_train, training_data
 from certseg.training import Recipe
-from certseg.types import Segmenter, segmenter_of
+from certseg.types import Certifier, Segmenter, Sides, segmenter_of, sides_of
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,14 @@ def _label(model: ModelSpec, origin: str) -> str:
 
 
 def obtain(
-    spec: RunSpec, legend: Legend, hardware: Hardware, folder: Path, wandb: Mapping[str, Any] | None = None
+    spec: RunSpec,
+    legend: Legend,
+    hardware: Hardware,
+    folder: Path,
+    wandb: Mapping[str, Any] | None = None,
+    *,
+    certifier: Certifier | None = None,
+    size: Sides | None = None,
 ) -> Network:
     """Load or train the network.
 
@@ -207,8 +215,11 @@ def obtain(
         hardware: the device that the network is trained on and put on.
         folder: the folder of the data set's results, in which trainings lie.
         wandb: arguments of ``wandb.init`` for the training's curves; None to track nothing.
+        certifier: what the network is for: that it can be certified is found out before it is trained.
+        size: height and width of an image that it is for, for the same reason; None where that is not known.
 
     Raises:
+        ModelError: the network cannot do what it is for.
         CheckpointError: a checkpoint that the settings name cannot be read, does not fit, or names other classes than
             the data set.
         ConfigError: there is neither a checkpoint nor a training split, no checkpoint to start from, or one too many.
@@ -231,7 +242,10 @@ def obtain(
     label = _label(model, training.name)
 
     def parts() -> tuple[Recipe, nn.Module]:
-        return build("training", training), _start(model, training, num_classes)
+        recipe, network = build("training", training), _start(model, training, num_classes)
+        first = sides_of(data[0].image)
+        rehearse(network, certifier, [*([size] if size else []), recipe.crop_of(first) or first], hardware)
+        return recipe, network
 
     trained = find_or_train(spec, data, folder / label, identity, parts, hardware, wandb)
     report = trained.report

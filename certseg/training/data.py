@@ -109,7 +109,10 @@ class TrainingImages(Dataset):
         self._source, self._seed, self._num_classes = source, seed, num_classes
         self._scale = recipe.augmentation.scale
         image, labels = self._decode(0)
-        self._transforms = _transforms(_fitting_crop(recipe, image.shape[:2]), recipe.augmentation)
+        crop = recipe.crop_of(image.shape[:2])
+        if crop != recipe.crop and crop is not None and recipe.crop is not None:
+            log.info("training.crop %dx%d is cut down to the images' %dx%d", *recipe.crop, *crop)
+        self._transforms = _transforms(crop, recipe.augmentation)
         self._keep = len(source) * (image.nbytes + labels.nbytes) <= CACHE_BYTES
         self._cache = {0: (image, labels)} if self._keep else {}
 
@@ -232,14 +235,3 @@ class _PadTo(mmcv_transforms.Pad):
     def transform(self, results: dict) -> dict:
         """Pad to the crop on the right and at the bottom."""
         return results if results["img"].shape[1::-1] == self.size else super().transform(results)
-
-
-def _fitting_crop(recipe: Recipe, size: tuple[int, int]) -> tuple[int, int] | None:
-    """The recipe's crop, cut down to the first image's ``size`` at its largest scale: padding all would be waste."""
-    if recipe.crop is None:
-        return None
-    largest = recipe.augmentation.scale[1] if recipe.augmentation.scale else 1.0
-    height, width = (min(side, max(1, round(full * largest))) for side, full in zip(recipe.crop, size))
-    if (height, width) != recipe.crop:
-        log.info("training.crop %dx%d is cut down to the images' %dx%d", *recipe.crop, height, width)
-    return height, width

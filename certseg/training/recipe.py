@@ -134,6 +134,15 @@ class Recipe:
         check_choice("training.precision", self.precision, PRECISIONS)
         self._check_crop()
 
+    def crop_of(self, size: tuple[int, int]) -> tuple[int, int] | None:
+        """The crop for a split whose first image has this height and width: cut down to it at its largest scale, for
+        padding all images would be waste. None where whole images are trained on."""
+        if self.crop is None:
+            return None
+        largest = self.augmentation.scale[1] if self.augmentation.scale else 1.0
+        height, width = (min(side, max(1, round(full * largest))) for side, full in zip(self.crop, size))
+        return height, width
+
     def _is_built(self, name: str) -> bool:
         value = getattr(self, name)
         return isinstance(value, Augmentation if name == "augmentation" else Objective)

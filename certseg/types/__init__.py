@@ -33,7 +33,14 @@ from certseg.types.results import (
     Score,
     TrainingOutput,
 )
-from certseg.types.segmenters import LipschitzSegmenter, Segmenter, coarse_logits_of, lipschitz_bound_of, segmenter_of
+from certseg.types.segmenters import (
+    LipschitzSegmenter,
+    Segmenter,
+    coarse_logits_of,
+    lipschitz_bound_of,
+    lipschitz_segmenter_of,
+    segmenter_of,
+)
 from certseg.types.threats import L1, L2, THREATS, Linf, NormBall, Patch, Sides, Threat, Unbounded, threat_of
 
 __all__ = [
@@ -81,6 +88,7 @@ __all__ = [
     "checked_sample",
     "coarse_logits_of",
     "lipschitz_bound_of",
+    "lipschitz_segmenter_of",
     "segmenter_of",
     "sides_of",
     "threat_of",

@@ -157,6 +157,10 @@ class Certifier(ABC):
         """Raise :class:`certseg.errors.ConfigError` if no pixel of an image of this height and width could ever be
         certified. By default every size is accepted."""
 
+    def check_model(self, segmenter: Segmenter) -> None:  # noqa: B027 - most certifiers take every network
+        """Raise :class:`certseg.errors.ModelError` if no network of this kind can be certified, whatever its weights.
+        It is asked before a training, too. By default every network is accepted."""
+
     def premise(self, segmenter: Segmenter, hardware: Hardware) -> Callable[[Tensor], Tensor]:
         """What the guarantee takes for a function of single images, ``B x 3 x H x W`` to logits ``B x K x H x W``: by
         default the network, at the precision at which it is sampled if it is. Its behaviour is checked before the first

@@ -96,10 +96,20 @@ def lipschitz_bound_of(segmenter: Segmenter, size: tuple[int, int]) -> Lipschitz
     Raises:
         ModelError: the segmenter has no audited constant, or none for this size.
     """
+    return lipschitz_segmenter_of(segmenter).certified_bound(size)
+
+
+def lipschitz_segmenter_of(segmenter: Segmenter) -> LipschitzSegmenter:
+    """The segmenter itself, once it is known to have an audited constant.
+
+    Raises:
+        ModelError: it has none.
+    """
     if isinstance(segmenter, LipschitzSegmenter):
-        return segmenter.certified_bound(size)
+        return segmenter
     raise ModelError(
         "certifier=lipschitz needs a network with an audited Lipschitz constant",
         received=f"{type(segmenter).__name__} without one",
-        remedy="Choose a Lipschitz network, or another certifier such as certifier=segcertify",
+        remedy="Choose a Lipschitz network, such as model=lip_deeplabv3_small with training=lipschitz, or another "
+        "certifier such as certifier=segcertify",
     )

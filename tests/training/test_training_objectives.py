@@ -88,7 +88,7 @@ def test_a_network_without_a_loss_is_refused_before_training(objective, wrap, tm
 
 
 def test_a_network_that_does_not_say_its_classes_is_refused(tmp_path):
-    with pytest.raises(ModelError, match=r"Conv2d does not say how many classes"):
+    with pytest.raises(ModelError, match=r"Conv2d is no segmenter"):
         train_bands(tmp_path, nn.Conv2d(3, 3, 1), SHORT)
     with pytest.raises(ModelError, match=r"Conv2d is no segmenter.*num_classes"):
         Denoised(nn.Identity(), nn.Conv2d(3, 3, 1))

@@ -48,7 +48,7 @@ def deploy(task: Task, path: str) -> None:
     files = pictures_of(path, certifier)
     legend = legend_of(spec)
     folder = Path(spec.output) / legend.name
-    network = obtain(spec, legend, hardware, folder, task.tracker.training_options())
+    network = obtain(spec, legend, hardware, folder, task.tracker.training_options(), certifier=certifier)
     directory = task.directory / "pictures"
     certify_pictures(files, certifier, network, legend, seed=spec.seed, hardware=hardware, directory=directory)
 

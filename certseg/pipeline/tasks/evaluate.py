@@ -105,7 +105,15 @@ def evaluate(task: Task) -> Path | None:
         say(plan.obstacle)
     folder = Path(spec.output) / whole.name
     legend = Legend(whole.name, tuple(whole.class_names), tuple(whole.palette))
-    network = obtain(spec, legend, task.hardware, folder, task.tracker.training_options())
+    network = obtain(
+        spec,
+        legend,
+        task.hardware,
+        folder,
+        task.tracker.training_options(),
+        certifier=plan.certifier,
+        size=(height, width),
+    )
     results = _results(task, plan, Subject(network, whole, whole.fingerprint(), dataset), folder / network.label)
     if rank() != 0:
         return None
@@ -148,6 +156,8 @@ def _results(task: Task, plan: Plan, subject: Subject, folder: Path) -> list[Res
     ]
     names = set(subject.images.names())
     is_done = all(names <= store.read().keys() for store in stores)
+    if plan.certifier is not None and not is_done:
+        plan.certifier.check_model(network.segmenter)
     for step, store in zip(jobs(None if is_done else network.segmenter), stores, strict=True):
         before = len(store.read())
         started = time.perf_counter()

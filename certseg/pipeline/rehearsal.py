@@ -1,0 +1,62 @@
+"""What a network is to do after its training, tried before: a training is long, and this takes a pass or two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from certseg.compute.atomic import first_line
+from certseg.compute.forward import check_logits
+from certseg.compute.hardware import Hardware
+from certseg.errors import CertsegError, ModelError
+from certseg.types import Certifier, Segmenter, Sides, segmenter_of
+
+
+def rehearse(network: nn.Module, certifier: Certifier | None, sizes: Iterable[Sides], hardware: Hardware) -> None:
+    """Try on a network with any weights what has to work with trained ones.
+
+    Weights, modes and the state of torch's random numbers are afterwards what they were.
+
+    Args:
+        network: the network, which is moved to the hardware's device.
+        certifier: what is to certify it; None for nothing.
+        sizes: heights and widths of the images that it will be given.
+        hardware: the device that is computed on.
+
+    Raises:
+        ModelError: the network does not say its number of classes, cannot take images of one of the sizes, does not
+            answer with logits of that size, or cannot be certified by the certifier.
+    """
+    segmenter = segmenter_of(network)
+    if certifier is not None:
+        certifier.check_model(segmenter)
+    device = hardware.torch_device
+    network.to(device)
+    modes = [(module, module.training) for module in network.modules()]
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+        try:
+            network.eval()
+            for size in dict.fromkeys(sizes):
+                _try(segmenter, size, device)
+        finally:
+            network.train(modes[0][1])
+            for module, mode in modes:
+                module.training = mode
+
+
+def _try(segmenter: Segmenter, size: Sides, device: torch.device) -> None:
+    images = torch.full((1, 3, *size), 0.5, device=device)
+    try:
+        logits = segmenter(images)
+    except CertsegError:
+        raise
+    except Exception as error:  # whatever a network of anybody's raises
+        raise ModelError(
+            f"The network cannot take images of {size[0]} x {size[1]} pixels",
+            received=first_line(error),
+            remedy="Choose another dataset.size, training.crop or model; certseg.wrap pads what is too small or does "
+            "not divide",
+        ) from error
+    check_logits(logits, images, segmenter.num_classes)
