@@ -3,8 +3,9 @@
     python scripts/check_dataset.py dataset=camvid dataset.root=data/camvid dataset.split=val
 
 takes the settings of certseg; those of other groups play no part. Prints counts, image sizes and the share of every
-class; names every missing, unreadable or inconsistent file and then exits with status 1. Exits with status 2 when the
-command line cannot be used or the data set cannot be opened at all.
+class. Names every missing, unreadable or inconsistent file, says where the labels are such that no figure means
+anything, and exits with status 1 after either. Exits with status 2 when the command line cannot be used or the data set
+cannot be opened at all.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from rich.table import Table
 
 from certseg.datasets.files import FileDataset
 from certseg.errors import ConfigError, DataError
+from certseg.metrics import LabelCounts
 from certseg.pipeline.console import explain
 from certseg.pipeline.declarations import read
 from certseg.pipeline.settings import build, resolve
@@ -108,6 +110,11 @@ def main(arguments: list[str]) -> int:
         return explain(error)
     problems, sizes, pixels = inspect(dataset, console)
     report(dataset, sizes, pixels, console)
+    labels = LabelCounts(pixels[: len(dataset.class_names)].numpy(), int(pixels[IGNORE_INDEX]), sum(sizes.values()))
+    if absent := labels.absent(dataset.class_names):
+        console.print(f"Note: {absent}", highlight=False)
+    if obstacle := labels.obstacle(dataset.class_names):
+        problems.append(obstacle)
     for problem in problems:
         print(problem, file=sys.stderr)
     print(f"{len(problems)} problems" if problems else "no problems")

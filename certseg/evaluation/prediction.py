@@ -16,7 +16,7 @@ from certseg.compute.hardware import Hardware, Stopwatch
 from certseg.errors import ModelError
 from certseg.evaluation.loop import by_class
 from certseg.evaluation.network import NetworkStage
-from certseg.metrics import ClassCounts
+from certseg.metrics import ClassCounts, LabelCounts
 from certseg.metrics.over_images import image_mean
 from certseg.types import Maps, Passes, Row, Sample, Segmenter
 
@@ -62,9 +62,15 @@ class PredictionStage(NetworkStage):
         return row, {"prediction": prediction.numpy().astype(np.uint8)}
 
     def summarise(self, rows: Sequence[Row]) -> dict[str, Any]:
-        """Accuracy and mean IoU over the data set."""
+        """Accuracy and mean IoU over the data set, and in words what its labels do not let them say."""
         counts = reduce(add, (ClassCounts.from_json(row["counts"]) for row in rows))
+        labels = LabelCounts(counts.target, None, len(rows))
         return {
+            "labels": {
+                "obstacle": labels.obstacle(self._class_names),
+                "absent": labels.absent(self._class_names),
+                "pixels": dict(zip(self._class_names, counts.target.tolist(), strict=True)),
+            },
             "predictor": "base",
             "threat": None,
             "confidence": None,

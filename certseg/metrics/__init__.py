@@ -16,6 +16,7 @@ from certseg.metrics.figures import (
     register,
 )
 from certseg.metrics.groups import GroupCounts
+from certseg.metrics.labels import LabelCounts
 from certseg.metrics.worst_case_miou import worst_case_miou
 from certseg.metrics.worst_over_attacks import WorstCase, worst_pooled_miou
 
@@ -30,6 +31,7 @@ __all__ = [
     "FigureKey",
     "FigureRegistry",
     "GroupCounts",
+    "LabelCounts",
     "Side",
     "Unit",
     "WorstCase",

@@ -20,13 +20,14 @@ from certseg.pipeline import earlier_keys
 from certseg.pipeline.class_order import class_order
 from certseg.pipeline.console import say
 from certseg.pipeline.keys import checkpoint_identity, loaded_digests, start_digests, training_identity
+from certseg.pipeline.label_survey import check_training_labels
 from certseg.pipeline.places import Identity
 from certseg.pipeline.rehearsal import rehearse
 from certseg.pipeline.settings import build
 from certseg.pipeline.spec import ModelSpec, RunSpec, TrainingSpec
 from certseg.pipeline.trainings import build_dataset, find_or_train, training_data
 from certseg.training import Recipe
-from certseg.types import Certifier, Segmenter, Sides, segmenter_of, sides_of
+from certseg.types import Certifier, SegmentationDataset, Segmenter, segmenter_of, sides_of
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ def obtain(
     wandb: Mapping[str, Any] | None = None,
     *,
     certifier: Certifier | None = None,
-    size: Sides | None = None,
+    evaluated: SegmentationDataset | None = None,
 ) -> Network:
     """Load or train the network.
 
@@ -216,10 +217,12 @@ def obtain(
         folder: the folder of the data set's results, in which trainings lie.
         wandb: arguments of ``wandb.init`` for the training's curves; None to track nothing.
         certifier: what the network is for: that it can be certified is found out before it is trained.
-        size: height and width of an image that it is for, for the same reason; None where that is not known.
+        evaluated: the images it is for, whose size and labels are looked at for the same reason; None where that is not
+            known.
 
     Raises:
         ModelError: the network cannot do what it is for.
+        DataError: no pixel of the training split has a label.
         CheckpointError: a checkpoint that the settings name cannot be read, does not fit, or names other classes than
             the data set.
         ConfigError: there is neither a checkpoint nor a training split, no checkpoint to start from, or one too many.
@@ -242,9 +245,11 @@ def obtain(
     label = _label(model, training.name)
 
     def parts() -> tuple[Recipe, nn.Module]:
+        check_training_labels(data, evaluated)
         recipe, network = build("training", training), _start(model, training, num_classes)
         first = sides_of(data[0].image)
-        rehearse(network, certifier, [*([size] if size else []), recipe.crop_of(first) or first], hardware)
+        sizes = [recipe.crop_of(first) or first, *([] if evaluated is None else [sides_of(evaluated[0].image)])]
+        rehearse(network, certifier, sizes, hardware)
         return recipe, network
 
     trained = find_or_train(spec, data, folder / label, identity, parts, hardware, wandb)

@@ -62,6 +62,7 @@ def write_report(
     sections = [
         f"# {title}\n\n```sh\n{command.strip()}\n```\n",
         table.markdown(),
+        *(f"> **Labels.** {line}\n" for line in _labels(table.entries)),
         *([f"## To compare with\n\n{expected.strip()}\n"] if expected else []),
         "## What the numbers mean\n\n" + "\n".join(_meaning(table.entries)) + "\n",
         *_images("Accuracy against the size of the threat", plots, directory),
@@ -104,6 +105,7 @@ def console_summary(
     spent = sum(entry.seconds for entry in entries) if seconds is None else seconds
     flags, gaps = _flags(entries), gap_line(entries)
     closing = [
+        *(Text.assemble("labels   ", (line, "yellow")) for line in _labels(entries, only_obstacles=True)),
         Text.assemble("bracket  ", (status, style)),
         *([Text(f"gap      {gaps}")] if gaps else []),
         *([Text.assemble("flags    ", (flags, "yellow"))] if flags else []),
@@ -138,6 +140,13 @@ def _meaning(entries: Sequence[Entry]) -> Iterator[str]:
             f"(image mean) lies between {_percent(pair.lower)} % ({pair.certifier.name}, {surely}) "
             f"and {_percent(pair.upper)} % ({pair.attack.name})."
         )
+
+
+def _labels(entries: Sequence[Entry], *, only_obstacles: bool = False) -> list[str]:
+    """What the labels do not let figures say, each sentence once."""
+    told = (entry.summary.get("labels") or {} for entry in entries)
+    kinds = ("obstacle",) if only_obstacles else ("obstacle", "absent")
+    return list(dict.fromkeys(labels[kind] for labels in told for kind in kinds if labels.get(kind)))
 
 
 def _statement(entry: Entry) -> str:

@@ -36,11 +36,17 @@ def deploy(task: Task, path: str) -> None:
         path: a picture or a folder of pictures.
 
     Raises:
-        ConfigError: the run has no certifier.
+        ConfigError: the run has no certifier, or an attack, which needs labels.
         CheckpointError: the checkpoint cannot be read, does not fit, or names other classes than the data set.
         CertsegError: see :func:`pictures_of`, :func:`certseg.pipeline.weights.obtain` and :func:`certify_pictures`.
     """
     spec, hardware = task.spec, task.hardware
+    if spec.attack is not None:
+        raise ConfigError(
+            "input= certifies pictures and attacks none",
+            received=f"attack={spec.attack.name}",
+            remedy="Leave attack= out, or attack the images of a data set, whose labels an attack needs",
+        )
     certifier = Plan.of(spec).certifier
     if certifier is None:
         raise ConfigError("input= needs a certifier", received="certifier=none", remedy="Use certifier=segcertify")

@@ -34,7 +34,7 @@ from certseg.reporting import (
     write_json_atomic,
     write_report,
 )
-from certseg.types import SegmentationDataset, Segmenter, Stage, checked_sample
+from certseg.types import SegmentationDataset, Segmenter, Stage, checked_sample, sides_of
 
 RESULT_FILE = "result.json"
 
@@ -99,8 +99,7 @@ def evaluate(task: Task) -> Path | None:
     task.check_tracking()
     whole = build_dataset(spec)
     dataset = evenly_spaced(whole, spec.dataset.limit)
-    height, width = checked_sample(dataset[0], 0).target.shape
-    plan.check((height, width))
+    plan.check(sides_of(checked_sample(dataset[0], 0).target))
     if plan.obstacle and rank() == 0:
         say(plan.obstacle)
     folder = Path(spec.output) / whole.name
@@ -112,7 +111,7 @@ def evaluate(task: Task) -> Path | None:
         folder,
         task.tracker.training_options(),
         certifier=plan.certifier,
-        size=(height, width),
+        evaluated=dataset,
     )
     results = _results(task, plan, Subject(network, whole, whole.fingerprint(), dataset), folder / network.label)
     if rank() != 0:
@@ -168,6 +167,7 @@ def _results(task: Task, plan: Plan, subject: Subject, folder: Path) -> list[Res
             if len(store.read()) > before:
                 _remember_computation(store.directory, task.spec.composed, hardware, time.perf_counter() - started)
             results.append(Result(Entry(result, directory=store.directory), store, step.stage))
+            _tell_of_labels(result)
     return results
 
 
@@ -221,6 +221,12 @@ def _run_stage(job: Job, dataset: SegmentationDataset, store: RowStore) -> dict[
         return evaluate_stage(job.stage, dataset, store)
     with progress(job.stage.name, _share(len(dataset) - finished)) as on_image:
         return evaluate_stage(job.stage, dataset, store, on_image=on_image)
+
+
+def _tell_of_labels(summary: Mapping[str, Any]) -> None:
+    """Say, before certificates and attacks are computed, where the labels let no figure say anything."""
+    if obstacle := (summary.get("labels") or {}).get("obstacle"):
+        say(obstacle)
 
 
 def _share(images: int) -> int:
