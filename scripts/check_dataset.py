@@ -10,10 +10,8 @@ cannot be opened at all.
 
 from __future__ import annotations
 
-import pydoc
 import sys
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,6 +27,7 @@ from certseg.pipeline.console import explain
 from certseg.pipeline.declarations import read
 from certseg.pipeline.settings import build, resolve
 from certseg.pipeline.spec import DatasetSpec
+from certseg.pipeline.trainings import lenient
 from certseg.types import IGNORE_INDEX, SegmentationDataset
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -51,10 +50,7 @@ def opened(overrides: list[str]) -> SegmentationDataset:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = compose("config", overrides=overrides)
     spec = read(DatasetSpec, resolve(config.dataset), "dataset")
-    kind = pydoc.locate(spec.target)  # None for what does not exist, which build then says
-    if isinstance(kind, type) and issubclass(kind, FileDataset):
-        spec = replace(spec, arguments={**spec.arguments, "strict": False})
-    return build("dataset", spec)
+    return build("dataset", lenient(spec))
 
 
 def inspect(dataset: SegmentationDataset, console: Console) -> tuple[list[str], Counter, torch.Tensor]:

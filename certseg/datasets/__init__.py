@@ -9,6 +9,7 @@ from certseg.datasets.folder import IMAGE_SUFFIXES, Folder
 from certseg.datasets.kvasir_seg import KvasirSEG
 from certseg.datasets.oxford_pets import OxfordPets
 from certseg.datasets.pascal_context import PascalContext
+from certseg.datasets.readable import check_headers, readable
 from certseg.datasets.reading import image_size, read_image
 from certseg.datasets.streets import Streets
 from certseg.datasets.view import View, evenly_spaced
@@ -29,7 +30,9 @@ __all__ = [
     "Streets",
     "TellsLegend",
     "View",
+    "check_headers",
     "evenly_spaced",
     "image_size",
     "read_image",
+    "readable",
 ]

@@ -81,6 +81,7 @@ TEXT_OR_NULL = Kind("null or a text", lambda value: value is None or isinstance(
 FLAG = Kind("true or false", lambda value: isinstance(value, bool))
 COUNT = Kind("a non-negative integer", _is_count)
 WORDS = Kind("a list of names", lambda value: isinstance(value, list) and all(isinstance(v, str) for v in value))
+STOP_OR_SKIP = Kind("stop or skip", lambda value: value in ("stop", "skip"))
 DERIVED = Kind("nothing that can be set", lambda value: True)
 MAPPING = Kind("a mapping", lambda value: isinstance(value, Mapping))
 

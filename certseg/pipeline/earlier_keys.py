@@ -16,7 +16,7 @@ from certseg.pipeline.names import import_path, logical_name
 _TRAINING_FORMAT = 1
 _INPAINTER_FORMAT = 2
 _NOT_IDENTITY = {
-    "dataset": {"root", "split", "limit", "train_split", "val_split", "hierarchy", "lists"},
+    "dataset": {"root", "split", "limit", "train_split", "val_split", "hierarchy", "lists", "on_error"},
     "model": {
         "checkpoint",
         "trust_checkpoint",

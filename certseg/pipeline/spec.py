@@ -22,6 +22,7 @@ from certseg.pipeline.declarations import (
     FLAG,
     LEFT_OUT,
     MAPPING,
+    STOP_OR_SKIP,
     TEXT,
     TEXT_OR_NULL,
     WORDS,
@@ -60,6 +61,8 @@ class DatasetSpec(ObjectSpec):
         limit: how many images are evaluated, evenly spaced over the split; None for all.
         train_split: the split that networks are trained on; None for none.
         val_split: the split that trainings validate on; None for none.
+        on_error: what happens where an image cannot be read: ``stop`` ends the run, before its work where the file's
+            header tells; ``skip`` reads every file of a split first and leaves out those that cannot be read.
         hierarchy: groups of the classes, which a certifier's settings may refer to; None for none.
     """
 
@@ -69,6 +72,7 @@ class DatasetSpec(ObjectSpec):
     limit: int | None = not_identity(ANYTHING, default=None)
     train_split: str | None = not_identity(TEXT_OR_NULL, default=None)
     val_split: str | None = not_identity(TEXT_OR_NULL, default=None)
+    on_error: str = not_identity(STOP_OR_SKIP, default="stop")
     hierarchy: Any = not_identity(ANYTHING, default=None)
 
 

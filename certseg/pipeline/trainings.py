@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pydoc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,11 +11,14 @@ from typing import Any, cast
 from torch import nn
 
 from certseg.checks import check_word
-from certseg.compute.hardware import Hardware
+from certseg.compute.hardware import Hardware, rank
+from certseg.datasets import check_headers, readable
+from certseg.datasets.files import FileDataset
 from certseg.errors import ConfigError
+from certseg.pipeline.console import say
 from certseg.pipeline.places import TRAININGS, Identity, place
 from certseg.pipeline.settings import build
-from certseg.pipeline.spec import RunSpec
+from certseg.pipeline.spec import DatasetSpec, RunSpec
 from certseg.training import Recipe, TrainingReport, finished, train
 from certseg.types import SegmentationDataset
 
@@ -53,7 +57,7 @@ def build_dataset(spec: RunSpec, split: str | None = None) -> SegmentationDatase
     dataset = spec.dataset
     if split is not None:
         dataset = replace(dataset, split={"train": dataset.train_split, "val": dataset.val_split}[split])
-    built = build("dataset", dataset)
+    built = build("dataset", lenient(dataset) if dataset.on_error == "skip" else dataset)
     missing = [member for member in _MEMBERS if not hasattr(built, member)]  # data sets need not derive from anything
     if missing:
         raise ConfigError(
@@ -67,7 +71,28 @@ def build_dataset(spec: RunSpec, split: str | None = None) -> SegmentationDatase
         raise ConfigError(
             "names() of the data set does not list it", expected=f"{len(built)} names", received=len(built.names())
         )
-    return cast(SegmentationDataset, built)
+    return _without_bad_files(built) if dataset.on_error == "skip" else cast(SegmentationDataset, built)
+
+
+def lenient(dataset: DatasetSpec) -> DatasetSpec:
+    """The same data set, which keeps its incomplete pairs of files in ``problems`` instead of raising; as it is if its
+    class is none of certseg's that are made of files."""
+    kind = pydoc.locate(dataset.target)  # None for what does not exist, which build then says
+    if isinstance(kind, type) and issubclass(kind, FileDataset):
+        return replace(dataset, arguments={**dataset.arguments, "strict": False})
+    return dataset
+
+
+def _without_bad_files(built: SegmentationDataset) -> SegmentationDataset:
+    """What of a data set can be read; how much cannot is said."""
+    incomplete = list(built.problems) if isinstance(built, FileDataset) else []
+    kept, unreadable = readable(built)
+    if (problems := incomplete + unreadable) and rank() == 0:
+        say(
+            f"{built.name}, split {built.split}: {len(kept)} images are used. {len(problems)} problems, such as "
+            f"{problems[0]}"
+        )
+    return kept
 
 
 def training_data(spec: RunSpec, remedy: str) -> SegmentationDataset:
@@ -107,12 +132,16 @@ def find_or_train(
         wandb: arguments of ``wandb.init`` for the training's curves; None to track nothing.
 
     Raises:
+        DataError: a file of the splits that are trained or validated on cannot be used.
         CertsegError: as :func:`certseg.training.train`.
     """
     found = place(folder, "train", identity, TRAININGS)
     report = finished(found.directory, found.identity)
     if report is None:
         val_set = build_dataset(spec, "val") if spec.dataset.val_split is not None else None
+        for split in (data, val_set):
+            if split is not None:
+                check_headers(split)
         recipe, module = parts()
         report = train(
             module.to(hardware.torch_device),

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from certseg.compute.hardware import Hardware, rank
-from certseg.datasets import Legend, TellsLegend
+from certseg.datasets import Legend, TellsLegend, check_headers
 from certseg.errors import CheckpointError, ConfigError
 from certseg.metrics import FIGURES
 from certseg.models import Denoised, Reordered, load_backbone, load_checkpoint, load_denoised, load_denoiser
@@ -222,7 +222,7 @@ def obtain(
 
     Raises:
         ModelError: the network cannot do what it is for.
-        DataError: no pixel of the training split has a label.
+        DataError: no pixel of the training split has a label, or a file of the data set cannot be used.
         CheckpointError: a checkpoint that the settings name cannot be read, does not fit, or names other classes than
             the data set.
         ConfigError: there is neither a checkpoint nor a training split, no checkpoint to start from, or one too many.
@@ -245,6 +245,8 @@ def obtain(
     label = _label(model, training.name)
 
     def parts() -> tuple[Recipe, nn.Module]:
+        if evaluated is not None:
+            check_headers(evaluated)
         check_training_labels(data, evaluated)
         recipe, network = build("training", training), _start(model, training, num_classes)
         first = sides_of(data[0].image)

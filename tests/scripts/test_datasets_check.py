@@ -122,10 +122,10 @@ def test_config_fits_its_class(file):
     text = file.read_text()
     assert text.startswith("# ")
     settings = yaml.safe_load(text)
-    for key in ("limit", "train_split", "val_split"):
+    for key in ("limit", "train_split", "val_split", "on_error"):
         assert key in settings
     kind = getattr(certseg.datasets, settings["_target_"].removeprefix("certseg.datasets."))
-    for key in ("_target_", "limit", "train_split", "val_split"):
+    for key in ("_target_", "limit", "train_split", "val_split", "on_error"):
         settings.pop(key)
     settings.pop("hierarchy", None)  # the certifier's
     inspect.signature(kind).bind(**settings)

@@ -13,7 +13,7 @@ import yaml
 
 from certseg.bracket import Finished, check
 from certseg.compute.hardware import Hardware, rank, world_size
-from certseg.datasets import Legend, evenly_spaced
+from certseg.datasets import Legend, check_headers, evenly_spaced
 from certseg.evaluation import evaluate as evaluate_stage
 from certseg.pipeline.console import progress, say
 from certseg.pipeline.keys import evaluation_identity, identity_of, key
@@ -155,8 +155,10 @@ def _results(task: Task, plan: Plan, subject: Subject, folder: Path) -> list[Res
     ]
     names = set(subject.images.names())
     is_done = all(names <= store.read().keys() for store in stores)
-    if plan.certifier is not None and not is_done:
-        plan.certifier.check_model(network.segmenter)
+    if not is_done:
+        check_headers(subject.images)
+        if plan.certifier is not None:
+            plan.certifier.check_model(network.segmenter)
     for step, store in zip(jobs(None if is_done else network.segmenter), stores, strict=True):
         before = len(store.read())
         started = time.perf_counter()
