@@ -8,25 +8,17 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
-from itertools import pairwise
 from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
 
-import certseg
 from certseg.errors import CertsegError, ConfigError
+from certseg.pipeline.config_folders import config_directory, own_config_folders
 
 SUBCOMMANDS = {"doctor": "certseg.pipeline.doctor"}
 """Commands that are no run, by name: the module of each has a ``main`` that takes the words after the name and returns
 the exit status."""
-
-
-def config_directory() -> Path:
-    """The folder of the config groups: inside the package where it is installed, beside it in a checkout."""
-    package = Path(certseg.__file__).resolve().parent
-    installed = package / "configs"
-    return installed if installed.is_dir() else package.parent / "configs"
 
 
 @hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="config")
@@ -55,6 +47,8 @@ def main() -> int:
     try:
         if words and _is_subcommand(words[0]):
             return _subcommand(words[0], words[1:])
+        if nameless := [word for word in words if word.lstrip("+~").startswith("=")]:
+            raise ConfigError("A setting has no name", expected="name=value", received=nameless[0])
         _run()
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from the last image or checkpoint that was kept", file=sys.stderr)
@@ -71,10 +65,8 @@ def main() -> int:
 def _search_own_folders(words: list[str]) -> None:
     """Let ``_target_`` name what lies in the working directory, or beside configs of one's own (``--config-dir``), here
     and in the processes that launchers start. Installed packages come first."""
-    given = [second for first, second in pairwise(words) if first in ("--config-dir", "-cd")]
-    given += [word.partition("=")[2] for word in words if word.startswith("--config-dir=")]
     known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    for folder in (str(Path(part).resolve()) for part in (".", *given)):
+    for folder in (str(part.resolve()) for part in (Path(), *own_config_folders(words))):
         if folder not in sys.path:
             sys.path.append(folder)
         if folder not in known:

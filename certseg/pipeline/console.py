@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from certseg.errors import CertsegError, ResultError
+from certseg.pipeline.suggestions import reworded
 
 USER_ERROR = 2
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
@@ -40,7 +41,7 @@ def explain(error: BaseException) -> int:
     if not isinstance(error, CertsegError):
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         text = " ".join(line for line in lines if not line.startswith(("full_key", "object_type", "Set the environ")))
-        text += " Run with --help for what can be set."
+        text = reworded(text, sys.argv[1:])
     print(f"error: {' '.join(text.split())}", file=sys.stderr)
     return USER_ERROR
 

@@ -77,6 +77,7 @@ def _is_count(value: Any) -> bool:
 
 ANYTHING = Kind("anything", lambda value: True)
 TEXT = Kind("a text", lambda value: isinstance(value, str))
+FULL_TEXT = Kind("a text that is not empty", lambda value: isinstance(value, str) and bool(value))
 TEXT_OR_NULL = Kind("null or a text", lambda value: value is None or isinstance(value, str))
 FLAG = Kind("true or false", lambda value: isinstance(value, bool))
 COUNT = Kind("a non-negative integer", _is_count)

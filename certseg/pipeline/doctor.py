@@ -22,7 +22,7 @@ import yaml
 
 from certseg import __version__
 from certseg.errors import ConfigError
-from certseg.pipeline.command import config_directory
+from certseg.pipeline.config_folders import config_directory
 
 USAGE = """certseg doctor [output=FOLDER]
 

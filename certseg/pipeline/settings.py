@@ -8,7 +8,7 @@ from typing import Any
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from certseg.errors import CertsegError, ConfigError
 from certseg.pipeline.declarations import options_of
@@ -35,6 +35,9 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     """
     try:
         settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        name = error.full_key
+        raise ConfigError(f"{name} is not set", remedy=f"Give it on the command line: {name}=<value>") from error
     except OmegaConfBaseException as error:
         raise ConfigError(
             "The configuration has no value for a setting",

@@ -20,6 +20,7 @@ from certseg.pipeline.declarations import (
     COUNT,
     DERIVED,
     FLAG,
+    FULL_TEXT,
     LEFT_OUT,
     MAPPING,
     STOP_OR_SKIP,
@@ -282,7 +283,7 @@ class RunSpec:
     hardware: HardwareSpec = told(spec_kind(HardwareSpec))
     tracking: TrackingSpec = not_identity(spec_kind(TrackingSpec))
     seed: int = identity(COUNT)
-    output: str = not_identity(TEXT)
+    output: str = not_identity(FULL_TEXT)
     input: str | None = not_identity(TEXT_OR_NULL, default=None)
     pictures: int = not_identity(COUNT, default=0)
     expected: str | None = not_identity(TEXT_OR_NULL, default=None)

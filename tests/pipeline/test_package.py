@@ -68,7 +68,7 @@ def test_the_wheel_has_every_module_and_every_config(unpacked):
 def test_the_wheel_is_what_runs(unpacked, empty):
     code = """
 import certseg, certseg.configs
-from certseg.pipeline.command import config_directory
+from certseg.pipeline.config_folders import config_directory
 print(certseg.__file__, certseg.configs.__file__, config_directory(), sep="\\n")
 """
     done = python(unpacked, empty, code)

@@ -181,9 +181,9 @@ def test_two_processes_share_the_images_and_agree_with_one(first_run, tmp_path):
     [
         (("certifier.tau=.4",), "tau must lie in [0.5, 1)"),
         (("certifier.tauu=.6",), "certifier.tauu"),
-        (("certifier=segcertfy",), "certifier/segcertfy"),
+        (("certifier=segcertfy",), "certifier=segcertfy"),
         (("dataset=cityscapes",), "dataset.root"),
-        (("experiment=dmeo",), "experiment/dmeo"),
+        (("experiment=dmeo",), "experiment=dmeo"),
     ],
     ids=str,
 )
