@@ -240,6 +240,7 @@ def obtain(
         raise ConfigError("There is no training", remedy="Give model.checkpoint=... or choose one: training=clean")
     if training.starts_from_checkpoint:
         class_order(model, str(model.checkpoint), legend, is_start=True)
+    recipe: Recipe = build("training", training)  # also where it is finished: a setting that is wrong is said
     data = training_data(spec, remedy)
     identity = _training(spec, data.fingerprint())
     label = _label(model, training.name)
@@ -248,7 +249,7 @@ def obtain(
         if evaluated is not None:
             check_headers(evaluated)
         check_training_labels(data, evaluated)
-        recipe, network = build("training", training), _start(model, training, num_classes)
+        network = _start(model, training, num_classes)
         first = sides_of(data[0].image)
         sizes = [recipe.crop_of(first) or first, *([] if evaluated is None else [sides_of(evaluated[0].image)])]
         rehearse(network, certifier, sizes, hardware)
