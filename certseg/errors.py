@@ -16,14 +16,19 @@ class CertsegError(Exception):
     """
 
     def __init__(self, what: str, *, expected: object = None, received: object = None, remedy: str | None = None):
-        parts = [what.rstrip(".") + "."]
+        parts = [_sentence(what)]
         if expected is not None:
-            parts.append(f"Expected: {expected}.")
+            parts.append(_sentence(f"Expected: {expected}"))
         if received is not None:
-            parts.append(f"Received: {received}.")
+            parts.append(_sentence(f"Received: {received if str(received) else repr(received)}"))
         if remedy is not None:
-            parts.append(remedy.rstrip(".") + ".")
+            parts.append(_sentence(remedy))
         super().__init__(" ".join(parts))
+
+
+def _sentence(text: str) -> str:
+    """With a full stop at its end, unless there is one or an ellipsis."""
+    return text if text.endswith(".") else f"{text}."
 
 
 class ConfigError(CertsegError, ValueError):

@@ -13,6 +13,8 @@ from support.pipeline_runs import ROOT, SMALL, configuration, start, summaries
 from certseg.errors import CheckpointError, ConfigError, DataError
 from certseg.pipeline import run
 
+UNCERTIFIED = [word for word in SMALL if not word.startswith(("certifier.", "pictures"))]
+
 
 def files(output):
     """What only a run that computes rows may touch."""
@@ -82,6 +84,23 @@ def test_settings_that_change_results_get_their_own_folder_and_others_do_not(fir
     run(configuration(output, "hardware.noise_batch=3", "dataset.limit=2", "pictures=0"), output / "other")
     assert len(list(output.glob("*/*/segcertify-*"))) == 2
     assert len(list(output.rglob("train-*"))) == trainings
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"runs": 3}', "null"])
+def test_a_broken_record_of_runs_stops_nothing(content, first_run, tmp_path):
+    output, _, _ = first_run
+    target = tmp_path / "out"
+    cfg = configuration(
+        target, f"model.checkpoint={next(output.rglob('model.pt'))}", "certifier=none", base=UNCERTIFIED
+    )
+    run(cfg, tmp_path / "report")
+    (record,) = target.rglob("run.json")
+    record.write_text(content)
+    rows = rows_file(target, "prediction")
+    rows.write_text("".join(rows.read_text().splitlines(keepends=True)[:-1]))
+    run(cfg, tmp_path / "again")
+    assert len(json.loads(record.read_text())["runs"]) == 1
+    assert len(rows.read_text().splitlines()) == 3
 
 
 def test_batch_size_does_not_change_a_certificate(first_run, tmp_path):

@@ -14,6 +14,7 @@ import yaml
 from certseg.bracket import Finished, check
 from certseg.compute.hardware import Hardware, rank, world_size
 from certseg.datasets import Legend, check_headers, evenly_spaced
+from certseg.errors import ResultError
 from certseg.evaluation import evaluate as evaluate_stage
 from certseg.pipeline.console import progress, say
 from certseg.pipeline.keys import evaluation_identity, identity_of, key
@@ -210,9 +211,19 @@ def _draw(number: int, directory: Path, results: Sequence[Result], dataset: Segm
 def _remember_computation(directory: Path, settings: Mapping[str, Any], hardware: Hardware, seconds: float) -> None:
     """Where and how the rows were computed; one entry for every run that added some."""
     path = directory / "run.json"
-    runs = read_json(path)["runs"] if path.exists() else []
-    write_json_atomic(path, {"runs": [*runs, provenance(hardware) | {"seconds": seconds}]})
+    write_json_atomic(path, {"runs": [*_runs_before(path), provenance(hardware) | {"seconds": seconds}]})
     (directory / "config.yaml").write_text(yaml.safe_dump(dict(settings), sort_keys=False))
+
+
+def _runs_before(path: Path) -> list[Any]:
+    """The entries of a ``run.json``; none of one that cannot be read, for it decides no result."""
+    try:
+        content = read_json(path) if path.exists() else {}
+    except ResultError as error:
+        say(f"{error} It is written anew.")
+        return []
+    found = content.get("runs") if isinstance(content, dict) else None
+    return found if isinstance(found, list) else []
 
 
 def _run_stage(job: Job, dataset: SegmentationDataset, store: RowStore) -> dict[str, Any] | None:
