@@ -16,13 +16,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from typing import Any
+
+    from torch import Tensor, nn
 
     from certseg.compute.hardware import Hardware
+    from certseg.models.any_network import Wrapped
     from certseg.types import Attack, AttackResult, Certificate, Certifier, Segmenter, Threat
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "attack", "certify"]
+__all__ = ["__version__", "attack", "certify", "wrap"]
 
 
 def certify(
@@ -107,6 +110,27 @@ def attack(
         check_budget(result, image, method.predictor, threat, name)
         check_prediction(result, segmenter, name, hardware)
     return result
+
+
+def wrap(model: nn.Module, num_classes: int | None = None, **options: Any) -> Wrapped:
+    """A segmenter around any network: images in [0, 1] in, logits of the same resolution out.
+
+    Args:
+        model: any torch module that takes ``B x 3 x h x w``; its answer may be a tensor, a mapping with ``out`` or
+            ``logits``, an object with ``logits``, or a tuple that begins with the tensor, at any resolution. One
+            channel becomes two classes.
+        num_classes: the number of classes; None to ask the network by a pass.
+        options: ``normalise`` (``none``, ``imagenet``, ``half`` or ``[means, standard deviations]``), ``outputs``
+            (``logits`` or ``probabilities``), ``divisor`` and ``least`` of its input's sides, ``name``; see
+            :class:`certseg.models.Wrapped`.
+
+    Raises:
+        ConfigError: an option is outside its domain.
+        ModelError: ``model`` is no module, or the pass that asks for its classes fails.
+    """
+    from certseg.models.any_network import Wrapped
+
+    return Wrapped(model, num_classes, **options)
 
 
 @contextmanager

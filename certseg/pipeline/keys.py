@@ -133,7 +133,8 @@ def loaded_digests(spec: RunSpec) -> dict[str, str]:
     Raises:
         CheckpointError: a file cannot be read.
     """
-    digests = {"checkpoint": file_digest(str(spec.model.checkpoint), "model.checkpoint")}
+    pretrained = spec.model.pretrained
+    digests = {} if pretrained else {"checkpoint": file_digest(str(spec.model.checkpoint), "model.checkpoint")}
     denoiser = spec.model.denoiser
     if denoiser and denoiser.checkpoint:
         digests["denoiser"] = file_digest(denoiser.checkpoint, "model.denoiser.checkpoint")

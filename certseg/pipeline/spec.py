@@ -114,6 +114,8 @@ class ModelSpec(ObjectSpec):
         backbone_checkpoint: file with the weights that the backbone starts a training from; None for none. Keys hold
             the digest of its content.
         trust_backbone_checkpoint: whether that file may run code of its own when it is read.
+        file: file with a network and its weights; keys hold the digest of its content.
+        pretrained: whether the network is used with the weights it comes with, neither trained nor loaded.
         map_classes: whether the classes of the checkpoint, which are those of the data set in another order, are put
             into the data set's order.
         trust_classes: whether the classes of the checkpoint are those of the data set whatever their names are.
@@ -125,6 +127,8 @@ class ModelSpec(ObjectSpec):
     trust_checkpoint: bool = not_identity(FLAG, default=False)
     backbone_checkpoint: str | None = told(TEXT_OR_NULL, default=None)
     trust_backbone_checkpoint: bool = not_identity(FLAG, default=False)
+    file: str | None | LeftOut = by_content(default=LEFT_OUT, argument=True)
+    pretrained: bool = identity(FLAG, default=False, off=False)
     map_classes: bool = identity(FLAG, default=False, off=False)
     trust_classes: bool = not_identity(FLAG, default=False)
     denoiser: DenoiserSpec | None = identity(spec_kind(DenoiserSpec, optional=True), default=None, off=None)
@@ -319,6 +323,6 @@ class RunSpec:
 
     @property
     def is_loaded(self) -> bool:
-        """Whether the network has its weights from ``model.checkpoint`` without a training."""
+        """Whether the network has its weights from ``model.checkpoint`` or comes with them, without a training."""
         starts = self.training is not None and self.training.starts_from_checkpoint
-        return bool(self.model.checkpoint) and not starts
+        return (bool(self.model.checkpoint) and not starts) or self.model.pretrained

@@ -46,7 +46,7 @@ def _unknown_setting(name: str, folders: Sequence[Path]) -> str:
         return f"There is no setting or group {name}. {_meant(name, _top_level(folders))}{_HELP}"
     having = sorted(choice for choice, settings in choices.items() if setting in _flat(settings))
     if having:
-        return f"The chosen {group} has no setting {name}. It is one of {group}={', '.join(having)}."
+        return f"The chosen {group} has no setting {name} of this form. {group}={', '.join(having)} have it."
     known = {inner for settings in choices.values() for inner in _flat(settings)}
     return (
         f"There is no setting {name}. {_meant(setting, known, f'{group}.')}"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import pydoc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from certseg.compute.hardware import Hardware, rank
@@ -169,7 +171,13 @@ def _check_start(model: ModelSpec, training: TrainingSpec | None) -> None:
             received=f"model.backbone_checkpoint={model.backbone_checkpoint}",
             remedy="Give one of the two",
         )
-    if training is None:
+    if model.pretrained and (model.checkpoint or model.denoiser):
+        raise ConfigError(
+            "model.pretrained=true uses the weights that the network comes with",
+            received=f"model.checkpoint={model.checkpoint}" if model.checkpoint else "a denoiser in front of it",
+            remedy="Leave one of the two out",
+        )
+    if training is None or model.pretrained:
         return
     if training.starts_from_checkpoint and not model.checkpoint:
         raise ConfigError(
@@ -230,6 +238,8 @@ def obtain(
     hardware.setup(spec.seed)
     model, training, num_classes = spec.model, spec.training, len(legend.class_names)
     _check_start(model, training)
+    if model.pretrained:
+        return _as_it_comes(spec, num_classes, hardware)
     if spec.is_loaded:
         order = class_order(model, str(model.checkpoint), legend)
         identity = Identity(checkpoint_identity(spec), _earlier_checkpoint(spec))
@@ -264,6 +274,17 @@ def obtain(
         say(f"{verb}: {trained.directory}" + (f" (validation: {figures})" if figures else ""))
     load = functools.partial(_trained, model, num_classes, report.checkpoint)
     return Network(load, hardware, _with_weights(identity, report.weights_sha256), label)
+
+
+def _as_it_comes(spec: RunSpec, num_classes: int, hardware: Hardware) -> Network:
+    """The network with the weights it comes with, which are told by their digest: what a library fetches under a name
+    may be another thing tomorrow."""
+    network = build_segmenter(spec.model, num_classes)
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    identity = Identity({**checkpoint_identity(spec), "weights": digest.hexdigest()})
+    return Network(lambda: network, hardware, identity, _label(spec.model, "pretrained"))
 
 
 def _training(spec: RunSpec, fingerprint: str) -> Identity:

@@ -22,9 +22,12 @@ CASES = [
     (["training.objective.sgima=.2"], "Did you mean training.objective.sigma?"),
     (
         ["attack=alma_prox", "attack.radius=1"],
-        "The chosen attack has no setting attack.radius. It is one of attack=ap",
+        "no setting attack.radius of this form. attack=apgd",
     ),
-    (["dataset.root=x"], "The chosen dataset has no setting dataset.root. It is one of dataset=ade20k, camvid"),
+    (
+        ["dataset.root=x"],
+        "The chosen dataset has no setting dataset.root of this form. dataset=ade20k, ",
+    ),
     (["model.checkpoint=epoch=3-step=10.ckpt"], "'model.checkpoint=\"epoch=3-step=10.ckpt\"'"),
     (["output=a b, c"], "Ambiguous value for argument 'output=a b, c'"),
     (["output=a)b"], "Quote values with spaces"),

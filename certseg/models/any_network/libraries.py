@@ -1,0 +1,240 @@
+"""Segmentation networks of torchvision, segmentation_models_pytorch and transformers, and one's own, built by name."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from certseg.compute.atomic import first_line
+from certseg.errors import CheckpointError, ConfigError, DependencyError, ModelError
+from certseg.models.any_network.wrapped import Wrapped
+
+_EXTRAS = {"segmentation_models_pytorch": "smp", "transformers": "transformers", "onnxruntime": "onnx"}
+
+
+def library(name: str) -> ModuleType:
+    """A library that only some networks need.
+
+    Raises:
+        DependencyError: it is not installed, or does not load; names the extra of certseg that brings it.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise DependencyError(
+            f"{name} is needed for this model and cannot be imported",
+            received=first_line(error),
+            remedy=f"Install it: pip install 'certseg[{_EXTRAS.get(name, name)}]'",
+        ) from error
+
+
+def custom_network(
+    *,
+    num_classes: int,
+    name: str,
+    network: Callable[..., nn.Module] | nn.Module,
+    classes_argument: str | None = "num_classes",
+    **options: Any,
+) -> Wrapped:
+    """A network of one's own (``model=custom``).
+
+    Args:
+        num_classes: number of classes of the data set.
+        name: how results and their folders call the network.
+        network: what builds it, called with the number of classes alone; or the network itself.
+        classes_argument: the name under which it takes the number of classes; None if it takes none.
+        options: normalise, outputs, divisor and least of :class:`Wrapped`.
+
+    Raises:
+        ConfigError: what is to build it cannot be called so.
+        ModelError: it builds no module.
+    """
+    if isinstance(network, nn.Module) or not callable(network):
+        return Wrapped(network, num_classes, name=name, **options)
+    arguments = {} if classes_argument is None else {classes_argument: num_classes}
+    try:
+        inspect.signature(network).bind(**arguments)
+    except TypeError as error:
+        raise ConfigError(
+            f"model.network cannot be built with {', '.join(arguments) or 'no argument'}",
+            received=error,
+            remedy="Set model.classes_argument to what it calls the number of classes, or to null, and its other "
+            "arguments under model.network",
+        ) from error
+    return Wrapped(network(**arguments), num_classes, name=name, **options)
+
+
+def torchvision_network(
+    *, num_classes: int, name: str, architecture: str, weights: str | None = None, **options: Any
+) -> Wrapped:
+    """A segmentation network of torchvision (``model=torchvision``).
+
+    Args:
+        num_classes: number of classes of the data set.
+        name: how results and their folders call the network.
+        architecture: its name in torchvision, such as ``lraspp_mobilenet_v3_large``.
+        weights: the name of weights that torchvision fetches, such as ``DEFAULT``; None for fresh ones.
+        options: normalise, outputs, divisor and least of :class:`Wrapped`.
+
+    Raises:
+        ConfigError: there is no such network or no such weights, or they are for another number of classes.
+        CheckpointError: the weights cannot be fetched.
+    """
+    torchvision = library("torchvision")
+
+    known = torchvision.models.list_models(module=torchvision.models.segmentation)
+    if architecture not in known:
+        raise ConfigError(
+            "model.architecture is no segmentation network of torchvision",
+            expected=", ".join(known),
+            received=architecture,
+        )
+    if weights is None:
+        network = torchvision.models.get_model(
+            architecture, weights=None, weights_backbone=None, num_classes=num_classes
+        )
+        return Wrapped(network, num_classes, name=name, **options)
+    offered = torchvision.models.get_model_weights(architecture)
+    try:
+        chosen = offered[weights]
+    except KeyError as error:
+        raise ConfigError(
+            f"model.weights is none that torchvision has for {architecture}",
+            expected=", ".join(["DEFAULT", *(entry.name for entry in offered)]),
+            received=weights,
+        ) from error
+    categories = len(chosen.meta["categories"])
+    if categories != num_classes:
+        raise ConfigError(
+            f"model.weights={weights} of {architecture} are for other classes",
+            expected=f"{num_classes} classes, those of the data set",
+            received=f"{categories} classes",
+            remedy="Leave model.weights out and train the network, or use a data set of these classes",
+        )
+    network = _fetched(lambda: torchvision.models.get_model(architecture, weights=chosen), f"model.weights={weights}")
+    return Wrapped(network, num_classes, name=name, **options)
+
+
+def smp_network(
+    *,
+    num_classes: int,
+    name: str,
+    architecture: str,
+    encoder: str,
+    encoder_weights: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Wrapped:
+    """A network of segmentation_models_pytorch (``model=smp``).
+
+    Args:
+        num_classes: number of classes of the data set.
+        name: how results and their folders call the network.
+        architecture: its name in that library, such as ``unet``.
+        encoder: the name of its encoder, such as ``resnet18``.
+        encoder_weights: the name of the encoder's weights, which the library fetches, such as ``imagenet``; None for
+            fresh ones.
+        settings: further arguments of the network; None for none.
+        options: normalise, outputs, divisor and least of :class:`Wrapped`.
+
+    Raises:
+        DependencyError: the library is missing.
+        ConfigError: there is no such network or encoder.
+        CheckpointError: the weights cannot be fetched.
+    """
+    smp = library("segmentation_models_pytorch")
+
+    def made() -> nn.Module:
+        network: nn.Module = smp.create_model(
+            architecture,
+            encoder_name=encoder,
+            encoder_weights=encoder_weights,
+            in_channels=3,
+            classes=num_classes,
+            **dict(settings or {}),
+        )
+        return network
+
+    try:
+        network = made() if encoder_weights is None else _fetched(made, f"model.encoder_weights={encoder_weights}")
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"segmentation_models_pytorch has no network architecture={architecture}, encoder={encoder}",
+            received=first_line(error),
+            remedy="See its documentation for the names it has",
+        ) from error
+    return Wrapped(network, num_classes, name=name, **options)
+
+
+def transformers_network(
+    *,
+    num_classes: int,
+    name: str,
+    architecture: str,
+    pretrained_model: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Wrapped:
+    """A network for semantic segmentation of transformers (``model=transformers``).
+
+    Args:
+        num_classes: number of classes of the data set.
+        name: how results and their folders call the network.
+        architecture: the name of its class, such as ``SegformerForSemanticSegmentation``.
+        pretrained_model: folder or name of a model that transformers loads, which must have as many classes; None for
+            fresh weights.
+        settings: entries of the network's configuration; None for its defaults.
+        options: normalise, outputs, divisor and least of :class:`Wrapped`.
+
+    Raises:
+        DependencyError: the library is missing.
+        ConfigError: there is no such network, or a setting is none of it.
+        CheckpointError: the model cannot be fetched, or has other classes.
+    """
+    transformers = library("transformers")
+    kind = getattr(transformers, architecture, None)  # a name of that library's, given by the user
+    if not isinstance(kind, type) or not architecture.endswith("ForSemanticSegmentation"):
+        known = sorted(found for found in dir(transformers) if found.endswith("ForSemanticSegmentation"))
+        raise ConfigError(
+            "model.architecture is no class of transformers for semantic segmentation",
+            expected=", ".join(known),
+            received=architecture,
+        )
+    if pretrained_model is not None:
+        network = _fetched(
+            lambda: kind.from_pretrained(pretrained_model),  # type: ignore[attr-defined]  # of its base class
+            f"model.pretrained_model={pretrained_model}",
+        )
+        return Wrapped(network, num_classes, name=name, **options)
+    try:
+        config = kind.config_class(num_labels=num_classes, **dict(settings or {}))  # type: ignore[attr-defined]  # of its base
+        network = kind(config)
+    except Exception as error:  # the library checks little, and its networks raise whatever they run into
+        raise ConfigError(
+            f"The settings do not fit {architecture} of transformers", received=first_line(error)
+        ) from error
+    return Wrapped(network, num_classes, name=name, **options)
+
+
+def _fetched(make: Callable[[], nn.Module], setting: str) -> nn.Module:
+    """What ``make`` builds with weights from the network.
+
+    Raises:
+        CheckpointError: they cannot be had.
+    """
+    try:
+        made = make()
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(
+            f"The weights of {setting} cannot be fetched",
+            received=first_line(error),
+            remedy="Where the machine has no connection, leave the setting out and give the file: model.checkpoint=...",
+        ) from error
+    if not isinstance(made, nn.Module):
+        raise ModelError(f"{setting} gives no network", received=type(made).__name__)
+    return made

@@ -1,0 +1,193 @@
+"""Networks of other libraries and of one's own through the console command: trained, or as they come in a file."""
+
+import json
+
+import pytest
+import torch
+from support.commands import Command
+from support.pipeline_runs import SMALL, configuration
+from torch import nn
+
+import certseg
+from certseg.certifiers import SegCertify
+from certseg.compute.hardware import Hardware
+from certseg.datasets import Streets
+from certseg.errors import CertsegError, CheckpointError, ConfigError
+from certseg.models import onnx_network, torchscript_network
+from certseg.pipeline import run
+from certseg.pipeline.settings import parse
+from certseg.pipeline.weights import build_segmenter
+
+BASE = [word for word in SMALL if not word.startswith("model.")]
+TINY = "model.settings={depths: [1, 1, 1, 1], hidden_sizes: [8, 16, 16, 16], num_attention_heads: [1, 1, 1, 1], "
+TINY += "decoder_hidden_size: 16, sr_ratios: [1, 1, 1, 1]}"
+LIBRARIES = {
+    "torchvision": ("torchvision", ("model=torchvision",)),
+    "smp": ("segmentation_models_pytorch", ("model=smp", "model.architecture=unet", "model.encoder=resnet18")),
+    "transformers": ("transformers", ("model=transformers", TINY)),
+}
+CLASSES = len(Streets.class_names)
+
+
+def network_of(library, *overrides):
+    """The segmenter of a choice, with fresh weights of a fixed seed."""
+    pytest.importorskip(LIBRARIES[library][0], reason=f"the extra {library} is not installed")
+    torch.manual_seed(0)
+    spec = parse(configuration("outputs", *LIBRARIES[library][1], *overrides, base=BASE))
+    return build_segmenter(spec.model, CLASSES).eval()
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_the_network_of_a_library_is_wrapped_as_it_is(library):
+    wrapped = network_of(library, "model.normalise=none")
+    images = torch.rand(2, 3, 64, 96)
+    with torch.no_grad():
+        answer = wrapped.network(images)
+        own = answer["out"] if library == "torchvision" else answer if library == "smp" else answer.logits
+        enlarged = nn.functional.interpolate(own, size=(64, 96), mode="bilinear", align_corners=False)
+        assert torch.allclose(wrapped(images), enlarged, atol=1e-6)
+        assert wrapped(torch.rand(1, 3, 21, 35)).shape == (1, CLASSES, 21, 35)
+    assert (wrapped.coarse_logits(images) is not None) == (library == "transformers")
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_it_is_trained_and_certified_by_the_command(library, tmp_path):
+    pytest.importorskip(LIBRARIES[library][0], reason=f"the extra {library} is not installed")
+    words = [*LIBRARIES[library][1], "attack=pgd_smoothed", "attack.steps=2", "attack.smoothing.votes=50", "pictures=0"]
+    status, out, err = Command(*BASE, *words, cwd=tmp_path).finish()
+    assert status == 0, out + err
+    (result,) = tmp_path.glob("outputs/runs/*/*/result.json")
+    found = {entry["summary"]["kind"]: entry["summary"] for entry in json.loads(result.read_text())["entries"]}
+    assert set(found) == {"prediction", "certifier", "attack"}
+    assert found["attack"]["figures"]["bracket/violations"] == 0
+
+
+class Small(nn.Module):
+    """A network that could be anybody's, and learns something."""
+
+    def __init__(self, classes):
+        super().__init__()
+        torch.manual_seed(3)
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(8, classes, 3, padding=1)
+        )
+
+    def forward(self, images):
+        return {"out": self.layers(images)}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """One network as TorchScript and as ONNX, both for any batch and size."""
+    folder, network = tmp_path_factory.mktemp("exported"), Small(CLASSES).eval()
+    torch.jit.save(torch.jit.trace(network.layers, torch.rand(1, 3, 48, 64)), folder / "net.pt")
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    pytest.importorskip("onnxscript", reason="onnxscript, which exports to ONNX, is not installed")
+    sides = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height", min=8), 3: torch.export.Dim("width", min=8)}
+    program = torch.onnx.export(
+        network.layers, (torch.rand(2, 3, 48, 64),), dynamo=True, dynamic_shapes=(sides,), verbose=False
+    )
+    program.save(folder / "net.onnx")
+    return folder, network
+
+
+@pytest.mark.filterwarnings("ignore")  # of the exporter
+def test_exports_give_the_certificates_of_the_network(exported):
+    folder, network = exported
+    image, cpu = Streets("test", count=1, size=(48, 64))[0].image, Hardware(device="cpu")
+    script = torchscript_network(num_classes=CLASSES, name="script", file=str(folder / "net.pt"))
+    onnx = onnx_network(num_classes=CLASSES, name="onnx", file=str(folder / "net.onnx"))
+    certificates = [
+        certseg.certify(model, image, SegCertify(sigma=0.25, n=60), hardware=cpu)
+        for model in (certseg.wrap(network), script, onnx)
+    ]
+    for other in certificates[1:]:
+        assert torch.equal(other.classes, certificates[0].classes)
+        assert torch.equal(other.certified, certificates[0].certified)
+    with torch.no_grad():
+        assert torch.allclose(onnx(image[None]), script(image[None]), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["torchscript", "onnx"])
+@pytest.mark.parametrize("certifier", ["segcertify", "demasked_recovery"])
+def test_a_file_is_certified_by_the_command_and_known_by_its_content(kind, certifier, exported, tmp_path):
+    folder, _ = exported
+    file = tmp_path / "own.file"
+    file.write_bytes((folder / f"net.{'pt' if kind == 'torchscript' else 'onnx'}").read_bytes())
+    base = [word for word in BASE if certifier == "segcertify" or not word.startswith("certifier.")]
+    words = [f"model={kind}", f"model.file={file}", f"certifier={certifier}", "pictures=0"]
+    status, out, err = Command(*base, *words, cwd=tmp_path).finish()
+    assert status == 0, out + err
+    assert "Trained" not in out
+    status, out, err = Command(*base, *words, cwd=tmp_path).finish()
+    assert "3 of 3 images are finished already" in out
+    if kind == "torchscript":
+        other = Small(CLASSES).eval()
+        nn.init.normal_(other.layers[0].weight)
+        torch.jit.save(torch.jit.trace(other.layers, torch.rand(1, 3, 48, 64)), file)
+        status, out, err = Command(*base, *words, cwd=tmp_path).finish()
+        assert status == 0, out + err
+        assert "finished already" not in out
+
+
+def test_a_network_of_ones_own_is_trained_by_cross_entropy_and_known_by_its_source(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import torch\n\n\nclass Net(torch.nn.Module):\n"
+        "    def __init__(self, classes, width=4):\n        super().__init__()\n"
+        "        self.first = torch.nn.Conv2d(3, width, 3, stride=2, padding=1)\n"
+        "        self.last = torch.nn.Conv2d(width, classes, 1)\n\n"
+        "    def forward(self, images):\n        return (self.last(self.first(images).relu()), None)\n"
+    )
+    words = ["model=custom", "model.network._target_=mine.Net", "+model.network.width=6"]
+    words += ["model.classes_argument=classes", "certifier=none", "pictures=0"]
+    base = [word for word in BASE if not word.startswith("certifier.")]
+    status, out, err = Command(*base, *words, cwd=tmp_path).finish()
+    assert status == 0, out + err
+    (checkpoint,) = tmp_path.rglob("model.pt")
+    assert "network.first.weight" in torch.load(checkpoint, weights_only=True)["state_dict"]
+    source = tmp_path / "mine.py"
+    source.write_text(source.read_text().replace(".relu()", ".tanh()"))
+    status, out, err = Command(*base, *words, cwd=tmp_path).finish()
+    assert status == 0, out + err
+    assert "Trained in" in out
+    status, out, err = Command(*base, *words[:-4], "certifier=none", cwd=tmp_path).finish()
+    assert status == 2
+    assert "model.network._target_ is not set" in err or "classes_argument" in err
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kind", "words"),
+    [
+        (("model=torchvision", "model.architecture=resnet18"), ConfigError, "lraspp_mobilenet_v3_large"),
+        (("model=torchvision", "model.weights=BEST"), ConfigError, "DEFAULT"),
+        (("model=torchvision", "model.weights=DEFAULT"), ConfigError, r"8 classes.*21 classes.*train the network"),
+        (("model=torchvision", "model.divisor=0"), ConfigError, "divisor"),
+        (("model=smp", "model.architecture=unett"), ConfigError, "unett"),
+        (("model=smp", "model.encoder=resnet1"), ConfigError, "resnet1"),
+        (("model=transformers", "model.architecture=BertModel"), ConfigError, "SegformerForSemanticSegmentation"),
+        (("model=transformers", "model.settings={depths: [1], hidden_sizes: 3}"), ConfigError, "settings do not fit"),
+        (("model=torchscript",), ConfigError, "model.file is not set"),
+        (("model=torchscript", "model.file=nowhere.pt"), CheckpointError, "nowhere.pt"),
+        (("model=onnx", "model.file=nowhere.onnx"), CheckpointError, "nowhere.onnx"),
+        (("model=torchscript", f"model.file={__file__}"), CheckpointError, "no TorchScript file"),
+        (("model=onnx", f"model.file={__file__}"), CheckpointError, "cannot be loaded as ONNX"),
+        (("model=custom",), ConfigError, "model.network._target_ is not set"),
+        (
+            ("model=custom", "model.network._target_=torch.nn.Linear", "model.pretrained=true"),
+            CertsegError,
+            "classes_argument",
+        ),
+        (("model=torchvision", "model.pretrained=true", "model.checkpoint=a.pt"), ConfigError, "Leave one of the two"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else None,
+)
+def test_what_cannot_be_built_is_one_line(overrides, kind, words, tmp_path):
+    for name in ("smp", "transformers"):
+        if f"model={name}" in overrides:
+            pytest.importorskip(LIBRARIES[name][0], reason=f"the extra {name} is not installed")
+    base = [word for word in BASE if not word.startswith("certifier.")]
+    with pytest.raises(kind, match=words) as error:
+        run(configuration(tmp_path / "out", *overrides, "certifier=none", base=base), tmp_path / "report")
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.rglob("history.jsonl"))
