@@ -30,6 +30,9 @@ EXPERIMENTS = [
 ]
 NEEDED = {
     "mmseg": ["model.config=pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024"],
+    "custom": ["model.network._target_=torch.nn.Conv2d"],
+    "onnx": ["model.file=net.onnx"],
+    "torchscript": ["model.file=net.pt"],
     "targeted": ["attack.goal=sky"],
     "patch": ["attack.patch.share=0.01"],
     "patch_defended": ["certifier=demasked_recovery"],
