@@ -42,6 +42,11 @@ that fill a batch at once; telea fills image by image on the CPU. The parts are 
 processor seconds of one thread. Weights are fresh and the image is noise, so masked copies agree less than they would
 after training.
 
+    python scripts/benchmark.py wrap [--size 360 480] [--model lraspp_mobilenet_v3_large] [--batch 4] [--hardware auto]
+
+A forward pass through ``certseg.wrap`` against one through the bare network of torchvision, medians of the ratios of
+interleaved repetitions; on the CPU processor seconds of one thread. With normalisation the bare pass normalises, too.
+
 Each row states its goal if it has one and whether it is met; the exit status does not depend on it.
 """
 
@@ -62,6 +67,7 @@ from benchmarks.lipschitz import benchmark_lipschitz
 from benchmarks.patches import benchmark_patches
 from benchmarks.sea import benchmark_sea
 from benchmarks.segcertify import benchmark_segcertify
+from benchmarks.wrapping import benchmark_wrap
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -82,6 +88,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     patches.add_argument("--inpainter", help="model.pt that training=inpainter wrote, to measure it as well")
     patches.add_argument("--quick", action="store_true", help="repeat once")
     patches.set_defaults(run=benchmark_patches, repeats=5)
+    wrap = commands.add_parser("wrap", help="cost of certseg.wrap")
+    wrap.add_argument("--size", type=int, nargs=2, default=(360, 480), metavar=("H", "W"))
+    wrap.add_argument("--model", default="lraspp_mobilenet_v3_large", help="a segmentation network of torchvision")
+    wrap.add_argument("--classes", type=int, default=19)
+    wrap.add_argument("--batch", type=int, default=4)
+    wrap.add_argument("--repeats", type=int, default=15)
+    wrap.add_argument("--hardware", default="auto", help="a choice of configs/hardware")
+    wrap.set_defaults(run=benchmark_wrap)
     large, small = (360, 480), (240, 320)
     for command, size, classes in (
         (segcertify, large, 19),

@@ -187,3 +187,10 @@ def test_a_learned_inpainter_is_measured_where_its_file_is_given(monkeypatch):
     found = patches.inpainters(argparse.Namespace(inpainter="model.pt"))
     assert found["learned"] == ("model.pt", True)
     assert "learned" not in patches.inpainters(argparse.Namespace(inpainter=None))
+
+
+def test_the_cost_of_the_wrapper_is_stated(script, capsys):
+    script.main(["wrap", "--size", "40", "48", "--batch", "1", "--repeats", "1", "--classes", "3", "--hardware", "cpu"])
+    rows = [row for row in capsys.readouterr().out.splitlines() if "<= 1.03" in row]
+    assert len(rows) == 2
+    assert all(float(row.split("│")[4]) > 0 for row in rows)
