@@ -109,7 +109,7 @@ def start_digests(spec: RunSpec) -> dict[str, str]:
         CheckpointError: a file cannot be read.
     """
     model, start = spec.model, {}
-    if spec.training is not None and spec.training.starts_from_checkpoint:
+    if spec.training is not None and spec.training.starts_from_checkpoint and not model.pretrained:
         start["start"] = file_digest(str(model.checkpoint), "model.checkpoint")
     if model.backbone_checkpoint:
         start["backbone_start"] = file_digest(model.backbone_checkpoint, "model.backbone_checkpoint")

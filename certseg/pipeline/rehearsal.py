@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from certseg.compute.atomic import first_line
 from certseg.compute.forward import check_logits
@@ -14,7 +14,7 @@ from certseg.errors import CertsegError, ModelError
 from certseg.types import Certifier, Segmenter, Sides, segmenter_of
 
 
-def rehearse(network: nn.Module, certifier: Certifier | None, sizes: Iterable[Sides], hardware: Hardware) -> None:
+def rehearse(network: nn.Module, certifier: Certifier | None, sizes: Sequence[Sides], hardware: Hardware) -> None:
     """Try on a network with any weights what has to work with trained ones.
 
     Weights, modes and the state of torch's random numbers are afterwards what they were.
@@ -22,12 +22,12 @@ def rehearse(network: nn.Module, certifier: Certifier | None, sizes: Iterable[Si
     Args:
         network: the network, which is moved to the hardware's device.
         certifier: what is to certify it; None for nothing.
-        sizes: heights and widths of the images that it will be given.
+        sizes: heights and widths of the images that it will be given, that of the training first.
         hardware: the device that is computed on.
 
     Raises:
         ModelError: the network does not say its number of classes, cannot take images of one of the sizes, does not
-            answer with logits of that size, or cannot be certified by the certifier.
+            answer with logits of that size, has no gradient, or cannot be certified by the certifier.
     """
     segmenter = segmenter_of(network)
     if certifier is not None:
@@ -35,19 +35,26 @@ def rehearse(network: nn.Module, certifier: Certifier | None, sizes: Iterable[Si
     device = hardware.torch_device
     network.to(device)
     modes = [(module, module.training) for module in network.modules()]
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:
             network.eval()
-            for size in dict.fromkeys(sizes):
-                _try(segmenter, size, device)
+            if not _logits(segmenter, sizes[0], device).requires_grad:
+                raise ModelError(
+                    "The network cannot be trained, nor anything in front of it: its answer has no gradient",
+                    remedy="Use it as it is, or in a form that has one, such as model=torchscript",
+                )
+            with torch.no_grad():
+                for size in set(sizes[1:]) - {sizes[0]}:
+                    _logits(segmenter, size, device)
         finally:
             network.train(modes[0][1])
             for module, mode in modes:
                 module.training = mode
 
 
-def _try(segmenter: Segmenter, size: Sides, device: torch.device) -> None:
-    images = torch.full((1, 3, *size), 0.5, device=device)
+def _logits(segmenter: Segmenter, size: Sides, device: torch.device) -> Tensor:
+    """The network's answer to a grey image, once it is known to be logits."""
+    images = torch.full((1, 3, *size), 0.5, device=device, requires_grad=True)
     try:
         logits = segmenter(images)
     except CertsegError:
@@ -60,3 +67,4 @@ def _try(segmenter: Segmenter, size: Sides, device: torch.device) -> None:
             "not divide",
         ) from error
     check_logits(logits, images, segmenter.num_classes)
+    return logits

@@ -115,7 +115,8 @@ class ModelSpec(ObjectSpec):
             the digest of its content.
         trust_backbone_checkpoint: whether that file may run code of its own when it is read.
         file: file with a network and its weights; keys hold the digest of its content.
-        pretrained: whether the network is used with the weights it comes with, neither trained nor loaded.
+        pretrained: whether the network has the weights it comes with, so that none are loaded and, but in a training
+            that starts from a trained network, none are trained.
         map_classes: whether the classes of the checkpoint, which are those of the data set in another order, are put
             into the data set's order.
         trust_classes: whether the classes of the checkpoint are those of the data set whatever their names are.
@@ -325,4 +326,4 @@ class RunSpec:
     def is_loaded(self) -> bool:
         """Whether the network has its weights from ``model.checkpoint`` or comes with them, without a training."""
         starts = self.training is not None and self.training.starts_from_checkpoint
-        return (bool(self.model.checkpoint) and not starts) or self.model.pretrained
+        return (bool(self.model.checkpoint) or self.model.pretrained) and not starts

@@ -155,7 +155,7 @@ def _filled(segmenter: nn.Module, path: str | Path) -> nn.Module:
 def _start(model: ModelSpec, training: TrainingSpec, num_classes: int) -> nn.Module:
     """The network a training starts from: fresh where the settings name no file."""
     segmenter = build_segmenter(model, num_classes)
-    if training.starts_from_checkpoint:
+    if training.starts_from_checkpoint and not model.pretrained:
         _load(segmenter, model)
     if model.backbone_checkpoint:
         load_backbone(segmenter, model.backbone_checkpoint, trust=model.trust_backbone_checkpoint)
@@ -171,18 +171,19 @@ def _check_start(model: ModelSpec, training: TrainingSpec | None) -> None:
             received=f"model.backbone_checkpoint={model.backbone_checkpoint}",
             remedy="Give one of the two",
         )
-    if model.pretrained and (model.checkpoint or model.denoiser):
+    if model.pretrained and model.checkpoint:
         raise ConfigError(
             "model.pretrained=true uses the weights that the network comes with",
-            received=f"model.checkpoint={model.checkpoint}" if model.checkpoint else "a denoiser in front of it",
+            received=f"model.checkpoint={model.checkpoint}",
             remedy="Leave one of the two out",
         )
-    if training is None or model.pretrained:
+    if training is None:
         return
-    if training.starts_from_checkpoint and not model.checkpoint:
+    if training.starts_from_checkpoint and not (model.checkpoint or model.pretrained):
         raise ConfigError(
             f"training={training.name} starts from a trained segmenter",
-            remedy="Give model.checkpoint=..., for example the model.pt of training=clean",
+            remedy="Give model.checkpoint=..., for example the model.pt of training=clean, or a network that comes "
+            "with its weights: model.pretrained=true",
         )
     if training.freezes_backbone and not (model.checkpoint or model.backbone_checkpoint):
         raise ConfigError(
@@ -238,7 +239,7 @@ def obtain(
     hardware.setup(spec.seed)
     model, training, num_classes = spec.model, spec.training, len(legend.class_names)
     _check_start(model, training)
-    if model.pretrained:
+    if spec.is_loaded and model.pretrained:
         return _as_it_comes(spec, num_classes, hardware)
     if spec.is_loaded:
         order = class_order(model, str(model.checkpoint), legend)
@@ -248,7 +249,7 @@ def obtain(
     remedy = "Give model.checkpoint=... or dataset.train_split=..."
     if training is None:
         raise ConfigError("There is no training", remedy="Give model.checkpoint=... or choose one: training=clean")
-    if training.starts_from_checkpoint:
+    if training.starts_from_checkpoint and not model.pretrained:
         class_order(model, str(model.checkpoint), legend, is_start=True)
     recipe: Recipe = build("training", training)  # also where it is finished: a setting that is wrong is said
     data = training_data(spec, remedy)
@@ -280,6 +281,11 @@ def _as_it_comes(spec: RunSpec, num_classes: int, hardware: Hardware) -> Network
     """The network with the weights it comes with, which are told by their digest: what a library fetches under a name
     may be another thing tomorrow."""
     network = build_segmenter(spec.model, num_classes)
+    if isinstance(network, Denoised) and not _load_denoiser(network, spec.model) and network.denoiser.state_dict():
+        raise ConfigError(
+            "The denoiser in front of model.pretrained=true has no weights",
+            remedy="Give model.denoiser.checkpoint=..., or train it: training=denoiser",
+        )
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

@@ -48,7 +48,7 @@ def trainable(network: nn.Module) -> TrainableSegmenter:
         raise ModelError(
             f"{type(network).__name__} has no loss of its own to be trained with",
             expected="num_classes, and a method loss(images, labels) that returns tensors by name",
-            remedy="Add it, or choose an objective that computes a loss from logits",
+            remedy="Add it, or take the network by certseg.wrap or model=custom, which train any by cross-entropy",
         )
     return network
 

@@ -131,6 +131,27 @@ def test_a_file_is_certified_by_the_command_and_known_by_its_content(kind, certi
         assert "finished already" not in out
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_denoiser_is_trained_in_front_of_a_network_that_stays(exported, tmp_path):
+    folder, network = exported
+    words = ["model/denoiser=dncnn", "model.denoiser.width=4", "training=denoiser", "certifier.tau=0.7", "pictures=0"]
+    base = [word for word in BASE if not word.startswith("training.val")]
+    settings = [f"model.file={folder / 'net.pt'}", "model=torchscript", "training.validations=0", *words]
+    status, out, err = Command(*base, *settings, cwd=tmp_path).finish()
+    assert status == 0, out + err
+    (checkpoint,) = tmp_path.rglob("model.pt")
+    found = torch.load(checkpoint, weights_only=True)["state_dict"]
+    assert torch.equal(found["segmenter.network.0.weight"], network.layers[0].weight)
+    assert sum(value.abs().sum() for name, value in found.items() if name.startswith("denoiser.")) > 0
+    status, out, err = Command(*base, *settings, cwd=tmp_path).finish()
+    assert "Reused training" in out
+    assert "finished already" in out
+    settings[:2] = [f"model.file={folder / 'net.onnx'}", "model=onnx"]
+    status, out, err = Command(*base, *settings, cwd=tmp_path).finish()
+    assert status == 2
+    assert "its answer has no gradient" in err
+
+
 def test_a_network_of_ones_own_is_trained_by_cross_entropy_and_known_by_its_source(tmp_path):
     (tmp_path / "mine.py").write_text(
         "import torch\n\n\nclass Net(torch.nn.Module):\n"

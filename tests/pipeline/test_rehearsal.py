@@ -31,6 +31,13 @@ class Particular(nn.Module):
         return logits[..., ::2, ::2] if self.halved else logits
 
 
+class Detached(Particular):
+    """Answers without a gradient."""
+
+    def forward(self, images):
+        return super().forward(images).detach()
+
+
 def test_what_works_leaves_no_trace():
     network = Particular().train()
     network.norm.eval()
@@ -49,8 +56,9 @@ def test_what_works_leaves_no_trace():
         (Particular(halved=True), None, "logits at image resolution"),
         (nn.Conv2d(3, 2, 1), None, "no segmenter"),
         (two_classes(), Lipschitz(radius=0.1), "audited Lipschitz constant"),
+        (Detached(), None, "no gradient"),
     ],
-    ids=["size", "resolution", "classes", "certifier"],
+    ids=["size", "resolution", "classes", "certifier", "gradient"],
 )
 def test_what_cannot_work_is_one_line(network, certifier, words):
     with pytest.raises(ModelError, match=words):
