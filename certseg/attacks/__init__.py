@@ -8,6 +8,7 @@ from certseg.attacks.patch import PatchPGD
 from certseg.attacks.patch_result import PatchResult
 from certseg.attacks.pgd import PGD
 from certseg.attacks.sea import SEA
+from certseg.attacks.square import Square
 from certseg.attacks.transfer import Transfer
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     "PatchPGD",
     "PatchResult",
     "Smoothing",
+    "Square",
     "Transfer",
 ]

@@ -18,6 +18,7 @@ class BudgetedAttack(Attack):
     with a default or as a property, and :meth:`together`."""
 
     side_by_side = True
+    needs_gradient = True
 
     @property
     @abstractmethod

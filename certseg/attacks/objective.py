@@ -322,7 +322,8 @@ def checked_logits(segmenter: Segmenter, images: Tensor) -> Tensor:
     check_logits(logits, images, segmenter.num_classes)
     if images.requires_grad and not logits.requires_grad:
         raise ModelError(
-            "The model cannot be attacked by gradient: its logits do not depend differentiably on the image"
+            "The model cannot be attacked by gradient: its logits do not depend differentiably on the image",
+            remedy="Use an attack that needs no gradient: attack=square",
         )
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 

@@ -263,6 +263,7 @@ class AttackStage(NetworkStage):
         summary: dict[str, Any] = {
             "predictor": self._predictor,
             "threat": threat,
+            "needs_gradient": self._attack.needs_gradient,
             "confidence": None,
             "figures": figures,
             "class_iou": {"attacked": by_class(self._class_names, worst.iou())},

@@ -22,6 +22,7 @@ PATHS = {
     "patch_pgd": "certseg.attacks.PatchPGD",
     "sea": "certseg.attacks.SEA",
     "smoothing": "certseg.attacks.Smoothing",
+    "square": "certseg.attacks.Square",
     "adaptive_certify": "certseg.certifiers.AdaptiveCertify",
     "demasked_detection": "certseg.certifiers.DemaskedDetection",
     "demasked_recovery": "certseg.certifiers.DemaskedRecovery",

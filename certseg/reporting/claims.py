@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from certseg.bracket import Comparison
 from certseg.metrics import Estimator, known_figures
-from certseg.reporting.entries import Entry, plural
+from certseg.reporting.entries import Entry, plural, threat_text
 from certseg.types import threat_of
 
 LOWER = known_figures.CERTIFIED_ACCURACY.full_name(Estimator.IMAGE_MEAN)
@@ -189,3 +189,18 @@ def claim(entry: Entry) -> str:
 def _probability(value: float) -> str:
     """Twelve digits hide the rounding of ``1 - 0.999`` and are never reached by a real confidence."""
     return f"{round(value, 12):.12g}"
+
+
+def masked_gradients(entries: Sequence[Entry]) -> list[str]:
+    """A sentence for each attack by gradient that leaves more than one without: the network's gradients then lead it
+    astray (Athalye et al. 2018), and its figure is no measure of what an attacker can do."""
+    attacks = [entry for entry in entries if entry.kind == "attack" and "needs_gradient" in entry.summary]
+    return [
+        f"{blind.name}, which uses no gradient, leaves {100 * less:.1f} % where {seeing.name} leaves "
+        f"{100 * more:.1f} % ({threat_text(seeing.threat)}): the gradients of {seeing.predictor} probably mislead it."
+        for seeing in attacks
+        for blind in attacks
+        if seeing.summary["needs_gradient"] and not blind.summary["needs_gradient"]
+        if (seeing.subject, seeing.predictor, seeing.threat) == (blind.subject, blind.predictor, blind.threat)
+        if (more := seeing.figure(UPPER)) is not None and (less := blind.figure(UPPER)) is not None and less < more
+    ]

@@ -199,6 +199,9 @@ class AnyAttack:
     norms: tuple[str, ...] = ()
     """The kinds of threat (:attr:`certseg.types.threats.Threat.norm`) it knows."""
 
+    needs_gradient: bool = False
+    """Whether it differentiates the network. That the network can be is then found out before the first image."""
+
     @property
     def predictor(self) -> str:
         """The attacked model, in the words of certificates; ``base``, the default, is the network itself."""

@@ -33,6 +33,7 @@ NEEDED = {
     "custom": ["model.network._target_=torch.nn.Conv2d"],
     "onnx": ["model.file=net.onnx"],
     "torchscript": ["model.file=net.pt"],
+    "square": ["attack.radius=4/255"],
     "targeted": ["attack.goal=sky"],
     "patch": ["attack.patch.share=0.01"],
     "patch_defended": ["certifier=demasked_recovery"],

@@ -65,6 +65,7 @@ class MinimumNormAttack(SmallestAttack):
     line_search: int = 10
     goal: int | Tensor | None = None
     norms = ("l2",)
+    needs_gradient = True
 
     @abstractmethod
     def search(self, problem: Problem) -> None:

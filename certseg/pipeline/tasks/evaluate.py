@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from certseg.attacks.objective import checked_logits
 from certseg.bracket import Finished, check
 from certseg.compute.hardware import Hardware, rank, world_size
 from certseg.datasets import Legend, check_headers, evenly_spaced
@@ -35,7 +36,7 @@ from certseg.reporting import (
     write_json_atomic,
     write_report,
 )
-from certseg.types import SegmentationDataset, Segmenter, Stage, checked_sample, sides_of
+from certseg.types import Sample, SegmentationDataset, Segmenter, Stage, checked_sample, sides_of
 
 RESULT_FILE = "result.json"
 
@@ -158,8 +159,7 @@ def _results(task: Task, plan: Plan, subject: Subject, folder: Path) -> list[Res
     is_done = all(names <= store.read().keys() for store in stores)
     if not is_done:
         check_headers(subject.images)
-        if plan.certifier is not None:
-            plan.certifier.check_model(network.segmenter)
+        _check_ability(plan, network.segmenter, checked_sample(subject.images[0], 0), hardware)
     for step, store in zip(jobs(None if is_done else network.segmenter), stores, strict=True):
         before = len(store.read())
         started = time.perf_counter()
@@ -172,6 +172,14 @@ def _results(task: Task, plan: Plan, subject: Subject, folder: Path) -> list[Res
             results.append(Result(Entry(result, directory=store.directory), store, step.stage))
             _tell_of_labels(result)
     return results
+
+
+def _check_ability(plan: Plan, segmenter: Segmenter, sample: Sample, hardware: Hardware) -> None:
+    """Raise ModelError if the network cannot be certified by the certifier, or not attacked by the attack."""
+    if plan.certifier is not None:
+        plan.certifier.check_model(segmenter)
+    if plan.attack is not None and plan.attack.needs_gradient:
+        checked_logits(segmenter, sample.image[None].to(hardware.torch_device).requires_grad_())
 
 
 def _identity(

@@ -1,0 +1,369 @@
+"""Square Attack (Andriushchenko et al. 2020, arXiv:1912.00049) for segmentation: random search without gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from certseg.attacks.geometry import Ball, perturbation_norm
+from certseg.attacks.losses import Pixels, mean_over_labelled, number_labelled
+from certseg.attacks.objective import checked_logits
+from certseg.attacks.patch_result import PatchResult
+from certseg.checks import check_count, check_number
+from certseg.compute.decisions import decide
+from certseg.compute.hardware import Hardware, Stopwatch
+from certseg.compute.streams import NoiseStream
+from certseg.errors import ConfigError, DataError, ModelError
+from certseg.patches.canvas import Corners, PatchCanvas, random_corners
+from certseg.types import (
+    L2,
+    Attack,
+    AttackResult,
+    Linf,
+    Passes,
+    Patch,
+    Segmenter,
+    Sides,
+    Threat,
+    check_image,
+    check_target,
+    sides_of,
+)
+
+_HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
+"""Shares of the queries after which the area of a square is halved: the paper's schedule for 10 000 of them."""
+_TILES = 5  # of an l2 attack's first point, in each direction
+_MOVES = 0.25  # share of a patch attack's queries that move a rectangle at first; none at the end
+
+
+class Answer(NamedTuple):
+    """What one query says of a point.
+
+    Args:
+        point: ``3 x H x W``.
+        accuracy: share of the labelled pixels that are correct, 0 without any.
+        margin: mean over labelled pixels of how far the label's logit lies above the largest other, 0 where it does
+            not.
+        corners: where the rectangles of a patch attack lie; none in a ball.
+    """
+
+    point: Tensor
+    accuracy: float
+    margin: float
+    corners: Corners = ()
+
+
+Search = Generator[tuple[Tensor, Corners], Answer, None]
+"""Yields points, is sent what the network says there."""
+
+
+@dataclass(frozen=True)
+class Square(Attack):
+    """Random search: a square of the perturbation is drawn anew, and kept where fewer pixels are correct then.
+
+    The first point is the image, the second one stripes (l-inf), tiles (l2) or a random patch. In an l-inf ball a
+    square gets one of the ball's corners in each channel; in an l2 ball the mass of one square moves to another one; of
+    a patch a square of the content gets one of the eight extreme colours, or a rectangle moves. Squares shrink by the
+    paper's schedule. Of points with equally many correct pixels the one with the smaller mean margin is kept: how far
+    the label's logit lies above the largest other. Nothing but the network's answers is used, so networks without
+    gradient are attacked, and those that mask theirs.
+
+    Args:
+        queries: forward passes, at least 2, the last one not counted, which confirms the result.
+        share: of the image's area (of the rectangle's, for patches) that the first squares cover.
+
+    Raises:
+        ConfigError: an argument is outside its domain.
+
+    >>> import certseg, torch
+    >>> from certseg.types import Linf
+    >>> model = torch.nn.Conv2d(3, 2, 1)
+    >>> model.num_classes = 2
+    >>> image, labels = torch.full((3, 4, 4), 0.5), torch.zeros(4, 4, dtype=torch.int64)
+    >>> result = certseg.attack(model, image, labels, Linf(4 / 255), Square(queries=20))
+    >>> result.norm <= 4 / 255, result.passes.forward <= 21
+    (True, True)
+    """
+
+    queries: int = 2000
+    share: float = 0.1
+    norms = ("linf", "l2", "patch")
+
+    def __post_init__(self) -> None:
+        check_count("attack.queries", self.queries, 2)
+        check_number("attack.share", self.share, "(0, 1]")
+
+    def check_size(self, size: Sides, threat: Threat) -> None:
+        """Raise :class:`ConfigError` if patches do not fit into an image of this height and width."""
+        if isinstance(threat, Patch):
+            threat.size(*size)
+
+    def __call__(
+        self,
+        segmenter: Segmenter,
+        image: Tensor,
+        target: Tensor,
+        threat: Threat,
+        *,
+        stream: NoiseStream,
+        hardware: Hardware,
+        start: Tensor | None = None,
+    ) -> AttackResult:
+        """Attack one image.
+
+        Args:
+            segmenter: the network, on the hardware's device; it need not be differentiable.
+            image: ``3 x H x W`` in [0, 1].
+            target: ``H x W`` int64 labels, 255 ignored.
+            threat: an l-inf or l2 ball, or patches.
+            stream: the image's own random numbers.
+            hardware: the device that is computed on.
+            start: a point within a ball that is visited after the image; patch attacks take none.
+
+        Raises:
+            ConfigError: the threat is of another kind, or a patch does not fit.
+            DataError: the image is not in [0, 1], the target does not fit it or the model, or the start is outside.
+            ModelError: NaN or infinite logits.
+        """
+        check_image(image, stream.name)
+        check_target(target, tuple(image.shape[-2:]), segmenter.num_classes)
+        device = hardware.torch_device
+        asked = _Queries(segmenter, target.to(device), stream.name)
+        generator = stream.for_purpose("square").generator(0, torch.device("cpu"))
+        search = self._search(image.to(device, torch.float32), threat, generator, start)
+        watch = Stopwatch(device)
+        with watch("attack"), torch.inference_mode():
+            best = asked(*next(search))
+            answer = best
+            while asked.number < self.queries and best.accuracy > 0.0:
+                answer = asked(*search.send(answer))
+                best = min(best, answer, key=_order)
+            prediction, flags = asked.confirmed(best)
+        return _result(best, prediction, flags, image, threat, asked.number + 1, dict(watch.seconds))
+
+    def _search(self, image: Tensor, threat: Threat, generator: torch.Generator, start: Tensor | None) -> Search:
+        """The points to visit, one for each answer."""
+        if isinstance(threat, Patch):
+            if start is not None:
+                raise DataError("A patch attack begins with the image, not at given ones")
+            return self._patch(image, threat, generator)
+        if isinstance(threat, Linf):
+            return self._linf(image, threat, generator, start)
+        if isinstance(threat, L2):
+            return self._l2(image, threat, generator, start)
+        raise ConfigError("attack=square knows other threats", expected=", ".join(self.norms), received=str(threat))
+
+    def _side(self, query: int, area: int, longest: int) -> int:
+        """The side in pixels of the square of a query."""
+        halved = sum(query >= share * self.queries for share in _HALVINGS)
+        side = round(math.sqrt(self.share * area / 2**halved))
+        return max(1, min(longest, side))
+
+    def _linf(self, image: Tensor, threat: Linf, generator: torch.Generator, start: Tensor | None) -> Search:
+        ball, (height, width) = Ball(image, threat), sides_of(image)
+        here = yield from _begun(image, threat, start)
+        stripes = _signs((3, 1, width), generator).to(image.device).expand(3, height, width)
+        here = _better(here, (yield ball.project(image + threat.radius * stripes), ()))
+        for query in range(2, self.queries + 1):
+            window = _window(self._side(query, height * width, min(height, width)), (height, width), generator)
+            point = here.point.clone()
+            point[window] = image[window] + threat.radius * _signs((3, 1, 1), generator).to(image.device)
+            here = _better(here, (yield ball.project(point), ()))
+
+    def _l2(self, image: Tensor, threat: L2, generator: torch.Generator, start: Tensor | None) -> Search:
+        ball, (height, width) = Ball(image, threat), sides_of(image)
+        here = yield from _begun(image, threat, start)
+        delta = torch.zeros_like(image)
+        side = max(1, min(height, width) // _TILES)
+        for top in range(0, height - side + 1, side):
+            for left in range(0, width - side + 1, side):
+                tile = _bump(side, generator).to(image.device) * _signs((3, 1, 1), generator).to(image.device)
+                delta[:, top : top + side, left : left + side] = tile
+        here = _better(here, (yield ball.project(image + delta * (threat.radius / delta.norm())), ()))
+        for query in range(2, self.queries + 1):
+            side = self._side(query, height * width, min(height, width))
+            into, out = (_window(side, (height, width), generator) for _ in range(2))
+            delta = here.point - image
+            unused = max(0.0, threat.radius**2 - float(delta.square().sum()))
+            both = torch.zeros_like(delta[0], dtype=torch.bool)
+            both[into[1:]] = True
+            both[out[1:]] = True
+            mass = (delta.square() * both).sum(dim=(1, 2), keepdim=True) + unused / 3
+            kept = delta[into] / delta[into].norm(dim=(1, 2), keepdim=True).clamp_min(1e-12)
+            new = _bump(side, generator).to(image.device) * _signs((3, 1, 1), generator).to(image.device) + kept
+            delta[out] = 0.0
+            delta[into] = new * (mass.sqrt() / new.norm(dim=(1, 2), keepdim=True).clamp_min(1e-12))
+            here = _better(here, (yield ball.project(image + delta), ()))
+
+    def _patch(self, image: Tensor, threat: Patch, generator: torch.Generator) -> Search:
+        room = sides_of(image)
+        height, width = size = threat.size(*room)
+        yield image, ()  # any painted point is worth more to the search, however it does
+        corners = random_corners(threat.count, room, size, generator)
+        content = (_signs((threat.count, 3, 1, width), generator).expand(-1, -1, height, -1) > 0).to(image)
+        here = yield PatchCanvas(image, size, corners).paint(content), corners
+        for query in range(2, self.queries + 1):
+            left = 1.0 - query / self.queries
+            new_corners, new_content = list(corners), content.clone()
+            which = int(torch.randint(threat.count, (), generator=generator))
+            if float(torch.rand((), generator=generator)) < _MOVES * left:
+                new_corners[which] = _moved(corners[which], room, size, left, generator)
+            else:
+                window = _window(self._side(query, height * width, min(height, width)), size, generator)
+                new_content[which][window] = (_signs((3, 1, 1), generator) > 0).to(image)
+            painted = PatchCanvas(image, size, tuple(new_corners)).paint(new_content)
+            found = yield painted, tuple(new_corners)
+            if _order(found) < _order(here):
+                here, corners, content = found, tuple(new_corners), new_content
+
+
+class _Queries:
+    """A network that is asked and counted.
+
+    Args:
+        segmenter: the network.
+        target: ``H x W`` int64 labels on its device, 255 ignored.
+        name: of the image, for messages.
+    """
+
+    def __init__(self, segmenter: Segmenter, target: Tensor, name: str) -> None:
+        self._segmenter, self._target, self._name = segmenter, target[None], name
+        self._number_labelled = number_labelled(self._target)
+        self.number = 0
+
+    def __call__(self, point: Tensor, corners: Corners) -> Answer:
+        """One query.
+
+        Raises:
+            ModelError: NaN or infinite logits.
+        """
+        self.number += 1
+        pixels = Pixels(checked_logits(self._segmenter, point[None]), self._target)
+        other = pixels.logits.scatter(1, pixels.label[:, None], -torch.inf).amax(dim=1)
+        margin = torch.where(pixels.labelled, (pixels.label_logit - other).clamp_min(0.0), 0.0)
+        accuracy = mean_over_labelled(pixels.correct.to(margin.dtype), self._number_labelled)
+        summary = torch.cat(
+            [accuracy, mean_over_labelled(margin, self._number_labelled), pixels.decision[1].flatten()[:1]]
+        )
+        first, second, check = summary.tolist()
+        if not (check - check == 0.0):  # NaN or infinite
+            raise ModelError(
+                f"The model gave NaN or infinite logits under attack on image {self._name!r}",
+                remedy="Check the checkpoint",
+            )
+        return Answer(point, first, second, corners)
+
+    def confirmed(self, best: Answer) -> tuple[Tensor, tuple[str, ...]]:
+        """Prediction ``H x W`` at a point, asked again; a flag where the network answers otherwise than before."""
+        classes, _ = decide(checked_logits(self._segmenter, best.point[None]))
+        prediction = classes[0].long()
+        labelled = self._target[0] != 255
+        again = float((prediction == self._target[0])[labelled].double().mean()) if bool(labelled.any()) else 0.0
+        return prediction, ("stochastic_answer",) if abs(again - best.accuracy) > 1e-6 else ()
+
+
+def _begun(image: Tensor, threat: Linf | L2, start: Tensor | None) -> Generator[tuple[Tensor, Corners], Answer, Answer]:
+    """The image, and a start that is given."""
+    here = yield image, ()
+    if start is None:
+        return here
+    check_image(start, "start")
+    begin = start.to(image)
+    norm = perturbation_norm(begin, image, threat)
+    if not norm <= threat.radius:
+        raise DataError(
+            "An attack must start within its threat",
+            expected=f"an {threat.norm} norm of at most {threat.radius}",
+            received=norm,
+        )
+    return _better(here, (yield begin, ()))
+
+
+def _order(answer: Answer) -> tuple[float, float]:
+    """Better is smaller: fewer correct pixels, then less margin, for with one square the first hardly ever changes."""
+    return answer.accuracy, answer.margin
+
+
+def _better(here: Answer, found: Answer) -> Answer:
+    """The better one, the first of equals."""
+    return found if _order(found) < _order(here) else here
+
+
+def _window(side: int, room: Sides, generator: torch.Generator) -> tuple[slice, slice, slice]:
+    """A square at random, cut off at no border."""
+    height, width = min(side, room[0]), min(side, room[1])
+    top, left = (
+        int(torch.randint(full - part + 1, (), generator=generator)) for full, part in zip(room, (height, width))
+    )
+    return slice(None), slice(top, top + height), slice(left, left + width)
+
+
+def _signs(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Entries that are 1 or -1."""
+    signs: Tensor = torch.randint(2, shape, generator=generator).float() * 2.0 - 1.0
+    return signs
+
+
+def _bump(side: int, generator: torch.Generator) -> Tensor:
+    """The paper's pattern of an l2 square, ``side x side`` of norm 1: two halves of opposite sign, each larger towards
+    its middle; lying or upright."""
+    first = side // 2
+    bump = torch.zeros(side, side)
+    for rows, sign in ((slice(0, first), 1.0), (slice(first, side), -1.0)):
+        height = bump[rows].shape[0]
+        if height:
+            to_border = torch.minimum(_from_ends(height)[:, None], _from_ends(side)[None])
+            steps = 1.0 / torch.arange(int(to_border.max()) + 1, 0, -1).double().square()
+            bump[rows] = sign * steps.cumsum(0)[to_border.long()].float()
+    bump = bump / bump.norm()
+    is_upright = bool(torch.randint(2, (), generator=generator))
+    turned: Tensor = bump.T
+    return turned if is_upright else bump
+
+
+def _from_ends(length: int) -> Tensor:
+    places = torch.arange(length)
+    return torch.minimum(places, length - 1 - places)
+
+
+def _moved(
+    corner: tuple[int, int], room: Sides, size: Sides, left: float, generator: torch.Generator
+) -> tuple[int, int]:
+    """A corner moved by at most the share ``left`` of the room it has in each direction."""
+    moved = []
+    for place, full, part in zip(corner, room, size):
+        reach = max(1, round(left * (full - part)))
+        step = int(torch.randint(-reach, reach + 1, (), generator=generator))
+        moved.append(min(max(place + step, 0), full - part))
+    return moved[0], moved[1]
+
+
+def _result(
+    best: Answer,
+    prediction: Tensor,
+    flags: tuple[str, ...],
+    image: Tensor,
+    threat: Threat,
+    passes: int,
+    seconds: dict[str, float],
+) -> AttackResult:
+    adversarial, original = best.point.cpu().clone(), image.cpu()
+    changed = float((adversarial != original).any(dim=0).double().mean())
+    found = AttackResult(
+        adversarial=adversarial,
+        prediction=prediction.cpu().clone(),
+        threat=threat,
+        predictor="base",
+        norm=changed if isinstance(threat, Patch) else perturbation_norm(adversarial, original, threat),
+        passes=Passes(passes),
+        seconds=seconds,
+        flags=flags,
+    )
+    if not isinstance(threat, Patch):
+        return found
+    return PatchResult(**vars(found), patch=threat.size(*sides_of(image)), corners=best.corners)

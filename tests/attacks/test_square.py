@@ -1,0 +1,223 @@
+"""Random search: within every threat, never worse than the image, as strong as brute force where that is known."""
+
+import itertools
+import json
+
+import pytest
+import torch
+from support.commands import Command
+from support.linear_pixels import two_classes
+from support.pipeline_runs import SMALL
+from torch import nn
+
+import certseg
+from certseg.attacks import PGD, PatchPGD, Square
+from certseg.compute.hardware import Hardware
+from certseg.errors import ConfigError, DataError, ModelError
+from certseg.reporting import Entry, write_report
+from certseg.reporting.claims import masked_gradients
+from certseg.types import L1, L2, Linf, Patch
+
+CPU = Hardware(device="cpu")
+IMAGE = torch.rand(3, 12, 16, generator=torch.Generator().manual_seed(1))
+
+
+class Blurred(nn.Module):
+    """A small network whose pixels see their neighbours."""
+
+    def __init__(self, classes=3):
+        super().__init__()
+        torch.manual_seed(2)
+        self.num_classes = classes
+        self.layers = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, classes, 3, padding=1))
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+class Detached(Blurred):
+    """The same without a gradient, as from another program."""
+
+    def forward(self, images):
+        return torch.from_numpy(super().forward(images).detach().numpy().copy())
+
+
+def labels_of(model, image=IMAGE):
+    with torch.no_grad():
+        return model(image[None]).argmax(1)[0]
+
+
+def accuracy(result, target):
+    return float((result.prediction == target).double().mean())
+
+
+THREATS = [Linf(4 / 255), L2(0.4), Patch(height=4, width=5), Patch(share=0.05, count=2)]
+
+
+@pytest.mark.parametrize("threat", THREATS, ids=str)
+def test_the_result_lies_within_its_threat_and_does_harm(threat):
+    model = Blurred()
+    target = labels_of(model)
+    result = certseg.attack(model, IMAGE, target, threat, Square(queries=300), hardware=CPU)  # which checks the budget
+    assert accuracy(result, target) < 1.0
+    assert result.passes.forward <= 301
+    assert result.passes.backward == 0
+    assert result.adversarial.min() >= 0
+    assert result.adversarial.max() <= 1
+    if isinstance(threat, Patch):
+        outside = torch.ones(12, 16, dtype=torch.bool)
+        height, width = result.patch
+        for top, left in result.corners:
+            outside[top : top + height, left : left + width] = False
+        assert torch.equal(result.adversarial[:, outside], IMAGE[:, outside])
+        assert 1 <= len(result.corners) <= threat.count
+
+
+@pytest.mark.parametrize("threat", THREATS, ids=str)
+def test_more_queries_do_no_less_and_two_do_no_good(threat):
+    model = Blurred()
+    target = labels_of(model)
+    left = [
+        accuracy(certseg.attack(model, IMAGE, target, threat, Square(queries=queries), hardware=CPU), target)
+        for queries in (2, 600)
+    ]
+    assert left[1] <= left[0] <= 1.0
+    wrong = (target + 1) % 3  # nothing is left to lose
+    result = certseg.attack(model, IMAGE, wrong, threat, Square(queries=600), hardware=CPU)
+    assert torch.equal(result.adversarial, IMAGE)
+    assert result.passes.forward == 2
+
+
+@pytest.mark.parametrize("threat", THREATS, ids=str)
+def test_a_network_without_gradient_is_attacked_alike(threat):
+    target = labels_of(Blurred())
+    with_gradient, without = (
+        certseg.attack(model, IMAGE, target, threat, Square(queries=100), hardware=CPU)
+        for model in (Blurred(), Detached())
+    )
+    assert torch.equal(with_gradient.adversarial, without.adversarial)
+    method = PatchPGD(steps=2) if isinstance(threat, Patch) else PGD(steps=2)
+    with pytest.raises(ModelError, match="attack=square"):
+        certseg.attack(Detached(), IMAGE, target, threat, method, hardware=CPU)
+
+
+def test_it_is_the_same_every_time_and_another_with_another_seed():
+    model = Blurred()
+    target = labels_of(model)
+    runs = [
+        certseg.attack(model, IMAGE, target, Linf(2 / 255), Square(queries=60), seed=seed, hardware=CPU)
+        for seed in (0, 0, 1)
+    ]
+    assert torch.equal(runs[0].adversarial, runs[1].adversarial)
+    assert not torch.equal(runs[0].adversarial, runs[2].adversarial)
+
+
+def test_it_finds_what_no_linf_attack_on_linear_pixels_can_better():
+    """Pixels that look at themselves alone fall exactly where the corner of the ball in their direction makes them."""
+    model, radius = two_classes(), 0.05
+    target = labels_of(model)
+    image = IMAGE
+    corners = torch.tensor(list(itertools.product([-1.0, 1.0], repeat=3)))
+    with torch.no_grad():
+        moved = (image[None] + radius * corners[:, :, None, None]).clamp(0, 1)
+        best = (model(moved).argmax(1) == target).all(dim=0).double().mean()  # pixels that no corner changes
+    result = certseg.attack(model, image, target, Linf(radius), Square(queries=6000), hardware=CPU)
+    assert best <= accuracy(result, target) <= best + 0.03
+    assert best < 0.99
+
+
+def test_a_patch_on_linear_pixels_flips_every_pixel_that_a_colour_flips():
+    model = two_classes()
+    target = labels_of(model)
+    colours = torch.tensor(list(itertools.product([0.0, 1.0], repeat=3)))[:, :, None, None]
+    with torch.no_grad():
+        flips = (model(colours.expand(-1, -1, 12, 16)).argmax(1) != target).any(dim=0)
+    most = max(int(flips[top : top + 2, left : left + 3].sum()) for top in range(11) for left in range(14))
+    assert most > 0
+    result = certseg.attack(model, IMAGE, target, Patch(height=2, width=3), Square(queries=2000), hardware=CPU)
+    assert int((result.prediction != target).sum()) == most
+
+
+def test_a_start_is_visited_and_checked():
+    model = Blurred()
+    target = labels_of(model)
+    threat, start = Linf(4 / 255), (IMAGE + 4 / 255).clamp(0, 1) * 0.999
+    common = {"stream": certseg.compute.streams.NoiseStream(0, "a"), "hardware": CPU}
+    strong = certseg.attack(model, IMAGE, target, threat, PGD(steps=20), hardware=CPU)
+    result = Square(queries=3)(model, IMAGE, target, threat, start=strong.adversarial, **common)
+    assert accuracy(result, target) <= accuracy(strong, target)
+    with pytest.raises(DataError, match="within its threat"):
+        Square(queries=3)(model, IMAGE, target, Linf(1 / 255), start=start, **common)
+    with pytest.raises(DataError, match="begins with the image"):
+        Square(queries=3)(model, IMAGE, target, Patch(share=0.1), start=start, **common)
+
+
+def test_what_is_outside_its_domain():
+    for options in ({"queries": 1}, {"queries": "many"}, {"share": 0}, {"share": 1.5}):
+        with pytest.raises(ConfigError, match=f"attack.{next(iter(options))}"):
+            Square(**options)
+    with pytest.raises(ConfigError, match="linf, l2, patch"):
+        certseg.attack(Blurred(), IMAGE, labels_of(Blurred()), L1(1.0), Square(), hardware=CPU)
+    model = Blurred()
+    nn.init.constant_(model.layers[0].weight, torch.nan)
+    with pytest.raises(ModelError, match="NaN"):
+        certseg.attack(model, IMAGE, torch.zeros(12, 16).long(), Linf(0.1), Square(queries=3), hardware=CPU)
+
+
+def test_a_run_compares_it_with_certificates_against_patches(tmp_path):
+    base = [word for word in SMALL if not word.startswith("certifier.")]
+    words = ["training=masked", "certifier=demasked_recovery", "attack=square", "attack.norm=patch", "pictures=0"]
+    status, out, err = Command(*base, *words, "attack.queries=30", cwd=tmp_path).finish()
+    assert status == 0, out + err
+    (result,) = tmp_path.glob("outputs/runs/*/*/result.json")
+    found = {entry["summary"]["kind"]: entry["summary"] for entry in json.loads(result.read_text())["entries"]}
+    assert found["attack"]["name"] == "square"
+    assert found["attack"]["passes"]["backward"] == 0
+    assert found["attack"]["settings"]["queries"] == 30
+
+
+def entry(name, needs_gradient, left, radius=0.1, subject="one"):
+    return Entry(
+        {
+            "kind": "attack",
+            "name": name,
+            "predictor": "base",
+            "subject": subject,
+            "needs_gradient": needs_gradient,
+            "threat": {"norm": "linf", "radius": radius},
+            "images": 2,
+            "figures": {"attacked_accuracy/image_mean": left},
+        }
+    )
+
+
+def test_an_attack_by_gradient_that_leaves_more_is_flagged(tmp_path):
+    beaten = [entry("pgd", True, 0.8), entry("square", False, 0.5)]
+    (line,) = masked_gradients(beaten)
+    assert line.startswith("square, which uses no gradient, leaves 50.0 % where pgd leaves 80.0 % (linf")
+    assert line in write_report(tmp_path, title="t", command="c", entries=beaten).read_text()
+    for others in (
+        [entry("pgd", True, 0.5), entry("square", False, 0.8)],
+        [entry("pgd", True, 0.8), entry("square", False, 0.5, radius=0.2)],
+        [entry("pgd", True, 0.8), entry("square", False, 0.5, subject="two")],
+        [entry("pgd", True, 0.8), entry("sea", True, 0.5)],
+        [entry("pgd", True, None), entry("square", False, None)],
+    ):
+        assert masked_gradients(others) == []
+
+
+def test_a_network_without_gradient_is_told_before_the_first_image(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import torch\n\n\nclass Net(torch.nn.Conv2d):\n    def __init__(self, classes):\n"
+        "        super().__init__(3, classes, 3, padding=1)\n\n"
+        "    def forward(self, images):\n        return super().forward(images).detach()\n"
+    )
+    base = [word for word in SMALL if not word.startswith(("certifier.", "model."))]
+    own = ["model=custom", "model.network._target_=mine.Net", "model.classes_argument=classes"]
+    words = [*own, "model.pretrained=true", "certifier=none", "attack.radius=4/255", "pictures=0"]
+    status, _, err = Command(*base, *words, "attack=pgd", "attack.norm=linf", cwd=tmp_path).finish()
+    assert status == 2
+    assert "attack=square" in err
+    assert not [path for path in tmp_path.rglob("rows.jsonl") if path.stat().st_size]
+    status, out, err = Command(*base, *words, "attack=square", "attack.queries=20", cwd=tmp_path).finish()
+    assert status == 0, out + err
