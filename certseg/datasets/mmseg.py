@@ -23,6 +23,7 @@ from certseg.datasets.files import (
     missing_files,
 )
 from certseg.datasets.reading import LabelCoding
+from certseg.datasets.walking import pictures_in
 from certseg.types import IGNORE_INDEX
 
 
@@ -154,4 +155,4 @@ def _pairs(library, images: Path) -> list[FilePair]:
 
 def _orphans(labels: Path, suffix: str, pairs: Sequence[FilePair]) -> list[str]:
     known = {pair.label for pair in pairs}
-    return [f"{file}: label without an image" for file in sorted(labels.rglob(f"*{suffix}")) if file not in known]
+    return [f"{file}: label without an image" for file, _ in pictures_in(labels, [suffix]).files if file not in known]

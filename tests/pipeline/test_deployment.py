@@ -130,6 +130,17 @@ def test_pictures_are_checked_upright(suffix, tmp_path):
         pictures_of(tmp_path, certifier)
 
 
+def test_pictures_of_other_formats_are_named_and_what_systems_write_is_passed_over(tmp_path):
+    certifier = SimpleNamespace(check_size=lambda size: None)
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.png")
+    for name in ("._a.png", "Thumbs.db", "notes.txt"):
+        (tmp_path / name).write_bytes(b"something")
+    assert pictures_of(tmp_path, certifier) == [tmp_path / "a.png"]
+    (tmp_path / "b.webp").write_bytes(b"something")
+    with pytest.raises(DataError, match=r"Not every picture at input=.*Received: b\.webp"):
+        pictures_of(tmp_path, certifier)
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
