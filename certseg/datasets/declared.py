@@ -62,15 +62,18 @@ class DeclaredCoding:
                 number of pixels of each.
         """
         pixels = read_label(file)[..., None] if self.what == "values" else read_colours(file, "Label")
-        found, where, counts = np.unique(
-            pixels.reshape(-1, pixels.shape[-1]).astype(np.int64), axis=0, return_inverse=True, return_counts=True
-        )
+        length = pixels.shape[-1]
+        packed = pixels[..., 0].astype(np.int64)  # one number per pixel: whole rows are sorted ten times as slowly
+        for channel in range(1, length):
+            packed = (packed << 8) | pixels[..., channel]
+        numbers, counts = np.unique(packed, return_counts=True)
+        found = numbers[:, None] if length == 1 else (numbers[:, None] >> (16, 8, 0)) & 255
         meanings = self._meanings()
         if self.quantise:
             labels = self._nearest(found, counts, meanings, file)
         else:
             labels = self._exact(found, counts, meanings, file)
-        return labels[where].reshape(pixels.shape[:2])
+        return labels[np.searchsorted(numbers, packed)]
 
     def _meanings(self) -> dict[Code, int]:
         meanings = {code: index for index, codes in enumerate(self.classes) for code in codes}
