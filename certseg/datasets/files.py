@@ -167,8 +167,8 @@ def match_folders(
         ``(pairs, problems)``: the complete pairs in the order of their names, and one line for each file that lacks
         its partner, shares its name with another or is a picture that cannot be read.
     """
-    image_files, problems = _by_name(images, image_suffixes, "image")
-    label_files, label_problems = _by_name(labels, label_suffixes, "label", refused_labels)
+    image_files, problems, image_twice = _by_name(images, image_suffixes, "image")
+    label_files, label_problems, label_twice = _by_name(labels, label_suffixes, "label", refused_labels)
     refused = {name for name, (_, suffix) in label_files.items() if suffix in refused_labels}
     label_problems += [f"{label_files[name][0]}: {refused_labels[label_files[name][1]]}" for name in sorted(refused)]
     for name in sorted(image_files.keys() - label_files.keys()):
@@ -176,25 +176,29 @@ def match_folders(
         problems.append(f"{image_files[name][0]}: image without a label, {missing} is missing")
     for name in sorted(label_files.keys() - image_files.keys() - refused):
         problems.append(f"{label_files[name][0]}: label without an image in {images}")
-    common = sorted((image_files.keys() & label_files.keys()) - refused)
+    common = sorted((image_files.keys() & label_files.keys()) - refused - image_twice - label_twice)
     pairs = [FilePair(name, image_files[name][0], label_files[name][0]) for name in common]
     return pairs, problems + label_problems
 
 
 def _by_name(
     folder: Path, suffixes: Sequence[str], what: str, refused: Mapping[str, str] = _NOTHING
-) -> tuple[dict[str, tuple[Path, str]], list[str]]:
-    """The files with their suffixes by their names below the folder, and one line for each that cannot be used."""
+) -> tuple[dict[str, tuple[Path, str]], list[str], set[str]]:
+    """The files with their suffixes by their names below the folder, one line for each that cannot be used, and the
+    names that several have.
+    """
     found = pictures_in(folder, [*suffixes, *refused])
     files: dict[str, tuple[Path, str]] = {}
+    twice = set()
     problems = [f"{path}: {what}s of this kind are not read, only {', '.join(suffixes)}" for path in found.foreign]
     for path, suffix in found.files:
         name = printable(path.relative_to(folder).as_posix()[: -len(suffix)])
         if name in files:
             problems.append(f"{path}: a second {what} of the name {name!r}, beside {files[name][0]}")
+            twice.add(name)
         else:
             files[name] = path, suffix
-    return files, problems
+    return files, problems, twice
 
 
 def missing_files(pairs: Sequence[FilePair]) -> Listing:

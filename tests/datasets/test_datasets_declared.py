@@ -256,6 +256,9 @@ def test_two_labels_of_one_name(add):
     add(grey([0, 1]), suffix=".tif")
     with pytest.raises(DataError, match=r"a\.tif: a second label of the name 'a'"):
         Folder(root, None, num_classes=2)
+    (root / "test.txt").write_text("a\n")
+    with pytest.raises(DataError, match=r"a: listed, but not an image with a label.*a second label of the name 'a'"):
+        Folder(root, "test", num_classes=2, lists=root)
 
 
 def test_transparent_pictures_are_refused(add):
