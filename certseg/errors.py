@@ -5,6 +5,18 @@ A message says what was expected, what came and what to do.
 """
 
 
+def printable(text: str) -> str:
+    r"""``text`` as every terminal, JSON file and digest takes it.
+
+    File names may be any bytes; Python reads those that are no UTF-8 as surrogates, which cannot be written again.
+    They become backslash escapes.
+
+    >>> printable("caf\udce9")
+    'caf\\udce9'
+    """
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 class CertsegError(Exception):
     """Base class. ``str(error)`` reads ``<what> Expected: ... Received: ... <remedy>``.
 
@@ -23,7 +35,7 @@ class CertsegError(Exception):
             parts.append(_sentence(f"Received: {received if str(received) else repr(received)}"))
         if remedy is not None:
             parts.append(_sentence(remedy))
-        super().__init__(" ".join(parts))
+        super().__init__(printable(" ".join(parts)))
 
 
 def _sentence(text: str) -> str:

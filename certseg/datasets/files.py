@@ -10,18 +10,21 @@ import functools
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 from certseg.checks import checked_size
 from certseg.datasets.content import file_digests
-from certseg.datasets.reading import LabelCoding, read_image, read_label, resized, to_sample
-from certseg.errors import ConfigError, DataError
+from certseg.datasets.reading import Coding, read_image, resized, to_sample, turned
+from certseg.datasets.walking import pictures_in
+from certseg.errors import ConfigError, DataError, printable
 from certseg.types import Sample
 
 _SHOWN = 5  # files named in one message
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,8 @@ class FilePair:
     """One image file and its label file.
 
     Args:
-        name: the sample's name: the image's path below the split's folder, without suffix, with forward slashes.
+        name: the sample's name: the image's path below the split's folder, without suffix, with forward slashes, and
+            :func:`~certseg.errors.printable`.
         image: the image file.
         label: the label file.
     """
@@ -141,41 +145,60 @@ def existing(path: Path, origin: Origin, root: Path) -> Path:
     )
 
 
-def match_folders(images: Path, labels: Path, image_suffixes: Sequence[str], label_suffix: str = ".png") -> Listing:
+def match_folders(
+    images: Path,
+    labels: Path,
+    image_suffixes: Sequence[str],
+    label_suffixes: Sequence[str] = (".png",),
+    *,
+    refused_labels: Mapping[str, str] = _NOTHING,
+) -> Listing:
     """Pair the images below one folder with the label files of the same relative name below another.
 
     Args:
         images: folder of the image files.
         labels: folder of the label files.
-        image_suffixes: what names of image files end in, in small letters; other files are passed over.
-        label_suffix: what names of label files end in, ``.png`` by default.
+        image_suffixes: what names of image files end in, in small letters; what of other files, says
+            :mod:`certseg.datasets.walking`.
+        label_suffixes: what names of label files end in, in small letters, ``.png`` by default.
+        refused_labels: why label files that end otherwise cannot be used, by that suffix; none by default.
 
     Returns:
-        ``(pairs, problems)``: the complete pairs in the order of their names, and one line for each file that
-        lacks its partner or shares its name with another.
+        ``(pairs, problems)``: the complete pairs in the order of their names, and one line for each file that lacks
+        its partner, shares its name with another or is a picture that cannot be read.
     """
-    image_files: dict[str, Path] = {}
-    problems = []
-    for file in sorted(path for path in images.rglob("*") if path.is_file() and not path.name.startswith(".")):
-        suffix = next((s for s in image_suffixes if file.name.lower().endswith(s)), None)
-        if suffix is None:
-            continue
-        name = file.relative_to(images).as_posix()[: -len(suffix)]
-        if name in image_files:
-            problems.append(f"{file}: a second image of the name {name!r}, beside {image_files[name]}")
-        else:
-            image_files[name] = file
-    label_files = {
-        file.relative_to(labels).as_posix()[: -len(label_suffix)]: file
-        for file in labels.rglob(f"*{label_suffix}")
-        if not file.name.startswith(".")
-    }
+    image_files, problems, image_twice = _by_name(images, image_suffixes, "image")
+    label_files, label_problems, label_twice = _by_name(labels, label_suffixes, "label", refused_labels)
+    refused = {name for name, (_, suffix) in label_files.items() if suffix in refused_labels}
+    label_problems += [f"{label_files[name][0]}: {refused_labels[label_files[name][1]]}" for name in sorted(refused)]
     for name in sorted(image_files.keys() - label_files.keys()):
-        problems.append(f"{image_files[name]}: image without a label, {labels / (name + label_suffix)} is missing")
-    for name in sorted(label_files.keys() - image_files.keys()):
-        problems.append(f"{label_files[name]}: label without an image in {images}")
-    common = sorted(image_files.keys() & label_files.keys())
-    return [FilePair(name, image_files[name], label_files[name]) for name in common], problems
+        missing = labels / (name + label_suffixes[0])
+        problems.append(f"{image_files[name][0]}: image without a label, {missing} is missing")
+    for name in sorted(label_files.keys() - image_files.keys() - refused):
+        problems.append(f"{label_files[name][0]}: label without an image in {images}")
+    common = sorted((image_files.keys() & label_files.keys()) - refused - image_twice - label_twice)
+    pairs = [FilePair(name, image_files[name][0], label_files[name][0]) for name in common]
+    return pairs, problems + label_problems
+
+
+def _by_name(
+    folder: Path, suffixes: Sequence[str], what: str, refused: Mapping[str, str] = _NOTHING
+) -> tuple[dict[str, tuple[Path, str]], list[str], set[str]]:
+    """The files with their suffixes by their names below the folder, one line for each that cannot be used, and the
+    names that several have.
+    """
+    found = pictures_in(folder, [*suffixes, *refused])
+    files: dict[str, tuple[Path, str]] = {}
+    twice = set()
+    problems = [f"{path}: {what}s of this kind are not read, only {', '.join(suffixes)}" for path in found.foreign]
+    for path, suffix in found.files:
+        name = printable(path.relative_to(folder).as_posix()[: -len(suffix)])
+        if name in files:
+            problems.append(f"{path}: a second {what} of the name {name!r}, beside {files[name][0]}")
+            twice.add(name)
+        else:
+            files[name] = path, suffix
+    return files, problems, twice
 
 
 def missing_files(pairs: Sequence[FilePair]) -> Listing:
@@ -193,6 +216,17 @@ def missing_files(pairs: Sequence[FilePair]) -> Listing:
         if not absent:
             complete.append(pair)
     return complete, problems
+
+
+def _orientations(pair: FilePair) -> str | None:
+    """What may have made the sizes of a pair differ: an orientation of which only one of the programs knew."""
+    names = [name for name, file in (("image", pair.image), ("label", pair.label)) if turned(file)]
+    if not names:
+        return None
+    return (
+        f"The sizes are those after the EXIF orientation of the {' and the '.join(names)} has been applied: write both "
+        "files upright, without it"
+    )
 
 
 def digest(*parts: object) -> str:
@@ -224,7 +258,7 @@ class FileDataset:
         split: str,
         origin: Origin,
         listing: Listing,
-        coding: LabelCoding,
+        coding: Coding,
         size: Sequence[int] | None,
         strict: bool,
     ):
@@ -234,7 +268,7 @@ class FileDataset:
         self.split = split
         self.size = checked_size("dataset.size", size, optional=True)
         self.coding = coding
-        self.pairs, self.problems = tuple(listing[0]), tuple(listing[1])
+        self.pairs, self.problems = tuple(listing[0]), tuple(map(printable, listing[1]))
         if strict and self.problems:
             shown = "; ".join(self.problems[:_SHOWN])
             more = len(self.problems) - _SHOWN
@@ -262,14 +296,14 @@ class FileDataset:
             DataError: a file cannot be read, image and label differ in size, or a label value has no meaning.
         """
         pair = self.pairs[index]
-        image, values = read_image(pair.image), read_label(pair.label)
-        if image.shape[:2] != values.shape:
+        image, labels = read_image(pair.image), self.coding.labels(pair.label)
+        if image.shape[:2] != labels.shape:
             raise DataError(
                 f"Image and label differ in size: {pair.image} and {pair.label}",
                 expected=f"a label of {image.shape[0]} x {image.shape[1]} pixels",
-                received=f"{values.shape[0]} x {values.shape[1]}",
+                received=f"{labels.shape[0]} x {labels.shape[1]}",
+                remedy=_orientations(pair),
             )
-        labels = self.coding.decode(values, pair.label)
         if self.size is not None:
             image, labels = resized(image, labels, self.size)
         return to_sample(pair.name, image, labels)
@@ -293,5 +327,4 @@ class FileDataset:
     def _fingerprint(self) -> str:
         contents = file_digests(file for pair in self.pairs for file in (pair.image, pair.label))
         files = [[pair.name, *contents[2 * i : 2 * i + 2]] for i, pair in enumerate(self.pairs)]
-        coding = [self.coding.num_classes, self.coding.ignore, self.coding.first]
-        return digest(self.name, self.split, self.size, coding, self.class_names, files)
+        return digest(self.name, self.split, self.size, self.coding.identity(), self.class_names, files)

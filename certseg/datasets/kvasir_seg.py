@@ -20,9 +20,9 @@ from certseg.datasets.files import (
     match_folders,
     missing_files,
 )
-from certseg.datasets.listing import listed_names, tenth_of
+from certseg.datasets.listing import list_file, listed_names, tenth_of
 from certseg.datasets.reading import LabelCoding, read_image, resized, to_sample
-from certseg.errors import ConfigError, DataError
+from certseg.errors import DataError
 from certseg.types import Sample
 
 CLASS_NAMES = ("background", "polyp")
@@ -105,20 +105,14 @@ class KvasirSEG(FileDataset):
 
 def _part(images: Path, masks: Path, split: str) -> Listing:
     checked_split(split, PARTS, ORIGIN.title)
-    pairs, problems = match_folders(images, masks, (".jpg",), ".jpg")
+    pairs, problems = match_folders(images, masks, (".jpg",), (".jpg",))
     return [pair for pair in pairs if tenth_of(pair.name) in PARTS[split]], problems
 
 
 def _listed(images: Path, masks: Path, split: str, lists: str | Path) -> Listing:
-    if not isinstance(lists, (str, Path)) or not str(lists):
-        raise ConfigError("dataset.lists is no folder", expected="null or a folder of list files", received=repr(lists))
-    file = Path(lists).expanduser() / f"{split}.txt"
-    if not file.is_file():
-        raise DataError(
-            f"Kvasir-SEG has no list of the split {split!r}: there is no {file.absolute()}",
-            expected="one file SPLIT.txt for dataset.split, dataset.train_split and dataset.val_split",
-            remedy="Set dataset.lists=<folder>, or dataset.lists=null for certseg's own split",
-        )
+    file = list_file(
+        lists, split, ORIGIN.title, "Set dataset.lists=<folder>, or dataset.lists=null for certseg's own split"
+    )
     names = [name.removesuffix(".jpg") for name in listed_names(file)]
     return missing_files([FilePair(name, images / f"{name}.jpg", masks / f"{name}.jpg") for name in names])
 

@@ -22,7 +22,8 @@ from certseg.datasets.files import (
     existing,
     missing_files,
 )
-from certseg.datasets.reading import LabelCoding
+from certseg.datasets.reading import Coding, LabelCoding
+from certseg.datasets.walking import pictures_in
 from certseg.types import IGNORE_INDEX
 
 
@@ -91,24 +92,19 @@ class LibraryDataset(FileDataset):
         for part in self.parts():
             for path in filter(None, (part.images, part.labels, part.listing)):
                 existing(folder / path, layout.origin, folder)
-            library = _library_dataset(layout, folder, part)
+            library = _library_dataset(layout, folder, part, self.options(folder / part.labels))
             listed = _pairs(library, folder / part.images)
             pairs += listed
             if not part.listing:
                 problems += _orphans(folder / part.labels, library.seg_map_suffix, listed)
         complete, missing = missing_files(pairs)
         legend = self.legend()
-        zero_is_void = library.reduce_zero_label
         super().__init__(
             legend=legend,
             split=split,
             origin=layout.origin,
             listing=(complete, missing + problems),
-            coding=LabelCoding(
-                len(legend.class_names),
-                ignore=(0, IGNORE_INDEX) if zero_is_void else (IGNORE_INDEX,),
-                first=1 if zero_is_void else 0,
-            ),
+            coding=self.label_coding(library, len(legend.class_names)),
             size=size,
             strict=self.strict,
         )
@@ -116,6 +112,21 @@ class LibraryDataset(FileDataset):
     def parts(self) -> tuple[Part, ...]:
         """Where the samples of the split lie."""
         return tuple(self.layout.splits[self.split])
+
+    def options(self, labels: Path) -> Mapping[str, object]:
+        """Arguments of the library's class for the label files in a folder: those of ``layout``."""
+        return self.layout.options
+
+    def label_coding(self, library: Any, num_classes: int) -> Coding:
+        """The meaning of the label files, by default what the library's data set says.
+
+        Args:
+            library: the last part of the split, as the library lists it.
+            num_classes: number of classes.
+        """
+        zero_is_void = library.reduce_zero_label
+        ignore = (0, IGNORE_INDEX) if zero_is_void else (IGNORE_INDEX,)
+        return LabelCoding(num_classes, ignore, first=1 if zero_is_void else 0)
 
     @classmethod
     def legend(cls, **settings: Any) -> Legend:
@@ -132,13 +143,13 @@ def _library_class(layout: Layout) -> type[Any]:
     return getattr(mmseg.datasets, layout.library_class)
 
 
-def _library_dataset(layout: Layout, root: Path, part: Part):
+def _library_dataset(layout: Layout, root: Path, part: Part, options: Mapping[str, object]):
     return _library_class(layout)(
         data_root=str(root),
         data_prefix={"img_path": part.images, "seg_map_path": part.labels},
         ann_file=part.listing,
         lazy_init=True,
-        **layout.options,
+        **options,
     )
 
 
@@ -154,4 +165,4 @@ def _pairs(library, images: Path) -> list[FilePair]:
 
 def _orphans(labels: Path, suffix: str, pairs: Sequence[FilePair]) -> list[str]:
     known = {pair.label for pair in pairs}
-    return [f"{file}: label without an image" for file in sorted(labels.rglob(f"*{suffix}")) if file not in known]
+    return [f"{file}: label without an image" for file, _ in pictures_in(labels, [suffix]).files if file not in known]

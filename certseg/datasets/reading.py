@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,9 +15,24 @@ from certseg.errors import DataError
 from certseg.types import IGNORE_INDEX, Sample
 
 _INVALID = -1
-_EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+_EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 _LABEL_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
+_SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "F")  # Pillow cuts the values of all others to 8 bits
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations in which height and width change places
+
+
+class Coding(Protocol):
+    """What the values in label files mean."""
+
+    def labels(self, file: Path) -> np.ndarray:
+        """Class ids and ignore index, ``H x W`` int64, of a label file.
+
+        Raises:
+            DataError: the file cannot be read, or holds what has no meaning.
+        """
+
+    def identity(self) -> list[object]:
+        """What a fingerprint holds of the coding, in types that JSON has."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +60,18 @@ class LabelCoding:
         table[list(self.ignore)] = IGNORE_INDEX
         return table
 
+    def identity(self) -> list[object]:
+        """What a fingerprint holds of the coding."""
+        return [self.num_classes, self.ignore, self.first]
+
+    def labels(self, file: Path) -> np.ndarray:
+        """Class ids ``H x W`` int64 of a label file.
+
+        Raises:
+            DataError: the file cannot be read, or a value is neither a class nor "no label".
+        """
+        return self.decode(read_label(file), file)
+
     def decode(self, values: np.ndarray, file: Path) -> np.ndarray:
         """Class ids ``H x W`` int64 of the file values ``H x W``; ``file`` is where they were read, for the message.
 
@@ -70,18 +98,38 @@ def read_image(file: Path) -> np.ndarray:
     """``H x W x 3`` uint8 RGB, turned upright as the file's EXIF orientation says.
 
     Raises:
-        DataError: the file cannot be decoded completely or has more than 8 bits per channel.
+        DataError: the file cannot be decoded completely, holds several pictures, has more than 8 bits per channel, a
+            fourth channel that is no alpha, or a pixel that is transparent.
     """
-    picture = _open(file, "Image")
+    return read_colours(file, "Image")
+
+
+def read_colours(file: Path, what: str) -> np.ndarray:
+    """``H x W x 3`` uint8 RGB of a file, turned upright; ``what`` it is called in messages, ``Image`` or ``Label``.
+
+    Raises:
+        DataError: the file cannot be decoded completely, holds several pictures, has more than 8 bits per channel, a
+            fourth channel that is no alpha, or a pixel that is transparent.
+    """
+    picture = _open(file, what)
     if picture.mode not in _EIGHT_BIT_MODES:
         raise DataError(
-            f"Image file {file} cannot be used",
+            f"{what} file {file} cannot be used",
             expected="8 bits per channel, grey or colour",
-            received=f"mode {picture.mode}",
+            received="a fourth channel that is no alpha" if picture.mode == "RGBX" else f"mode {picture.mode}",
+            remedy="Write it as an 8-bit PNG of one or three channels",
         )
     picture = ImageOps.exif_transpose(picture)
-    if picture.mode in ("P", "PA"):
+    if picture.has_transparency_data or picture.mode == "P":
         picture = picture.convert("RGBA")
+        transparent = np.asarray(picture.getchannel("A")) < 255
+        if transparent.any():
+            raise DataError(
+                f"{what} file {file} is transparent, so that its colours are not those that are seen",
+                expected="no alpha channel, or 255 everywhere in it",
+                received=f"{int(transparent.sum())} transparent pixels",
+                remedy="Write it without transparency, on the background that is meant",
+            )
     return np.asarray(picture.convert("RGB"))
 
 
@@ -100,10 +148,10 @@ def image_size(file: Path) -> tuple[int, int]:
 
 
 def read_label(file: Path) -> np.ndarray:
-    """``H x W`` values as they are in the file; a palette image gives its indices, not its colours.
+    """``H x W`` values as they are in the file, turned upright; a palette image gives its indices, not its colours.
 
     Raises:
-        DataError: the file cannot be decoded completely or has more than one channel.
+        DataError: the file cannot be decoded completely, holds several pictures, or has more than one channel.
     """
     picture = _open(file, "Label")
     if picture.mode not in _LABEL_MODES:
@@ -111,16 +159,20 @@ def read_label(file: Path) -> np.ndarray:
             f"Label file {file} is a colour picture",
             expected="one channel of class ids (grey or palette PNG)",
             received=f"mode {picture.mode}",
-            remedy="Convert colours to class ids first",
+            remedy="Convert colours to class ids, or declare them as dataset.colours of dataset=folder",
         )
-    return np.asarray(picture)
+    return np.asarray(ImageOps.exif_transpose(picture))
 
 
 def _open(file: Path, what: str) -> Image.Image:
+    """The decoded file. Of the several pictures of a camera's MPO file, a JPEG with previews or views from the side,
+    the first is the picture itself; other files of several pictures are refused.
+    """
     try:
         with Image.open(file) as picture:
+            count = getattr(picture, "n_frames", 1)  # Pillow gives it to formats that may hold several
+            stored = " ".join(str(tile[3]) for tile in picture.tile)
             picture.load()
-            return picture
     # a broken file makes Pillow's decoders raise any of these
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise DataError(
@@ -128,6 +180,29 @@ def _open(file: Path, what: str) -> Image.Image:
             received=f"{type(error).__name__}: {error}",
             remedy="Fetch or write the file again; scripts/check_dataset.py lists every bad file",
         ) from error
+    if count > 1 and picture.format != "MPO":
+        raise DataError(
+            f"{what} file {file} holds several pictures",
+            expected="one page or frame",
+            received=count,
+            remedy="Write the one that is meant as a file of its own",
+        )
+    if ";16" in stored and picture.mode not in _SIXTEEN_BIT_MODES:
+        raise DataError(
+            f"{what} file {file} has 16 bits per channel, of which half would be lost",
+            expected="8 bits per channel, grey or colour",
+            remedy="Write it with 8 bits, with the range of values that is meant",
+        )
+    return picture
+
+
+def turned(file: Path) -> bool:
+    """Whether a file's EXIF orientation changes it when it is read.
+
+    Raises:
+        DataError: the file cannot be decoded completely.
+    """
+    return _open(file, "Image").getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
 
 
 def resized(image: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -59,6 +59,10 @@ class DatasetSpec(ObjectSpec):
         root: the data set's folder.
         split: the split that is attacked and certified.
         lists: a folder with files that list the images of each split.
+        values: which values of label files mean which class; None where they are class ids.
+        colours: which colours of label files mean which class; None where they have no colours.
+        ignore_colours: the colours that mean "no label"; None for none.
+        quantise: whether pixels of label files are read as the nearest declared value or colour.
         limit: how many images are evaluated, evenly spaced over the split; None for all.
         train_split: the split that networks are trained on; None for none.
         val_split: the split that trainings validate on; None for none.
@@ -70,6 +74,10 @@ class DatasetSpec(ObjectSpec):
     root: Any = not_identity(ANYTHING, default=LEFT_OUT, argument=True)
     split: str | None | LeftOut = not_identity(TEXT_OR_NULL, default=LEFT_OUT, argument=True)
     lists: Any = not_identity(ANYTHING, default=LEFT_OUT, argument=True)
+    values: Any = identity(ANYTHING, default=LEFT_OUT, argument=True, off=None)
+    colours: Any = identity(ANYTHING, default=LEFT_OUT, argument=True, off=None)
+    ignore_colours: Any = identity(ANYTHING, default=LEFT_OUT, argument=True, off=None)
+    quantise: Any = identity(ANYTHING, default=LEFT_OUT, argument=True, off=False)
     limit: int | None = not_identity(ANYTHING, default=None)
     train_split: str | None = not_identity(TEXT_OR_NULL, default=None)
     val_split: str | None = not_identity(TEXT_OR_NULL, default=None)

@@ -141,6 +141,55 @@ def test_cityscapes_names_hold_the_city_and_ignore_other_label_kinds(tmp_path):
     assert dataset.palette[0] == (128, 64, 128)
 
 
+def as_label_ids(root: Path, values) -> None:
+    """Replace the training ids of the validation split by label ids."""
+    for file in sorted((root / "gtFine" / "val").rglob("*_labelTrainIds.png")):
+        file.unlink()
+        picture = Image.fromarray(np.broadcast_to(np.asarray(values, dtype=np.uint8), SHAPE).copy())
+        picture.save(file.with_name(file.name.replace("labelTrainIds", "labelIds")))
+
+
+def test_cityscapes_converts_label_ids_where_there_are_no_training_ids(tmp_path):
+    cityscapes(tmp_path)
+    trained = Cityscapes(tmp_path)
+    before = trained.fingerprint()
+    as_label_ids(tmp_path, [7, 8, 33, 3, 17, 0])
+    dataset = Cityscapes(tmp_path)
+    assert dataset.names() == trained.names()
+    assert dataset[0].target[0].tolist() == [0, 1, 18, VOID, 5, VOID]
+    assert dataset.fingerprint() != before
+    assert Cityscapes(tmp_path, "train")[0].target[0].tolist() == [0, 1, 18, VOID, 5, 5]
+    Image.fromarray(np.full(SHAPE, 34, dtype=np.uint8)).save(dataset.pairs[0].label)
+    with pytest.raises(DataError, match=r"34 \(24 pixels\)"):
+        dataset[0]
+
+
+def test_cityscapes_label_ids_by_the_names_that_mmsegmentation_has(tmp_path):
+    names = {7: "road", 11: "building", 17: "pole", 19: "traffic light", 23: "sky", 24: "person", 26: "car"}
+    cityscapes(tmp_path)
+    for value, name in (names | {33: "bicycle", 31: "train", 28: "bus"}).items():
+        as_label_ids(tmp_path, value)
+        for file in (tmp_path / "gtFine" / "val").rglob("*_labelIds.png"):
+            Image.fromarray(np.full(SHAPE, value, dtype=np.uint8)).save(file)
+        dataset = Cityscapes(tmp_path)
+        assert dataset.class_names[int(dataset[0].target.unique())] == name
+
+
+def test_cityscapes_some_training_ids_missing_is_an_error(tmp_path):
+    cityscapes(tmp_path)
+    Cityscapes(tmp_path).pairs[0].label.unlink()
+    with pytest.raises(DataError, match=r"labelTrainIds\.png: listed but missing"):
+        Cityscapes(tmp_path)
+
+
+def test_cityscapes_label_ids_under_the_name_of_training_ids_are_refused(tmp_path):
+    cityscapes(tmp_path)
+    dataset = Cityscapes(tmp_path)
+    write(tmp_path, "other.png", str(dataset.pairs[0].label.relative_to(tmp_path)), [7, 8, 23, 26, 11, 3])
+    with pytest.raises(DataError, match=r"holds label ids, not training ids.*23, 26 \(8 pixels\).*labelIds\.png"):
+        dataset[0]
+
+
 def test_label_without_image_in_listed_folders(tmp_path):
     cityscapes(tmp_path)
     Cityscapes(tmp_path).pairs[0].image.unlink()

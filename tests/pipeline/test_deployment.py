@@ -130,6 +130,24 @@ def test_pictures_are_checked_upright(suffix, tmp_path):
         pictures_of(tmp_path, certifier)
 
 
+def test_names_of_any_bytes_are_certified_and_written(output, photos, tmp_path):
+    (photos / "one.png").rename(photos / "caf\udce9.png")
+    run(configuration(output, f"input={photos}"), tmp_path / "run")
+    facts = [json.loads(file.read_text()) for file in sorted((tmp_path / "run" / "pictures").glob("*.json"))]
+    assert sorted(fact["image"] for fact in facts) == ["caf\\udce9.png", "two.jpg"]
+
+
+def test_pictures_of_other_formats_are_named_and_what_systems_write_is_passed_over(tmp_path):
+    certifier = SimpleNamespace(check_size=lambda size: None)
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.png")
+    for name in ("._a.png", "Thumbs.db", "notes.txt"):
+        (tmp_path / name).write_bytes(b"something")
+    assert pictures_of(tmp_path, certifier) == [tmp_path / "a.png"]
+    (tmp_path / "b.webp").write_bytes(b"something")
+    with pytest.raises(DataError, match=r"Not every picture at input=.*Received: b\.webp"):
+        pictures_of(tmp_path, certifier)
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [

@@ -95,10 +95,10 @@ def test_help(script, flag, capsys):
     [
         ([], "No data set named"),
         (["datset=camvid"], "No data set named"),
-        (["dataset=unheard_of"], "Could not find 'dataset/unheard_of'"),
-        (["dataset=camvid", "dataset.colour=red"], "Could not override 'dataset.colour'"),
+        (["dataset=unheard_of"], "There is no dataset=unheard_of"),
+        (["dataset=camvid", "dataset.colour=red"], "Did you mean dataset.colours"),
         (["dataset=camvid", "+dataset.colour=red"], "unexpected keyword argument 'colour'"),
-        (["dataset=camvid", "seeed=1"], "Could not override 'seeed'"),
+        (["dataset=camvid", "seeed=1"], "Did you mean seed"),
         (["dataset=camvid", "dataset.size=[1"], "no viable alternative at input"),
         (["dataset=camvid", "dataset._target_=certseg.datasets.Nothing"], "certseg.datasets.Nothing"),
         (["dataset=streets", "-m"], "Received: -m"),

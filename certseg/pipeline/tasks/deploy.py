@@ -15,7 +15,8 @@ from certseg.certifiers.checked import certify_checked
 from certseg.compute.hardware import Hardware, rank, world_size
 from certseg.compute.streams import NoiseStream
 from certseg.datasets import IMAGE_SUFFIXES, Legend, image_size, read_image
-from certseg.errors import ConfigError, DataError
+from certseg.datasets.walking import pictures_in, sorted_out
+from certseg.errors import ConfigError, DataError, printable
 from certseg.pipeline.console import progress, say
 from certseg.pipeline.provenance import provenance
 from certseg.pipeline.stages import Plan
@@ -64,14 +65,18 @@ def pictures_of(path: str | Path, certifier: Certifier) -> list[Path]:
 
     Raises:
         ConfigError: the certifier's settings could certify no pixel of one of them.
-        DataError: there are none, two that differ in their suffix alone, or one that cannot be read.
+        DataError: there are none, some of other formats, two that differ in their suffix alone, or one that cannot be
+            read.
     """
     path = Path(path)
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    found = [file for file in files if file.is_file() and file.suffix.lower() in IMAGE_SUFFIXES]
-    if not found:
+    is_folder = path.is_dir()
+    listing = pictures_in(path, IMAGE_SUFFIXES, recursive=False) if is_folder else sorted_out([path], IMAGE_SUFFIXES)
+    found = [file for file, _ in listing.files]
+    if listing.foreign or not found:
         raise DataError(
-            f"There is no picture at input={path}", expected=f"files that end in {', '.join(IMAGE_SUFFIXES)}"
+            f"There is no picture at input={path}" if not found else f"Not every picture at input={path} can be read",
+            expected=f"files that end in {', '.join(IMAGE_SUFFIXES)}",
+            received=", ".join(file.name for file in listing.foreign[:5]) or None,
         )
     stems = [file.stem for file in found]
     twice = sorted({stem for stem in stems if stems.count(stem) > 1})
@@ -143,15 +148,15 @@ def certify_pictures(
     with progress("certify", len(mine)) as on_image:
         for file in mine:
             image = torch.from_numpy(read_image(file).transpose(2, 0, 1).astype(np.float32) / np.float32(255))
-            stream = NoiseStream(seed, file.name)
+            stream = NoiseStream(seed, printable(file.name))
             certificate = certify_checked(certifier, network.segmenter, image, stream=stream, hardware=hardware)
-            stem = directory / safe_name(file.stem)
+            stem = directory / safe_name(printable(file.stem))
             _write_map(stem.with_name(f"{stem.name}.certified.png"), certificate)
-            _draw(stem.with_name(f"{stem.name}.overview.png"), file.name, image, certificate, legend)
+            _draw(stem.with_name(f"{stem.name}.overview.png"), printable(file.name), image, certificate, legend)
             sidecar = stem.with_name(f"{stem.name}.json")
             write_json_atomic(sidecar, _facts(file, certificate, certifier, legend.class_names) | common)
             sidecars.append(sidecar)
-            on_image(file.name)
+            on_image(printable(file.name))
     say(f"{len(mine)} certified maps with sidecars: {directory}")
     return sidecars
 
@@ -198,7 +203,7 @@ def _facts(file: Path, certificate: Certificate, certifier: Certifier, class_nam
         "guarantee": certificate.guarantee.to_json(),
     }
     return {
-        "image": file.name,
+        "image": printable(file.name),
         "size": list(classes.shape),
         "claim": claim(Entry(summary)),
         "threat": summary["threat"],
