@@ -1,26 +1,29 @@
 """Checkpoints that can be read without running anybody's code.
 
-A file holds ``{"format": "certseg/1", "meta": plain JSON values, "state_dict": tensors}`` and nothing else. Checkpoints
-of mmsegmentation (``backbone.*``, ``decode_head.*`` under ``state_dict``) are read too.
+A file holds ``{"format": "certseg/1", "meta": plain JSON values, "state_dict": tensors}`` and nothing else. Files of
+other libraries are read too: state dicts by themselves or under the names of :data:`GROUPS`, safetensors, and the names
+that training loops give to weights (see :func:`certseg.models.checkpoint_names.renamed`).
 """
 
 from __future__ import annotations
 
 import json
 import os
-import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from certseg.compute.atomic import first_line, save_tensors
+from certseg.compute.atomic import save_tensors
 from certseg.errors import CheckpointError
+from certseg.models.checkpoint_files import read_file
+from certseg.models.checkpoint_names import missing_names, renamed
 
 FORMAT = "certseg/1"
+GROUPS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema", "ema")
+"""Under what names files hold state dicts; the first that is there counts."""
 _SHOWN = 3
 
 
@@ -31,11 +34,13 @@ class Weights:
     Args:
         tensors: the weights by name.
         meta: what the file says about itself; None in a file certseg did not write.
+        group: the entry of the file that the tensors stand in; empty where they are the file.
         class_names: the names of the classes in the order of the logits; None where the file tells none.
     """
 
     tensors: dict[str, Tensor]
     meta: dict[str, Any] | None
+    group: str = ""
     class_names: tuple[str, ...] | None = None
 
 
@@ -65,19 +70,27 @@ def save_checkpoint(path: str | os.PathLike, segmenter: nn.Module, meta: Mapping
         ) from error
 
 
-def load_checkpoint(segmenter: nn.Module, path: str | os.PathLike, *, trust: bool = False) -> dict:
+def load_checkpoint(
+    segmenter: nn.Module,
+    path: str | os.PathLike,
+    *,
+    trust: bool = False,
+    tell: Callable[[str], object] | None = None,
+) -> dict:
     """Load weights into ``segmenter`` and return the file's ``meta`` (``{}`` for a file that certseg did not write).
 
     Args:
         segmenter: the module to fill; untouched when an error is raised.
-        path: a certseg checkpoint, or one of mmsegmentation for the same architecture.
+        path: a certseg checkpoint, or one of another library for the same architecture.
         trust: allow the file to run code while it is unpickled. Only for files whose source you trust.
+        tell: called with one sentence where names were changed or one of several state dicts was taken; None to tell
+            nobody.
 
     Raises:
         CheckpointError: the file is missing, corrupt, needs ``trust``, or does not fit the model.
     """
     content = read_weights(path, trust=trust)
-    fill(segmenter, content, path)
+    fill(segmenter, content, path, tell)
     return content.meta or {}
 
 
@@ -85,7 +98,8 @@ def read_weights(path: str | os.PathLike, *, trust: bool = False, setting: str =
     """The tensors and ``meta`` of a checkpoint.
 
     Args:
-        path: a certseg checkpoint, or one of another library: a state dict, also under ``state_dict`` or ``model``.
+        path: a certseg checkpoint, or one of another library: a state dict, also under one of :data:`GROUPS`, a
+            safetensors file, or with ``trust`` a pickled network.
         trust: allow the file to run code while it is unpickled. Only for files whose source you trust.
         setting: the setting that names the file, for messages; with ``trust_`` before its last word it names the
             setting that allows ``trust``.
@@ -94,21 +108,25 @@ def read_weights(path: str | os.PathLike, *, trust: bool = False, setting: str =
         CheckpointError: the file is missing, corrupt, needs ``trust``, or holds no tensors.
     """
     path = Path(path)
-    content = _read(path, trust, setting)
+    content = read_file(path, trust, setting)
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} is not a checkpoint", expected="a dictionary", received=type(content).__name__)
-    groups = (content.get(name) for name in ("state_dict", "model"))  # the second in files of classifiers
-    weights = next((group for group in groups if isinstance(group, Mapping)), content)
+    group = next((name for name in GROUPS if isinstance(content.get(name), Mapping | nn.Module)), "")
+    weights = content[group] if group else content
+    if isinstance(weights, nn.Module):  # pickled whole, and trusted
+        weights = weights.state_dict()
     if not any(isinstance(value, Tensor) for value in weights.values()):
         raise CheckpointError(
             f"{path} holds no weights",
-            expected="tensors under state_dict",
+            expected=f"tensors by name, also under {', '.join(GROUPS)}",
             received=f"entries {', '.join(map(str, list(content)[:5]))}",
         )
     tensors = {key: value for key, value in weights.items() if isinstance(value, Tensor)}
     meta = content.get("meta")
     meta = dict(meta) if isinstance(meta, Mapping) else {}
-    return Weights(tensors, meta if content.get("format") == FORMAT else None, _class_names(meta))
+    form = content.get("format")  # of a file of others possibly a tensor
+    is_own = isinstance(form, str) and form == FORMAT
+    return Weights(tensors, meta if is_own else None, group, _class_names(meta))
 
 
 def _class_names(meta: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -121,51 +139,36 @@ def _class_names(meta: Mapping[str, Any]) -> tuple[str, ...] | None:
     return None
 
 
-def fill(module: nn.Module, weights: Weights, path: str | os.PathLike) -> None:
+def fill(
+    module: nn.Module, weights: Weights, path: str | os.PathLike, tell: Callable[[str], object] | None = None
+) -> None:
     """Load ``weights``, read from ``path``, into ``module``, which is untouched when an error is raised.
+
+    Args:
+        module: the module to fill.
+        weights: what the file holds.
+        path: the file, for messages.
+        tell: called with one sentence where names were changed or the weights are a moving average; None to tell
+            nobody.
 
     Raises:
         CheckpointError: names or shapes of the weights do not fit the module.
     """
     wanted = module.state_dict()
-    tensors = weights.tensors if weights.meta is not None else _foreign_names(weights.tensors, wanted)
-    check_fit(path, tensors, wanted)
-    module.load_state_dict(tensors, strict=False)
-
-
-def _read(path: Path, trust: bool, setting: str) -> Any:
-    if not path.is_file():
-        raise CheckpointError(f"There is no checkpoint {path}", remedy=f"Check {setting}")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a broken or hostile file provokes
-        if not _needs_code(error):
-            raise CheckpointError(f"The checkpoint {path} is corrupt ({first_line(error)})") from error
-        if not trust:
-            group, _, name = setting.rpartition(".")
-            raise CheckpointError(
-                f"The checkpoint {path} cannot be read safely: it holds Python objects that run code when loaded",
-                remedy=f"If you trust its source, set {group}.trust_{name}=true",
-            ) from error
-    try:
-        return torch.load(path, map_location="cpu", weights_only=False)
-    except Exception as error:
-        raise CheckpointError(f"The checkpoint {path} cannot be unpickled ({first_line(error)})") from error
-
-
-def _needs_code(error: Exception) -> bool:
-    """Whether the safe reader refused an object, as opposed to not understanding the file."""
-    refusals = ("GLOBAL", "Can only build", "Can only create", "Trying to call reduce", "Trying to instantiate")
-    return isinstance(error, pickle.UnpicklingError) and any(text in str(error) for text in refusals)
-
-
-def _foreign_names(weights: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names as the segmenter has them: without a wrapper's ``module.``, with the adapter's ``network.``."""
-    if all(key.startswith("module.") for key in weights):
-        weights = {key.removeprefix("module."): value for key, value in weights.items()}
-    if any(key.startswith("network.") for key in wanted) and not any(key.startswith("network.") for key in weights):
-        weights = {f"network.{key}": value for key, value in weights.items()}
-    return weights
+    if weights.meta is not None:
+        check_fit(path, weights.tensors, wanted)
+        module.load_state_dict(weights.tensors, strict=False)
+        return
+    names = renamed(weights.tensors, wanted)
+    check_fit(path, names.tensors, wanted)
+    module.load_state_dict(names.tensors, strict=False)
+    changes = [
+        *([f"took the weights under {weights.group!r}"] if "ema" in weights.group else []),
+        *([f"took {names.prefix!r} from the front of their names"] if names.prefix else []),
+        *([f"left out {len(names.left_out)} others ({_first(names.left_out)})"] if names.left_out else []),
+    ]
+    if changes and tell is not None:
+        tell(f"Read {path}: {', '.join(changes)}")
 
 
 def check_fit(
@@ -174,15 +177,14 @@ def check_fit(
     wanted: Mapping[str, Tensor],
     *,
     part: str = "model",
-    remedy: str = "Choose the model and data set that the checkpoint was trained with",
+    remedy: str | None = None,
 ) -> None:
     """Raise :class:`CheckpointError` unless ``found``, read from ``path``, has the names and shapes of ``wanted``.
 
     ``part`` and ``remedy`` are for its message, which names the first few that are missing, unexpected or of another
-    shape.
+    shape; without ``remedy`` it follows from what does not fit.
     """
-    # counters of batch normalisation are missing in old files and change nothing in evaluation
-    missing = [key for key in wanted if key not in found and not key.endswith("num_batches_tracked")]
+    missing = missing_names(found, wanted)
     unexpected = [key for key in found if key not in wanted]
     mismatched = [
         f"{key} {tuple(found[key].shape)} instead of {tuple(wanted[key].shape)}"
@@ -192,7 +194,7 @@ def check_fit(
     if not (missing or unexpected or mismatched):
         return
     problems = [
-        f"{len(keys)} {kind} ({', '.join(keys[:_SHOWN])}{', ...' if len(keys) > _SHOWN else ''})"
+        f"{len(keys)} {kind} ({_first(keys)})"
         for kind, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", mismatched))
         if keys
     ]
@@ -200,8 +202,28 @@ def check_fit(
         f"The checkpoint {path} does not fit the {part}",
         expected=f"{len(wanted)} tensors{_classes(wanted)}",
         received=f"{'; '.join(problems)}{_classes(found)}",
-        remedy=remedy,
+        remedy=remedy or _remedy(found, wanted, missing, unexpected),
     )
+
+
+def _first(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
+
+
+def _remedy(
+    found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], missing: Sequence[str], unexpected: Sequence[str]
+) -> str:
+    """What helps where names or shapes of a file do not fit."""
+    if found.keys().isdisjoint(wanted):
+        return (
+            "Not one name is the model's: choose the model that the checkpoint was trained with, or rename the tensors "
+            "and save them as a state dict"
+        )
+    if not (missing or unexpected):
+        return "Choose the model and data set that the checkpoint was trained with: their sizes or classes are others"
+    if missing and not unexpected:
+        return "The file lacks a part of the model: give one of the whole model"
+    return "Choose the model that the checkpoint was trained with: its layers are others"
 
 
 def _classes(weights: Mapping[str, Tensor]) -> str:

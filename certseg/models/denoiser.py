@@ -8,6 +8,8 @@ for Pretrained Classifiers").
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -173,13 +175,16 @@ def inner_segmenter(network: nn.Module) -> nn.Module:
     return network
 
 
-def load_denoised(denoised: Denoised, path: str | os.PathLike, *, trust: bool = False) -> set[str]:
+def load_denoised(
+    denoised: Denoised, path: str | os.PathLike, *, trust: bool = False, tell: Callable[[str], object] | None = None
+) -> set[str]:
     """Load a checkpoint of both parts, or of the segmenter alone, in any form :func:`load_checkpoint` reads.
 
     Args:
         denoised: the pair to fill with what the file holds.
         path: the checkpoint file.
         trust: allow the file to run code while it is unpickled. Only for files whose source you trust.
+        tell: called with one sentence where the names in the file were changed; None to tell nobody.
 
     Returns:
         The parts that were filled: ``segmenter``, and ``denoiser`` if the file has its weights.
@@ -189,7 +194,7 @@ def load_denoised(denoised: Denoised, path: str | os.PathLike, *, trust: bool = 
     """
     weights = read_weights(path, trust=trust)
     if not _is_whole(weights, denoised.segmenter):
-        fill(denoised.segmenter, weights, path)
+        fill(denoised.segmenter, weights, path, tell)
         return {"segmenter"}
     if any(name.startswith("denoiser.") for name in weights.tensors):
         fill(denoised, weights, path)
@@ -222,4 +227,4 @@ def _is_whole(weights: Weights, part: nn.Module) -> bool:
 def _part(weights: Weights, prefix: str) -> Weights:
     """The entries below ``prefix``, without it."""
     part = {name.removeprefix(prefix): value for name, value in weights.tensors.items() if name.startswith(prefix)}
-    return Weights(part, weights.meta)
+    return replace(weights, tensors=part)

@@ -87,12 +87,18 @@ def build_segmenter(model: ModelSpec, num_classes: int) -> nn.Module:
     return Denoised(build("model/denoiser", model.denoiser), segmenter)
 
 
+def _tell(sentence: str) -> None:
+    """Say what was done to read a file."""
+    if rank() == 0:
+        say(sentence)
+
+
 def _load(segmenter: nn.Module, model: ModelSpec) -> set[str]:
     """Fill ``segmenter`` from ``model.checkpoint`` and return the parts whose weights the file held."""
     path, trust = str(model.checkpoint), model.trust_checkpoint
     if isinstance(segmenter, Denoised):
-        return load_denoised(segmenter, path, trust=trust)
-    load_checkpoint(segmenter, path, trust=trust)
+        return load_denoised(segmenter, path, trust=trust, tell=_tell)
+    load_checkpoint(segmenter, path, trust=trust, tell=_tell)
     return {"segmenter"}
 
 

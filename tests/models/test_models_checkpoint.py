@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from certseg.errors import CheckpointError
 from certseg.models import load_checkpoint, save_checkpoint
@@ -182,3 +183,95 @@ def test_another_architecture(tmp_path):
     message = str(caught.value)
     assert "8 missing (network.backbone.0.weight, network.backbone.0.bias, network.backbone.1.weight, ...)" in message
     assert "2 unexpected (weight, bias)" in message
+
+
+PREFIXES = ["module.", "_orig_mod.", "model.", "net.", "module._orig_mod.", "model.net.", "model.network."]
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_prefixes_of_training_loops_are_taken_off_and_said(tmp_path, prefix):
+    source, target, said = Network(), Wrapper(), []
+    torch.save({f"{prefix}{key}": value for key, value in source.state_dict().items()}, tmp_path / "c.pth")
+    load_checkpoint(target, tmp_path / "c.pth", tell=said.append)
+    assert same(source, target.network)
+    own = prefix.removesuffix("network.")  # the adapter's own is no wrapper
+    assert said == [f"Read {tmp_path}/c.pth: took {own!r} from the front of their names"]
+
+
+def test_nothing_is_said_where_nothing_was_changed(tmp_path):
+    said = []
+    save_checkpoint(tmp_path / "own.pth", Wrapper(), {})
+    torch.save(Network().state_dict(), tmp_path / "bare.pth")
+    for name in ("own.pth", "bare.pth"):
+        load_checkpoint(Wrapper(), tmp_path / name, tell=said.append)
+    assert not said
+
+
+@pytest.mark.parametrize("group", ["state_dict", "model_state_dict", "model", "ema", "state_dict_ema", "model_ema"])
+def test_state_dicts_under_their_usual_names(tmp_path, group):
+    source, target, said = Network(), Wrapper(), []
+    torch.save({"epoch": 3, group: source.state_dict(), "optimizer": {"lr": 0.1}}, tmp_path / "c.pth")
+    load_checkpoint(target, tmp_path / "c.pth", tell=said.append)
+    assert same(source, target.network)
+    assert said == ([f"Read {tmp_path}/c.pth: took the weights under {group!r}"] if "ema" in group else [])
+
+
+def test_what_a_loop_keeps_beside_the_network_is_left_out_and_said(tmp_path):
+    source, target, said = Network(), Wrapper(), []
+    weights = {f"model.{key}": value for key, value in source.state_dict().items()} | {"loss.weight": torch.ones(2)}
+    torch.save({"state_dict": weights}, tmp_path / "c.pth")
+    load_checkpoint(target, tmp_path / "c.pth", tell=said.append)
+    assert same(source, target.network)
+    assert said[0].endswith("took 'model.' from the front of their names, left out 1 others (loss.weight)")
+
+
+def test_a_network_whose_own_names_look_like_a_wrappers(tmp_path):
+    source, target = (torch.nn.ModuleDict({"model": torch.nn.ModuleDict({"net": torch.nn.Linear(2, 2)})}) for _ in "ab")
+    torch.save(source.state_dict(), tmp_path / "c.pth")
+    load_checkpoint(target, tmp_path / "c.pth")
+    assert same(source, target)
+
+
+def test_safetensors(tmp_path):
+    source, target = Network(), Wrapper()
+    save_file(source.state_dict(), tmp_path / "model.safetensors")
+    load_checkpoint(target, tmp_path / "model.safetensors")
+    assert same(source, target.network)
+    (tmp_path / "cut").write_bytes((tmp_path / "model.safetensors").read_bytes()[:-40])
+    with pytest.raises(CheckpointError, match="corrupt"):
+        load_checkpoint(Wrapper(), tmp_path / "cut")
+
+
+@pytest.mark.parametrize("content", [lambda n: n, lambda n: {"model": n, "epoch": 1}], ids=["alone", "in a dictionary"])
+def test_a_pickled_network_needs_trust(tmp_path, content):
+    source, target = Network(), Wrapper()
+    torch.save(content(source), tmp_path / "c.pth")
+    with pytest.raises(CheckpointError, match=r"model\.trust_checkpoint=true"):
+        load_checkpoint(target, tmp_path / "c.pth")
+    load_checkpoint(target, tmp_path / "c.pth", trust=True)
+    assert same(source, target.network)
+
+
+@pytest.mark.parametrize("trust", [False, True])
+def test_whole_networks_of_other_forms_name_their_model(tmp_path, trust):
+    torch.jit.script(torch.nn.Conv2d(3, 2, 1)).save(str(tmp_path / "scripted.pt"))
+    with pytest.raises(CheckpointError, match=r"TorchScript.*model=torchscript model\.file="):
+        load_checkpoint(Wrapper(), tmp_path / "scripted.pt", trust=trust)
+    (tmp_path / "net.onnx").write_bytes(b"\x08\x0a\x12\x07pytorch\x3a\x00")
+    with pytest.raises(CheckpointError, match=r"ONNX.*model=onnx model\.file="):
+        load_checkpoint(Wrapper(), tmp_path / "net.onnx", trust=trust)
+
+
+@pytest.mark.parametrize(
+    ("change", "remedy"),
+    [
+        (lambda w: {"other.weight": torch.ones(2)}, "Not one name is the model's"),
+        (lambda w: {key: w[key] for key in list(w)[:3]}, "lacks a part of the model"),
+        (lambda w: {**w, "extra": torch.ones(2)}, "its layers are others"),
+        (lambda w: {**w, "backbone.0.weight": torch.ones(2)}, "their sizes or classes are others"),
+    ],
+)
+def test_the_remedy_fits_what_is_wrong(tmp_path, change, remedy):
+    torch.save(change(Network().state_dict()), tmp_path / "c.pth")
+    with pytest.raises(CheckpointError, match=remedy):
+        load_checkpoint(Wrapper(), tmp_path / "c.pth")

@@ -97,6 +97,8 @@ def preset(name):
     assert settings.pop("trust_checkpoint") is False
     assert settings.pop("backbone_checkpoint") is None
     assert settings.pop("trust_backbone_checkpoint") is False
+    assert settings.pop("map_classes") is False
+    assert settings.pop("trust_classes") is False
     return settings
 
 
@@ -109,6 +111,7 @@ def heads(network):
 
 def test_every_preset_is_in_the_table():
     own = {path.stem for path in PRESETS.glob("lip_*.yaml")}  # see test_models_lipschitz
+    own |= {path.stem for path in PRESETS.glob("*.yaml") if "_network\n" in path.read_text()}  # see any_network
     assert {path.stem for path in PRESETS.glob("*.yaml")} - own == {*SIZES, "mmseg"}
     assert preset("mmseg")["config"] == "???"
 

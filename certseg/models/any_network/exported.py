@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from certseg.compute.atomic import first_line
 from certseg.errors import CheckpointError, ModelError
 from certseg.models.any_network.libraries import library
 from certseg.models.any_network.wrapped import Wrapped
+from certseg.models.checkpoint_files import is_torchscript
 
 
 def torchscript_network(*, num_classes: int, name: str, file: str, **options: Any) -> Wrapped:
@@ -42,14 +42,6 @@ def torchscript_network(*, num_classes: int, name: str, file: str, **options: An
     except Exception as error:  # whatever a damaged file provokes in the reader
         raise CheckpointError(f"{path} cannot be loaded as TorchScript", received=first_line(error)) from error
     return Wrapped(network, num_classes, name=name, **options)
-
-
-def is_torchscript(path: Path) -> bool:
-    """Whether a file is what ``torch.jit.save`` writes, which holds code beside the weights."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any("/code/" in name for name in archive.namelist())
 
 
 def onnx_network(*, num_classes: int, name: str, file: str, **options: Any) -> Wrapped:
