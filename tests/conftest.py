@@ -9,6 +9,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the workers, and the commands they st
 
 import pytest
 import torch
+from support.config_files import read_once
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _files_of_configurations_are_read_once():
+    with read_once():
+        yield
 
 
 @pytest.fixture

@@ -36,9 +36,9 @@ def told_with_source(target: str) -> str:
     if found is None:
         return target
     modules = {name for name in (_prefix(target), getattr(inspect.getmodule(found), "__name__", None)) if name}
-    loose = {name for name in modules if not _distribution(name)}
+    loose = {name for name in modules if not distribution(name)}
     if modules and not loose:
-        return f"{target}@{', '.join(sorted({_distribution(name) for name in modules}))}"
+        return f"{target}@{', '.join(sorted({distribution(name) for name in modules}))}"
     files = _files(loose)
     if not loose or not all(name in files for name in loose):
         raise ConfigError(
@@ -67,7 +67,7 @@ def _prefix(target: str) -> str | None:
     return next((name for name in names if name in sys.modules or _origin(name) is not None), None)
 
 
-def _distribution(module: str) -> str:
+def distribution(module: str) -> str:
     """Name and version of what a module was installed with, Python itself included; empty for a file of one's own."""
     origin = _origin(module)
     if module in sys.builtin_module_names or origin in ("built-in", "frozen"):
@@ -96,7 +96,7 @@ def _files(modules: set[str]) -> dict[str, Path]:
         if package:
             waiting.append(package)
         path = _file(name)
-        if path is not None and not _distribution(name):
+        if path is not None and not distribution(name):
             files[name] = path
             waiting.extend(_imports(name, path))
     return files

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from certseg.pipeline.foreign import told_with_source
+from certseg.pipeline.foreign import distribution, told_with_source
 
 PATHS = {
     "alma_prox": "certseg.attacks.ALMAProx",
@@ -76,6 +76,14 @@ PATHS = {
 }
 """The import path of each class by its name in keys."""
 
+BUILT_BY = {
+    "onnx_network": "onnxruntime",
+    "smp_network": "segmentation_models_pytorch",
+    "torchvision_network": "torchvision",
+    "transformers_network": "transformers",
+}
+"""The libraries that define what some of them build, and whose versions keys therefore hold."""
+
 _NAMES = {path.rpartition(".")[2]: name for name, path in PATHS.items()}
 CLASS = "class"
 """Keys hold the name of a class under this word; configs hold its import path under ``_target_``."""
@@ -89,13 +97,16 @@ def logical_name(target: str) -> str:
 
 
 def name_in_keys(target: str) -> str:
-    """What keys call the class at an import path: its logical name, or for one that is not certseg's own its import
-    path and what tells its source apart.
+    """What keys call the class at an import path: its logical name, with the version of the library that defines what
+    it builds if there is one; or for one that is not certseg's own its import path and what tells its source apart.
 
     Raises:
         ConfigError: the source of a class that is not certseg's own cannot be read.
     """
-    return logical_name(target) if is_own(target) else told_with_source(target)
+    if not is_own(target):
+        return told_with_source(target)
+    name = logical_name(target)
+    return f"{name}@{distribution(BUILT_BY[name])}" if name in BUILT_BY else name
 
 
 def is_own(target: str) -> bool:

@@ -295,6 +295,7 @@ def _as_it_comes(spec: RunSpec, num_classes: int, hardware: Hardware) -> Network
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    _tell(f"{spec.model.name} comes with its weights and names no classes: they are taken to be the data set's.")
     identity = Identity({**checkpoint_identity(spec), "weights": digest.hexdigest()})
     return Network(lambda: network, hardware, identity, _label(spec.model, "pretrained"))
 

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from functools import cache
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -40,6 +41,7 @@ def composed(name, *overrides, **options):
         return compose("config", overrides=[f"experiment=demasked/{name}", *overrides], **options)
 
 
+@cache  # the same job is asked for by several tests, and nobody changes its settings
 def settings_of(name, *overrides, certificate=None):
     chosen = [] if certificate is None else [f"experiment/demasked/certificate={certificate}"]
     return parse(composed(name, *chosen, *overrides))

@@ -24,7 +24,7 @@ ADAPTIVE = ("certifier=adaptive_certify", HIERARCHY, "certifier.lead=0.9")
 def output(tmp_path_factory):
     """Results of a run with certificate and attack; its training is used again."""
     output = tmp_path_factory.mktemp("adaptive")
-    run(configuration(output, *ADAPTIVE, "attack=pgd_smoothed", "attack.steps=2"), output / "report")
+    run(configuration(output, *ADAPTIVE, "attack=pgd_smoothed", "attack.steps=2", "pictures=1"), output / "report")
     return output
 
 

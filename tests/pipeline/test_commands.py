@@ -23,7 +23,7 @@ def output(tmp_path_factory):
 @pytest.mark.parametrize("command", RUNS)
 def test_every_command_of_the_readme_runs_to_its_report(command, output):
     overrides = [word for word in settings_of(command) if not word.startswith(("dataset.root", "dataset.limit"))]
-    base = list(SMALL)
+    base = [*SMALL, "pictures=1"]
     if "dataset=camvid" in overrides:
         if not (SHARED / "data" / "camvid").exists():
             pytest.skip("reference material missing: shared/data/camvid")
@@ -41,7 +41,7 @@ def test_every_command_of_the_readme_runs_to_its_report(command, output):
 
 
 def test_a_tracked_run_leaves_its_curves_and_its_tables_offline(output, tmp_path):
-    run(configuration(tmp_path, "tracking=wandb", "training.validations=2"), tmp_path / "report")
+    run(configuration(tmp_path, "tracking=wandb", "training.validations=2", "pictures=1"), tmp_path / "report")
     assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
     curves = list(tmp_path.glob("*/*/train-*/wandb/offline-run-*/*.wandb"))
     assert len(curves) == 1

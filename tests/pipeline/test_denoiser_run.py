@@ -24,7 +24,6 @@ QUICK = (
     "training.val_images=1",
     "certifier.n=40",
     "certifier.tau=0.6",
-    "pictures=0",
 )
 DENOISERS = sorted((ROOT / "configs" / "model" / "denoiser").glob("*.yaml"))
 DNCNN = ("model/denoiser=dncnn", "model.denoiser.width=4")

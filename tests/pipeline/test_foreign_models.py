@@ -108,6 +108,23 @@ def test_exports_give_the_certificates_of_the_network(exported):
         assert torch.allclose(onnx(image[None]), script(image[None]), atol=1e-5)
 
 
+def test_weights_of_an_onnx_that_lie_elsewhere_are_refused(tmp_path):
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    (tmp_path / "net.onnx").write_bytes(b"\x08\x0a" + b"\x0a\x08location\x12\x08net.data")
+    with pytest.raises(CheckpointError, match="lie in another file"):
+        onnx_network(num_classes=2, name="onnx", file=str(tmp_path / "net.onnx"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_every_pass_of_a_torchscript_file_is_the_same(exported):
+    folder, _ = exported
+    script = torchscript_network(num_classes=CLASSES, name="script", file=str(folder / "net.pt"))
+    images = torch.rand(2, 3, 48, 64)
+    with torch.no_grad():
+        first, *others = (script(images) for _ in range(4))
+    assert all(torch.equal(first, other) for other in others)
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["torchscript", "onnx"])
 @pytest.mark.parametrize("certifier", ["segcertify", "demasked_recovery"])
@@ -141,7 +158,7 @@ def test_a_denoiser_is_trained_in_front_of_a_network_that_stays(exported, tmp_pa
     assert status == 0, out + err
     (checkpoint,) = tmp_path.rglob("model.pt")
     found = torch.load(checkpoint, weights_only=True)["state_dict"]
-    assert torch.equal(found["segmenter.network.0.weight"], network.layers[0].weight)
+    assert torch.equal(found["segmenter.network.module.0.weight"], network.layers[0].weight)
     assert sum(value.abs().sum() for name, value in found.items() if name.startswith("denoiser.")) > 0
     status, out, err = Command(*base, *settings, cwd=tmp_path).finish()
     assert "Reused training" in out

@@ -29,7 +29,7 @@ def test_train_then_certify(tmp_path, capsys):
     assert len(models) == 2
 
     for file in models:  # the same settings with other weights are another result
-        overrides = ("certifier=demasked_recovery", "certifier/inpainter=learned", "dataset.limit=1", "pictures=0")
+        overrides = ("certifier=demasked_recovery", "certifier/inpainter=learned", "dataset.limit=1")
         checkpoint = f"certifier.inpainter.checkpoint='{file}'"
         report = run(
             configuration(tmp_path / "out", *overrides, checkpoint, "model.scales=[1.0]", base=BASE), tmp_path / "last"

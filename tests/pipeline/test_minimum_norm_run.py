@@ -50,6 +50,7 @@ def test_norms_found_lie_above_the_certified_radii_of_a_lipschitz_network(tmp_pa
         "attack.away_from=prediction",
         "attack.iterations=20",
         "training.iterations=2",
+        "pictures=1",
         base=LIPSCHITZ,
     )
     run(cfg, tmp_path / "report")

@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 from support.pipeline_runs import ROOT
 
-from certseg.pipeline.names import PATHS, import_path, logical_name, named
+from certseg.pipeline.names import BUILT_BY, PATHS, import_path, logical_name, name_in_keys, named
 
 CONFIGURED = sorted(
     {
@@ -39,3 +39,12 @@ def test_names_are_given_at_every_depth():
     settings = {"a": [{"_target_": "certseg.types.Patch", "share": 0.1}], "b": {"_target_": "torch.nn.Identity"}}
     library = {"class": f"torch.nn.Identity@torch {version('torch')}"}
     assert named(settings) == {"a": [{"class": "patch", "share": 0.1}], "b": library}
+
+
+def test_what_a_library_defines_is_another_thing_with_another_version():
+    assert set(BUILT_BY) <= set(PATHS)
+    assert (
+        name_in_keys("certseg.models.torchvision_network")
+        == f"torchvision_network@torchvision {version('torchvision')}"
+    )
+    assert name_in_keys("certseg.models.custom_network") == "custom_network"

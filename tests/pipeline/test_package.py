@@ -115,7 +115,7 @@ def test_a_run_with_a_choice_of_ones_own_from_an_empty_folder(unpacked, empty):
     own = empty / "mine" / "certifier" / "strict.yaml"
     own.parent.mkdir(parents=True)
     own.write_text(re.search(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)[1])
-    words = [*settings_of(command), *SMALL, "certifier.n=200"]
+    words = [*settings_of(command), *SMALL, "certifier.n=200", "pictures=1"]
     done = python(unpacked, empty, ENTER, *words)
     assert done.returncode == 0, done.stderr
     settings = yaml.safe_load(next(empty.glob("outputs/streets/*/segcertify-*/config.yaml")).read_text())

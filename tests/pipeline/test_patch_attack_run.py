@@ -30,8 +30,8 @@ def output(tmp_path_factory):
     ],
 )
 def test_a_run_attacks_with_patches_and_checks_the_bracket(output, certifier, attack, options, tmp_path):
-    configured = configuration(output, f"certifier={certifier}", f"attack={attack}", *FEW, *options, base=BASE)
-    run(configured, tmp_path / "report")
+    chosen = (f"certifier={certifier}", f"attack={attack}", *FEW, *options)
+    run(configuration(output, *chosen, "pictures=1", base=BASE), tmp_path / "report")
     kept = [json.loads(file.read_text()) for file in output.glob(f"*/*/{attack}-*/summary.json")]
     (summary,) = [s for s in kept if (certifier == "demasked_detection") == ("alert_share/image_mean" in s["figures"])]
     share = 0.01 if certifier == "demasked_detection" else 0.005
@@ -46,7 +46,7 @@ def test_a_run_attacks_with_patches_and_checks_the_bracket(output, certifier, at
     assert f"patch (share {share})" in text
     assert list((tmp_path / "report" / "figures").glob("test_*.png"))
     before = {file: file.read_text() for file in output.glob(f"*/*/{attack}-*/rows.jsonl")}
-    run(configured, tmp_path / "again")
+    run(configuration(output, *chosen, base=BASE), tmp_path / "again")
     assert {file: file.read_text() for file in output.glob(f"*/*/{attack}-*/rows.jsonl")} == before
 
 

@@ -39,7 +39,7 @@ def wait_for(condition, process, seconds=240):
 def first_run(tmp_path_factory):
     """An uninterrupted run with certificate and attack."""
     output = tmp_path_factory.mktemp("first")
-    cfg = configuration(output, "attack=pgd_smoothed", "attack.steps=2", "attack.smoothing.votes=50")
+    cfg = configuration(output, "attack=pgd_smoothed", "attack.steps=2", "attack.smoothing.votes=50", "pictures=1")
     report = run(cfg, output / "report", ["attack=pgd_smoothed"])
     return output, report, cfg
 
@@ -81,7 +81,7 @@ def test_settings_that_change_results_get_their_own_folder_and_others_do_not(fir
     trainings = len(list(output.rglob("train-*")))
     run(configuration(output, "certifier.tau=0.6"), output / "other")
     assert len(list(output.glob("*/*/segcertify-*"))) == 2
-    run(configuration(output, "hardware.noise_batch=3", "dataset.limit=2", "pictures=0"), output / "other")
+    run(configuration(output, "hardware.noise_batch=3", "dataset.limit=2"), output / "other")
     assert len(list(output.glob("*/*/segcertify-*"))) == 2
     assert len(list(output.rglob("train-*"))) == trainings
 
@@ -109,7 +109,7 @@ def test_batch_size_does_not_change_a_certificate(first_run, tmp_path):
     maps = []
     for batch in (1, 7):
         target = tmp_path / str(batch)
-        cfg = configuration(target, f"model.checkpoint={checkpoint}", f"hardware.noise_batch={batch}", "pictures=0")
+        cfg = configuration(target, f"model.checkpoint={checkpoint}", f"hardware.noise_batch={batch}")
         run(cfg, target / "report")
         stored = [np.load(path) for path in sorted(rows_file(target, "segcertify").parent.glob("maps/*.npz"))]
         maps.append([(part["data/classes"], part["data/certified"]) for part in stored])
@@ -151,9 +151,7 @@ def test_a_sweep_trains_once_and_ends_in_one_table(tmp_path):
 
 
 def test_a_job_that_fails_does_not_end_the_sweep(tmp_path):
-    status, out, err = start(
-        tmp_path / "out", "certifier.tau=.6,.3,.75", "pictures=0", cwd=tmp_path, flags=("-m",)
-    ).finish()
+    status, out, err = start(tmp_path / "out", "certifier.tau=.6,.3,.75", cwd=tmp_path, flags=("-m",)).finish()
     assert status == 2
     assert "tau must lie in [0.5, 1)" in err
     assert re.search(r"failed: .*certifier.tau=0?\.3", out)
@@ -164,7 +162,7 @@ def test_a_job_that_fails_does_not_end_the_sweep(tmp_path):
 
 def test_a_sweep_over_models_compares_each_with_itself(tmp_path):
     """Certificates of one seed's network say nothing about another's."""
-    options = ("seed=0,1", "attack=pgd_smoothed", "attack.steps=2", "attack.smoothing.votes=50", "pictures=0")
+    options = ("seed=0,1", "attack=pgd_smoothed", "attack.steps=2", "attack.smoothing.votes=50")
     status, _, err = start(tmp_path / "out", *options, cwd=tmp_path, flags=("-m",)).finish()
     assert status == 0, err
     report = next((tmp_path / "out" / "runs").glob("*/*/report.md")).read_text()
@@ -189,7 +187,7 @@ def test_two_processes_share_the_images_and_agree_with_one(first_run, tmp_path):
     options = (f"model.checkpoint={checkpoint}", "attack=pgd_smoothed", "attack.steps=2", "attack.smoothing.votes=50")
     run(configuration(tmp_path / "one", *options), tmp_path / "one" / "report")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--standalone"]
-    words = [*torchrun, str(ROOT / "run.py"), *SMALL, f"output={tmp_path / 'two'}", *options]
+    words = [*torchrun, str(ROOT / "run.py"), *SMALL, f"output={tmp_path / 'two'}", *options, "pictures=1"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert summaries(tmp_path / "two") == summaries(tmp_path / "one")

@@ -22,7 +22,7 @@ TRAINING = (
     "training.lr=1e-9",  # the network is right from the start
     "training.validations=0",
     "training.checkpoint_interval=2",
-    "pictures=1",
+    "pictures=0",
     "hardware=cpu",
     "hardware.threads=1",
 )
@@ -51,7 +51,7 @@ OWN = ("dataset=shades", "model=pixels")
 
 
 def test_everything_of_a_stranger_runs_and_is_compared(folder):
-    status, out, err = run(folder, *OWN, "certifier=margins", "attack=darken")
+    status, out, err = run(folder, *OWN, "certifier=margins", "attack=darken", "pictures=1")
     assert status == 0, out + err
     found, newest = entries(folder)
     assert found["certifier"]["name"] == "margins"
@@ -155,7 +155,7 @@ def test_the_python_api_takes_the_same_classes(monkeypatch):
 def test_the_example_in_the_documentation_certifies_street_scenes(folder, tmp_path):
     own = ROOT / "examples" / "own_parts"
     small = ("dataset.size=[48,64]", "dataset.count=4", "dataset.limit=2", "model.scales=[1.0]", "attack.steps=2")
-    words = ["training=noise", *small, "certifier=hoeffding", "attack=pgd_smoothed"]
+    words = ["training=noise", *small, "certifier=hoeffding", "attack=pgd_smoothed", "pictures=1"]
     status, out, err = Command("--config-dir", own, *TRAINING, *words, cwd=tmp_path).finish()
     assert status == 0, out + err
     found, newest = entries(tmp_path)

@@ -15,6 +15,8 @@ from certseg.models.any_network.libraries import library
 from certseg.models.any_network.wrapped import Wrapped
 from certseg.models.checkpoint_files import is_torchscript
 
+_EXTERNAL = b"\x0a\x08location\x12"  # how an entry begins that says in which other file a tensor lies
+
 
 def torchscript_network(*, num_classes: int, name: str, file: str, **options: Any) -> Wrapped:
     """A network that was saved as TorchScript, with its weights (``model=torchscript``). Its code runs when it is
@@ -41,7 +43,19 @@ def torchscript_network(*, num_classes: int, name: str, file: str, **options: An
         network = torch.jit.load(str(path), map_location="cpu")
     except Exception as error:  # whatever a damaged file provokes in the reader
         raise CheckpointError(f"{path} cannot be loaded as TorchScript", received=first_line(error)) from error
-    return Wrapped(network, num_classes, name=name, **options)
+    return Wrapped(_Scripted(network), num_classes, name=name, **options)
+
+
+class _Scripted(nn.Module):
+    """A TorchScript module that computes every pass alike: its optimiser would change the second and later ones."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, images: Tensor) -> Any:
+        with torch.jit.optimized_execution(False):
+            return self.module(images)
 
 
 def onnx_network(*, num_classes: int, name: str, file: str, **options: Any) -> Wrapped:
@@ -69,16 +83,23 @@ class ONNXNetwork(nn.Module):
 
     Raises:
         DependencyError: onnxruntime is missing.
-        CheckpointError: the file is missing, no ONNX, or has several inputs.
+        CheckpointError: the file is missing, no ONNX, has several inputs, or its weights in another file.
     """
 
     def __init__(self, file: str):
         super().__init__()
         runtime, path = library("onnxruntime"), _existing(file)
+        content = path.read_bytes()
+        if _EXTERNAL in content:
+            raise CheckpointError(
+                f"The weights of {path} lie in another file, whose change would go unnoticed",
+                expected="one file with everything",
+                remedy="Export it with external_data=False",
+            )
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         try:
-            self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its errors have no common base
             raise CheckpointError(
                 f"{path} cannot be loaded as ONNX", received=first_line(error), remedy="Export the network again"

@@ -1,0 +1,31 @@
+"""Configuration files are read once: tests compose many hundred times from the same few files."""
+
+import copy
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+
+
+@contextmanager
+def read_once():
+    """Let Hydra get a copy of what it has read from a file already, as long as size and time of that file stay.
+
+    What is composed of the files is composed each time, and commands in processes of their own read theirs.
+    """
+    read, known = FileConfigSource.load_config, {}
+
+    def remembered(source, config_path):
+        file = Path(source.path, source._normalize_file_name(config_path))
+        if not file.is_file():
+            return read(source, config_path)
+        state = file.stat()
+        key = (source.path, source.provider, config_path, state.st_mtime_ns, state.st_size)
+        if key not in known:
+            known[key] = read(source, config_path)
+        return copy.deepcopy(known[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FileConfigSource, "load_config", remembered)
+        yield
