@@ -84,7 +84,7 @@ test: check  ## check, then run all tests, on all cores
 check: setup  ## lint, formatting, types, import directions, rules of the house
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -p certseg
+	$(BIN)/mypy -p certseg --num-workers 2
 	$(BIN)/python -m pytest tests/test_imports.py tests/test_house.py
 
 format: setup  ## format and fix what can be fixed

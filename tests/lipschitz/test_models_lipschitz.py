@@ -268,7 +268,7 @@ def test_presets_build(name):
     text = (ROOT / "configs" / "model" / f"{name}.yaml").read_text()
     settings = yaml.safe_load(text)
     target = {"LipDeepLabV3": LipDeepLabV3, "LipUPerNet": LipUPerNet}[settings.pop("_target_").split(".")[-1]]
-    settings = {key: value for key, value in settings.items() if not key.endswith("checkpoint")}
+    settings = {key: value for key, value in settings.items() if not key.endswith(("checkpoint", "_classes"))}
     network = target(num_classes=8, **settings)
     assert isinstance(network, LipschitzNetwork)
     millions = sum(p.numel() for p in network.parameters() if p.requires_grad) / 1e6

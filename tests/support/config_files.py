@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.plugins import Plugins
 
 
 @contextmanager
@@ -14,7 +15,9 @@ def read_once():
 
     What is composed of the files is composed each time, and commands in processes of their own read theirs.
     """
-    read, known = FileConfigSource.load_config, {}
+    Plugins.instance()  # which registers the class that reads files; an import of its module gives another one
+    kind = SourcesRegistry.instance().resolve("file")
+    read, known = kind.load_config, {}
 
     def remembered(source, config_path):
         file = Path(source.path, source._normalize_file_name(config_path))
@@ -27,5 +30,5 @@ def read_once():
         return copy.deepcopy(known[key])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FileConfigSource, "load_config", remembered)
+        patch.setattr(kind, "load_config", remembered)
         yield
