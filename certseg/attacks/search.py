@@ -132,7 +132,7 @@ class GradientAttack(BudgetedAttack):
                 scale=self.logit_scale,
             )
             start = image if starts is None else starts[number]
-            tasks.append(_Task(image.to(device), _checked_start(start, image, threat).to(device), stream, objective))
+            tasks.append(_Task(image.to(device), checked_start(start, image, threat).to(device), stream, objective))
         with watch("attack"):
             for restart in range(self.restarts):
                 waiting = [task for task in tasks if task.best is None or task.best.accuracy > 0.0]
@@ -236,7 +236,12 @@ def is_rising(accuracies: Sequence[float]) -> bool:
     return sum(accuracies[-quarter:]) / quarter > sum(accuracies[:quarter]) / quarter + 0.01
 
 
-def _checked_start(start: Tensor, image: Tensor, threat: NormBall) -> Tensor:
+def checked_start(start: Tensor, image: Tensor, threat: NormBall) -> Tensor:
+    """A point to begin at.
+
+    Raises:
+        DataError: it is no image, or outside the threat around ``image``.
+    """
     if start is image:
         return image
     check_image(start, "start")

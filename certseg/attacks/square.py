@@ -14,6 +14,7 @@ from certseg.attacks.geometry import Ball, perturbation_norm
 from certseg.attacks.losses import Pixels, mean_over_labelled, number_labelled
 from certseg.attacks.objective import checked_logits
 from certseg.attacks.patch_result import PatchResult
+from certseg.attacks.search import checked_start
 from certseg.checks import check_count, check_number
 from certseg.compute.decisions import decide
 from certseg.compute.hardware import Hardware, Stopwatch
@@ -272,15 +273,7 @@ def _begun(image: Tensor, threat: Linf | L2, start: Tensor | None) -> Generator[
     here = yield image, ()
     if start is None:
         return here
-    check_image(start, "start")
-    begin = start.to(image)
-    norm = perturbation_norm(begin, image, threat)
-    if not norm <= threat.radius:
-        raise DataError(
-            "An attack must start within its threat",
-            expected=f"an {threat.norm} norm of at most {threat.radius}",
-            received=norm,
-        )
+    begin = checked_start(start.to(image), image, threat)
     return _better(here, (yield begin, ()))
 
 
