@@ -30,6 +30,7 @@ class Transfer(BudgetedAttack):
 
     attack: GradientAttack
     surrogate: Segmenter
+    needs_gradient = False  # of the attacked network; the surrogate's is used
 
     @property
     def smoothing(self) -> Smoothing | None:

@@ -27,10 +27,8 @@ def reworded(text: str, words: Sequence[str]) -> str:
     """
     folders = [config_directory(), *own_config_folders(words)]
     if found := re.search(r"Could not override '([^']+)'", text):
-        return _unknown_setting(found[1], folders)
-    if found := re.search(
-        r"Could not find '(\S+)/([^'/]+)' Available options in '[^']+': (.*?)( Config search|$)", text
-    ):
+        return _unknown_setting(found[1], words, folders)
+    if found := _NO_CHOICE.search(text):
         group, choice, choices = found[1], found[2], found[3].split()
         shown = ", ".join(choices[:_SHOWN]) + (", ..." if len(choices) > _SHOWN else "")
         return f"There is no {group}={choice}. {_meant(choice, choices)}Choices of {group}: {shown}."
@@ -39,13 +37,18 @@ def reworded(text: str, words: Sequence[str]) -> str:
     return f"{text} {_HELP}"
 
 
-def _unknown_setting(name: str, folders: Sequence[Path]) -> str:
+def _unknown_setting(name: str, words: Sequence[str], folders: Sequence[Path]) -> str:
     group, dot, setting = name.partition(".")
     choices = _choices(group, folders) if dot else {}
     if not choices:
         return f"There is no setting or group {name}. {_meant(name, _top_level(folders))}{_HELP}"
     having = sorted(choice for choice, settings in choices.items() if setting in _flat(settings))
     if having:
+        if any(word.startswith(f"{group}=") and "," in word for word in words):
+            return (
+                f"A sweep over {group} has no {name} until {group} is chosen. Write ++{name}=..., which is set "
+                "whatever is chosen."
+            )
         return f"The chosen {group} has no setting {name} of this form. {group}={', '.join(having)} have it."
     known = {inner for settings in choices.values() for inner in _flat(settings)}
     return (

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from certseg.bracket import Comparison
 from certseg.metrics import Estimator, known_figures
 from certseg.reporting.entries import Entry, plural, threat_text
+from certseg.reporting.rows import read_rows
 from certseg.types import threat_of
 
 LOWER = known_figures.CERTIFIED_ACCURACY.full_name(Estimator.IMAGE_MEAN)
@@ -20,6 +22,8 @@ BOUNDS = known_figures.BOUNDS.full_name()
 ALERTED = known_figures.ALERTED.full_name()
 SKIPPED = known_figures.SKIPPED.full_name()
 NORMS = known_figures.NORMS.full_name()
+
+_CLEARLY = 0.01  # share of an image's pixels by which one attack beats another beyond ties and rounding
 
 
 @dataclass(frozen=True)
@@ -192,15 +196,46 @@ def _probability(value: float) -> str:
 
 
 def masked_gradients(entries: Sequence[Entry]) -> list[str]:
-    """A sentence for each attack by gradient that leaves more than one without: the network's gradients then lead it
-    astray (Athalye et al. 2018), and its figure is no measure of what an attacker can do."""
-    attacks = [entry for entry in entries if entry.kind == "attack" and "needs_gradient" in entry.summary]
+    """A sentence for each attack by gradient that leaves more than one without: the network's gradients lead it astray
+    (Athalye et al. 2018) or it searches too little, and its figure is no measure of what an attacker can do.
+
+    Images are compared one by one, for a mean hides those on which it fails; where no rows are at hand, means are.
+    Attacks with a goal are left out, since what is left is not what they look for.
+    """
+    attacks = [
+        entry
+        for entry in entries
+        if entry.kind == "attack" and "needs_gradient" in entry.summary and entry.settings.get("goal") is None
+    ]
     return [
-        f"{blind.name}, which uses no gradient, leaves {100 * less:.1f} % where {seeing.name} leaves "
-        f"{100 * more:.1f} % ({threat_text(seeing.threat)}): the gradients of {seeing.predictor} probably mislead it."
+        sentence
         for seeing in attacks
         for blind in attacks
         if seeing.summary["needs_gradient"] and not blind.summary["needs_gradient"]
         if (seeing.subject, seeing.predictor, seeing.threat) == (blind.subject, blind.predictor, blind.threat)
-        if (more := seeing.figure(UPPER)) is not None and (less := blind.figure(UPPER)) is not None and less < more
+        if (sentence := _beaten(seeing, blind))
     ]
+
+
+def _beaten(seeing: Entry, blind: Entry) -> str:
+    """Where the attack without gradient leaves clearly less than the one with, in a sentence; empty if nowhere."""
+    more, less = (_accuracies(entry) for entry in (seeing, blind))
+    common = more.keys() & less.keys()
+    lower = [name for name in common if less[name] < more[name] - _CLEARLY]
+    if not lower:
+        return ""
+    where = f"on {len(lower)} of {plural(len(common), 'image')}" if common != {""} else "on average"
+    left, other = (100 * sum(values[name] for name in lower) / len(lower) for values in (less, more))
+    return (
+        f"{blind.name}, which uses no gradient, leaves less than {seeing.name} {where} ({left:.1f} % instead of "
+        f"{other:.1f} % there, {threat_text(seeing.threat)}): either the gradients of {seeing.predictor} mislead "
+        f"{seeing.name}, or it searches too little; its figure is no measure of an attacker."
+    )
+
+
+def _accuracies(entry: Entry) -> dict[str, float]:
+    """By image the accuracy an attack left; the mean, under no name, where the rows are not at hand."""
+    rows = {} if entry.directory is None else read_rows(entry.directory)
+    name = known_figures.ATTACKED_ACCURACY.name
+    found = {image: row["figures"].get(name) for image, row in rows.items()} or {"": entry.figure(UPPER)}
+    return {image: value for image, value in found.items() if value is not None and math.isfinite(value)}

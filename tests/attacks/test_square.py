@@ -16,6 +16,7 @@ from certseg.compute.hardware import Hardware
 from certseg.errors import ConfigError, DataError, ModelError
 from certseg.reporting import Entry, write_report
 from certseg.reporting.claims import masked_gradients
+from certseg.reporting.rows import RowStore
 from certseg.types import L1, L2, Linf, Patch
 
 CPU = Hardware(device="cpu")
@@ -176,9 +177,10 @@ def test_a_run_compares_it_with_certificates_against_patches(tmp_path):
     assert found["attack"]["settings"]["queries"] == 30
 
 
-def entry(name, needs_gradient, left, radius=0.1, subject="one"):
+def entry(name, needs_gradient, left, radius=0.1, subject="one", directory=None, **settings):
     return Entry(
         {
+            "settings": settings,
             "kind": "attack",
             "name": name,
             "predictor": "base",
@@ -187,23 +189,46 @@ def entry(name, needs_gradient, left, radius=0.1, subject="one"):
             "threat": {"norm": "linf", "radius": radius},
             "images": 2,
             "figures": {"attacked_accuracy/image_mean": left},
-        }
+        },
+        directory=directory,
     )
+
+
+def kept(directory, **left):
+    """A result folder with what an attack left of each image."""
+    store = RowStore(directory, identity={})
+    for image, accuracy in left.items():
+        figures = {"attacked_accuracy": accuracy}
+        store.append({"image": image, "figures": figures, "counts": {}, "seconds": {}, "passes": {}, "flags": []})
+    return directory
 
 
 def test_an_attack_by_gradient_that_leaves_more_is_flagged(tmp_path):
     beaten = [entry("pgd", True, 0.8), entry("square", False, 0.5)]
     (line,) = masked_gradients(beaten)
-    assert line.startswith("square, which uses no gradient, leaves 50.0 % where pgd leaves 80.0 % (linf")
+    assert line.startswith("square, which uses no gradient, leaves less than pgd on average (50.0 % instead of 80.0 %")
+    assert "or it searches too little" in line
     assert line in write_report(tmp_path, title="t", command="c", entries=beaten).read_text()
     for others in (
         [entry("pgd", True, 0.5), entry("square", False, 0.8)],
         [entry("pgd", True, 0.8), entry("square", False, 0.5, radius=0.2)],
         [entry("pgd", True, 0.8), entry("square", False, 0.5, subject="two")],
         [entry("pgd", True, 0.8), entry("sea", True, 0.5)],
+        [entry("pgd", True, 0.8), entry("square", False, 0.795)],
+        [entry("pgd", True, 0.8, goal=2), entry("square", False, 0.5)],
         [entry("pgd", True, None), entry("square", False, None)],
     ):
         assert masked_gradients(others) == []
+
+
+def test_a_mean_does_not_hide_the_image_on_which_an_attack_by_gradient_fails(tmp_path):
+    seen = entry("pgd", True, 0.2, directory=kept(tmp_path / "pgd", one=0.0, two=0.4))
+    (line,) = masked_gradients(
+        [seen, entry("square", False, 0.3, directory=kept(tmp_path / "square", one=0.5, two=0.1))]
+    )
+    assert "leaves less than pgd on 1 of 2 images (10.0 % instead of 40.0 % there" in line
+    blind = entry("square", False, 0.3, directory=kept(tmp_path / "other", one=0.2, two=0.4))
+    assert masked_gradients([seen, blind]) == []
 
 
 def test_a_network_without_gradient_is_told_before_the_first_image(tmp_path):

@@ -24,6 +24,7 @@ CASES = [
         ["attack=alma_prox", "attack.radius=1"],
         "no setting attack.radius of this form. attack=apgd",
     ),
+    (["-m", "attack=pgd,square", "attack.radius=1"], "Write ++attack.radius=..."),
     (
         ["dataset.root=x"],
         "The chosen dataset has no setting dataset.root of this form. dataset=ade20k, ",
