@@ -15,6 +15,7 @@ from certseg.metrics.figures import (
     Unit,
     register,
 )
+from certseg.metrics.focus import ClassTally, focus_figures
 from certseg.metrics.groups import GroupCounts
 from certseg.metrics.labels import LabelCounts
 from certseg.metrics.worst_case_miou import worst_case_miou
@@ -26,6 +27,7 @@ __all__ = [
     "SHARE",
     "CertifiedCounts",
     "ClassCounts",
+    "ClassTally",
     "Estimator",
     "Figure",
     "FigureKey",
@@ -35,6 +37,7 @@ __all__ = [
     "Side",
     "Unit",
     "WorstCase",
+    "focus_figures",
     "known_figures",
     "register",
     "worst_case_miou",

@@ -33,6 +33,7 @@ LAST = 1000
 _PLACEHOLDERS = {
     "{number}": (r"[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?", "25"),
     "{word}": (r"[A-Za-z_]+", "clean"),
+    "{name}": (r".+", "lesion"),
 }
 """By placeholder of a name the pattern of what may stand there, and an example."""
 

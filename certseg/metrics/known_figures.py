@@ -109,6 +109,145 @@ WORST_IMAGEWISE_MIOU = register(
     )
 )
 
+# --- chosen classes --------------------------------------------------------------------------------------------------
+
+_RECALL = "of the pixels labelled {name} those that are"
+_DICE = "Dice coefficient of {name}, image mean over the images that have it"
+_EMPTY = "in images without {name}, labelled pixels that"
+RECALL = register(
+    Figure(
+        "recall@{name}",
+        f"{_RECALL} predicted as it, image mean over the images that have it; the others are its false negatives",
+        SHARE,
+        Side.ESTIMATE,
+        heading="{name} recall",
+        order=12,
+    )
+)
+CERTIFIED_RECALL = register(
+    Figure(
+        "certified_recall@{name}",
+        f"{_RECALL} certified as it",
+        SHARE,
+        Side.LOWER,
+        heading="{name} recall",
+        order=12,
+    )
+)
+ATTACKED_RECALL = register(
+    Figure(
+        "attacked_recall@{name}",
+        f"{_RECALL} left by an attack",
+        SHARE,
+        Side.UPPER,
+        heading="{name} recall",
+        order=12,
+        is_plain=True,
+    )
+)
+DICE = register(
+    Figure("dice@{name}", _DICE, SHARE, Side.ESTIMATE, heading="{name} Dice", order=13),
+)
+WORST_DICE = register(
+    Figure(
+        "worst_case_dice@{name}",
+        "the Dice coefficient that every attack within the threat must leave: pixels that are not certified count "
+        "against it",
+        SHARE,
+        Side.LOWER,
+        heading="{name} Dice",
+        order=13,
+    )
+)
+ATTACKED_DICE = register(
+    Figure("attacked_dice@{name}", _DICE, SHARE, Side.UPPER, heading="{name} Dice", order=13, is_plain=True)
+)
+MISSED_IMAGES = register(
+    Figure(
+        "missed_images@{name}",
+        "images with {name} in which not one of its pixels is right; of a certificate those in which none is certified",
+        COUNT,
+        heading="images missing {name}",
+        order=14,
+    )
+)
+UNPROTECTED_IMAGES = register(
+    Figure(
+        "unprotected_images@{name}",
+        "images with {name} in which no pixel of it is certified as it",
+        COUNT,
+        heading="images missing {name}",
+        order=14,
+        is_plain=True,
+    )
+)
+ATTACKED_MISSED_IMAGES = register(
+    Figure(
+        "attacked_missed_images@{name}",
+        "images with {name} in which an attack left none of its pixels",
+        COUNT,
+        heading="images missing {name}",
+        order=14,
+        is_plain=True,
+    )
+)
+IMAGES_WITH = register(
+    Figure("images_with@{name}", "images with a pixel labelled {name}", COUNT, heading="images with {name}", order=15)
+)
+SPECIFICITY = register(
+    Figure(
+        "empty_specificity@{name}",
+        f"{_EMPTY} are not predicted as it",
+        SHARE,
+        Side.ESTIMATE,
+        heading="no {name} where there is none",
+        order=16,
+    )
+)
+CERTIFIED_SPECIFICITY = register(
+    Figure(
+        "certified_empty_specificity@{name}",
+        f"{_EMPTY} are certified as something else",
+        SHARE,
+        Side.LOWER,
+        heading="no {name} where there is none",
+        order=16,
+    )
+)
+ATTACKED_SPECIFICITY = register(
+    Figure(
+        "attacked_empty_specificity@{name}",
+        f"{_EMPTY} an attack left as something else",
+        SHARE,
+        Side.UPPER,
+        heading="no {name} where there is none",
+        order=16,
+        is_plain=True,
+    )
+)
+PREDICTION_RECALL = register(
+    Figure(
+        "prediction_recall@{name}",
+        f"{_RECALL} predicted as it by what is certified",
+        SHARE,
+        Side.ESTIMATE,
+        heading="prediction {name} recall",
+        order=121,
+        is_plain=True,
+    )
+)
+PREDICTION_DICE = register(
+    Figure(
+        "prediction_dice@{name}",
+        "the Dice coefficient of the same prediction",
+        SHARE,
+        Side.ESTIMATE,
+        heading="prediction {name} Dice",
+        order=122,
+        is_plain=True,
+    )
+)
+
 # --- the certified prediction ----------------------------------------------------------------------------------------
 
 ABSTENTION = register(

@@ -10,7 +10,7 @@ of the class in ``_target_``, which are identity.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -268,6 +268,17 @@ class TrackingSpec(ObjectSpec):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MetricsSpec:
+    """Which figures are computed besides the usual ones.
+
+    Args:
+        focus: names of classes that get figures of their own: recall, Dice, and images that miss them.
+    """
+
+    focus: Sequence[str] = not_identity(WORDS, default=())
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunSpec:
     """One run.
 
@@ -279,6 +290,7 @@ class RunSpec:
         certifier: the certifier of the network; None for none.
         hardware: where and how tensors are computed.
         tracking: where results are sent besides the disk.
+        metrics: which figures are computed besides the usual ones.
         seed: the seed of training, noise and attacks.
         output: folder below which results are kept and found again.
         input: a picture or a folder of pictures to certify in the place of the data set; None for the data set.
@@ -295,6 +307,7 @@ class RunSpec:
     certifier: CertifierSpec | None = told(spec_kind(CertifierSpec, optional=True))
     hardware: HardwareSpec = told(spec_kind(HardwareSpec))
     tracking: TrackingSpec = not_identity(spec_kind(TrackingSpec))
+    metrics: MetricsSpec = not_identity(spec_kind(MetricsSpec), default=MetricsSpec())
     seed: int = identity(COUNT)
     output: str = not_identity(FULL_TEXT)
     input: str | None = not_identity(TEXT_OR_NULL, default=None)
@@ -302,6 +315,14 @@ class RunSpec:
     expected: str | None = not_identity(TEXT_OR_NULL, default=None)
     variables: Mapping[str, Any] = not_identity(MAPPING, default=dict)
     composed: Mapping[str, Any] = not_identity(DERIVED, default=dict)
+
+    def __post_init__(self) -> None:
+        if self.input is not None and self.metrics.focus:
+            raise ConfigError(
+                "metrics.focus has no meaning for pictures without labels",
+                received=f"input={self.input} metrics.focus=[{', '.join(self.metrics.focus)}]",
+                remedy="Leave one of the two out",
+            )
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> RunSpec:

@@ -16,6 +16,7 @@ from certseg.pipeline.keys import attack_identity, file_digest
 from certseg.pipeline.names import CLASS, foreign_parts
 from certseg.pipeline.settings import build
 from certseg.pipeline.spec import AttackSpec, CertifierSpec, RunSpec
+from certseg.pipeline.suggestions import meant
 from certseg.pipeline.weights import legend_of, load_surrogate
 from certseg.types import (
     THREATS,
@@ -315,6 +316,19 @@ def _patch(settings: AttackSpec, certifier: Certifier | None) -> Patch:
     return certifier.threat
 
 
+def check_focus(focus: Sequence[str], class_names: Sequence[str]) -> None:
+    """Raise ConfigError unless ``focus`` names classes of the data set, each once."""
+    for name in focus:
+        if name not in class_names:
+            raise ConfigError(
+                f"metrics.focus names no class of the data set: {name}",
+                expected=", ".join(class_names),
+                remedy=meant(name, class_names).strip() or None,
+            )
+    if len(set(focus)) < len(focus):
+        raise ConfigError("metrics.focus names a class twice", received=", ".join(focus))
+
+
 def _class_number(goal: str | int, class_names: Sequence[str]) -> int:
     """The number of a class, which is given by its name or as it is."""
     if isinstance(goal, int) and 0 <= goal < len(class_names):
@@ -324,6 +338,7 @@ def _class_number(goal: str | int, class_names: Sequence[str]) -> int:
             "attack.goal is no class of the data set",
             expected=f"{', '.join(class_names)}, or a number from 0 to {len(class_names) - 1}",
             received=goal,
+            remedy=meant(str(goal), class_names).strip() or None,
         )
     return list(class_names).index(str(goal))
 

@@ -31,7 +31,7 @@ def reworded(text: str, words: Sequence[str]) -> str:
     if found := _NO_CHOICE.search(text):
         group, choice, choices = found[1], found[2], found[3].split()
         shown = ", ".join(choices[:_SHOWN]) + (", ..." if len(choices) > _SHOWN else "")
-        return f"There is no {group}={choice}. {_meant(choice, choices)}Choices of {group}: {shown}."
+        return f"There is no {group}={choice}. {meant(choice, choices)}Choices of {group}: {shown}."
     if "mismatched input" in text or "token recognition error" in text or "no viable alternative" in text:
         return _unreadable(text, words)
     return f"{text} {_HELP}"
@@ -41,7 +41,7 @@ def _unknown_setting(name: str, words: Sequence[str], folders: Sequence[Path]) -
     group, dot, setting = name.partition(".")
     choices = _choices(group, folders) if dot else {}
     if not choices:
-        return f"There is no setting or group {name}. {_meant(name, _top_level(folders))}{_HELP}"
+        return f"There is no setting or group {name}. {meant(name, _top_level(folders))}{_HELP}"
     having = sorted(choice for choice, settings in choices.items() if setting in _flat(settings))
     if having:
         if any(word.startswith(f"{group}=") and "," in word for word in words):
@@ -52,7 +52,7 @@ def _unknown_setting(name: str, words: Sequence[str], folders: Sequence[Path]) -
         return f"The chosen {group} has no setting {name} of this form. {group}={', '.join(having)} have it."
     known = {inner for settings in choices.values() for inner in _flat(settings)}
     return (
-        f"There is no setting {name}. {_meant(setting, known, f'{group}.')}"
+        f"There is no setting {name}. {meant(setting, known, f'{group}.')}"
         f"Run certseg --cfg job -p {group} for those there are; one that is new, of a class of your own, is added by "
         f"+{name}=..."
     )
@@ -68,7 +68,7 @@ def _unreadable(text: str, words: Sequence[str]) -> str:
     return f"A word of the command line cannot be read: {reason}. Quote values with spaces or signs: 'name=\"value\"'."
 
 
-def _meant(name: str, known: Iterable[str], prefix: str = "") -> str:
+def meant(name: str, known: Iterable[str], prefix: str = "") -> str:
     """A question that names, behind ``prefix``, what is spelled most alike; empty where nothing is."""
     likeness = {other: difflib.SequenceMatcher(None, name, other).ratio() for other in sorted(known)}
     least = max(_LEAST, max(likeness.values(), default=0.0) - _BEST)

@@ -14,6 +14,7 @@ PARAMETERS = {
     None: st.none(),
     "{number}": st.floats(0, 1e9, allow_nan=False).map("{:g}".format),
     "{word}": st.sampled_from(["clean", "noise", "masked_copies"]),
+    "{name}": st.sampled_from(["lesion", "traffic light", "wall-other", "a/b", "recall@x"]),
 }
 
 

@@ -19,7 +19,7 @@ from certseg.pipeline.keys import (
     training_identity,
 )
 from certseg.pipeline.settings import parse
-from certseg.pipeline.spec import ObjectSpec, RunSpec
+from certseg.pipeline.spec import MetricsSpec, ObjectSpec, RunSpec
 from certseg.pipeline.stages import Plan
 
 CLASSES = [kind for name, kind in inspect.getmembers(specs, inspect.isclass) if name.endswith("Spec")]
@@ -79,7 +79,7 @@ def walk(spec, roles=(), back=lambda changed: changed):
         def put(other, name=field.name):
             return back(replace(spec, **{name: other}))
 
-        if isinstance(value, ObjectSpec):
+        if isinstance(value, ObjectSpec | MetricsSpec):
             yield from walk(value, way, put)
         else:
             yield (type(spec), field.name), way, value, put
@@ -101,7 +101,7 @@ def other_than(name, value):
 
 
 def test_every_field_is_declared():
-    assert len(CLASSES) == 12
+    assert len(CLASSES) == 13
     for kind in CLASSES:
         for field in dataclasses.fields(kind):
             assert declaration(field).role in Role, (kind, field.name)
@@ -121,7 +121,8 @@ def test_what_changes_no_result_is_this_and_no_more():
         "AttackSpec": {"name"},
         "HardwareSpec": {"target", "arguments"},
         "TrackingSpec": {"target", "arguments"},
-        "RunSpec": {"tracking", "output", "input", "pictures", "expected", "variables", "composed"},
+        "MetricsSpec": {"focus"},
+        "RunSpec": {"metrics", "tracking", "output", "input", "pictures", "expected", "variables", "composed"},
     }
 
 
@@ -140,7 +141,7 @@ def test_a_field_changes_keys_exactly_if_it_says_so(full, files):
 
 def every_plain_field():
     """The fields of all specs that hold no spec of their own in a run with every part."""
-    parts = {"dataset", "model", "training", "attack", "certifier", "hardware", "tracking"}
+    parts = {"dataset", "model", "training", "attack", "certifier", "hardware", "tracking", "metrics"}
     inner = {"denoiser", "objective", "inpainter", "defence"}
     for kind in CLASSES:
         for field in dataclasses.fields(kind):

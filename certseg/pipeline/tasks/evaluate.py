@@ -17,12 +17,13 @@ from certseg.compute.hardware import Hardware, rank, world_size
 from certseg.datasets import Legend, check_headers, evenly_spaced
 from certseg.errors import ResultError
 from certseg.evaluation import evaluate as evaluate_stage
+from certseg.metrics import focus_figures
 from certseg.pipeline.console import progress, say
 from certseg.pipeline.keys import evaluation_identity, identity_of, key
 from certseg.pipeline.names import foreign_parts
 from certseg.pipeline.places import RESULTS, Identity, place
 from certseg.pipeline.provenance import provenance
-from certseg.pipeline.stages import Job, Plan
+from certseg.pipeline.stages import Job, Plan, check_focus
 from certseg.pipeline.tasks.task import Task
 from certseg.pipeline.trainings import build_dataset
 from certseg.pipeline.weights import Network, obtain
@@ -101,6 +102,7 @@ def evaluate(task: Task) -> Path | None:
     task.check_tracking()
     whole = build_dataset(spec)
     dataset = evenly_spaced(whole, spec.dataset.limit)
+    check_focus(spec.metrics.focus, whole.class_names)
     plan.check(sides_of(checked_sample(dataset[0], 0).target))
     if plan.obstacle and rank() == 0:
         say(plan.obstacle)
@@ -166,6 +168,9 @@ def _results(task: Task, plan: Plan, subject: Subject, folder: Path) -> list[Res
         result = _run_stage(step, subject.images, store)
         if result is not None:
             result["subject"] = name
+            rows = [store.read()[image] for image in subject.images.names()]
+            focus = task.spec.metrics.focus
+            result["figures"] |= focus_figures(step.stage.kind, rows, subject.whole.class_names, focus)
             write_json_atomic(store.directory / "summary.json", result)
             if len(store.read()) > before:
                 _remember_computation(store.directory, task.spec.composed, hardware, time.perf_counter() - started)
