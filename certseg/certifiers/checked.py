@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from certseg.certifiers.premise import check_premise
+from certseg.certifiers.premise import check_again, check_premise
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError
@@ -30,7 +30,7 @@ def certify_checked(
         hardware: device, precision and the largest batch.
 
     Raises:
-        ModelError: the network is not what the guarantee takes it for.
+        ModelError: the network is not what the guarantee takes it for, as seen before or after the certificate.
         ConfigError: the certificate has not the form it must have.
         CertsegError: what the certifier raises.
     """
@@ -43,6 +43,7 @@ def certify_checked(
     flags = check_premise(certifier, segmenter, image, hardware)
     certificate = certifier.certify(segmenter, image.clone(), stream=stream, hardware=hardware)
     check_certificate(certificate, certifier, image, segmenter.num_classes, stream.name)
+    check_again(certifier, segmenter, image, hardware, certificate)
     return replace(certificate, flags=(*certificate.flags, *flags)) if flags else certificate
 
 

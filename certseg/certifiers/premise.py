@@ -2,38 +2,70 @@
 
 What a module is called says nothing about that (functional dropout, stochastic depth, random crops, statistics of the
 batch), so its behaviour is looked at: one image is shown alone, again, and in batches at several places beside another
-one. A network that passes may still be random where nobody looked; one that fails is never certified without a word.
+one; now and then again, for what happens rarely is not seen at once. A network that passes may still be random where
+nobody looked; one that fails is never certified without a word.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from weakref import WeakKeyDictionary
+import weakref
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+from scipy import stats
 from torch import Tensor
 
 from certseg.compute.forward import check_logits
 from certseg.compute.hardware import Hardware
+from certseg.compute.remembered import Remembered
 from certseg.errors import ModelError
-from certseg.types import Certifier, Segmenter
+from certseg.types import Certificate, Certifier, Segmenter
 
 ROUNDING = 1e-3
-"""Share of the largest logit by which two passes of one image may differ, as kernels for other batches round."""
+"""Share of a pixel's margin by which two passes of one image may differ, as kernels for other batches round. The margin
+is how far the winning logit lies above the largest other: a class that a huge number masks hides nothing in it."""
 
 RANDOM = "random_network"
 """The flag of a certificate that is about a network with random answers: what is smoothed is then noise and network
 together, by independent draws of both."""
 
-_seen: WeakKeyDictionary[Segmenter, dict[Hashable, tuple[str, ...]]] = WeakKeyDictionary()
+_UNITS = {torch.float32: 1e-5, torch.float64: 1e-5}  # rounding of a logit, as a share of it
+_UNIT_TF32 = 2e-3  # of GPUs that multiply with 10 bits
+_BATCHES, _COPIES = 8, 8  # of one image, that show whether draws are independent
+_CHANCE = 1e-6  # with which independent draws are taken for shared ones
+_SQUARED_DEVIATION = 30.0  # in squared standard errors, above which a mean depends on the batch
+_PASSES = 20  # of certificates, for each further look
+
+
+@dataclass
+class _Known:
+    """What was found of one network under one certifier.
+
+    Args:
+        certifier: a reference to the certifier.
+        state: the network's state when it was looked at.
+        flags: what its certificates are flagged with.
+        passes: forward passes of certificates since it was last looked at.
+    """
+
+    certifier: weakref.ReferenceType[Certifier]
+    state: Hashable
+    flags: tuple[str, ...]
+    passes: int = 0
+
+
+_seen: Remembered[_Known] = Remembered()
 
 
 def check_premise(certifier: Certifier, segmenter: Segmenter, image: Tensor, hardware: Hardware) -> tuple[str, ...]:
-    """Check that a network is the kind of function that a certifier's guarantee needs, once for each image shape.
+    """Check that a network is the kind of function that a certifier's guarantee needs: before the first certificate of
+    each image shape, and whenever the network's weights, modes or plain attributes have changed.
 
     A guarantee without error probability needs a fixed function of each image. One by sampling allows for a network
-    with random answers, if its draws are independent of each other: the answer for an image must not depend on the
-    others in its batch.
+    with random answers if its draws are independent of each other: they must not be shared by the images of a batch,
+    and the answer for an image must not depend on the others.
 
     Args:
         certifier: gives the guarantee, and the function that is to be fixed (:meth:`certseg.types.Certifier.premise`).
@@ -45,63 +77,216 @@ def check_premise(certifier: Certifier, segmenter: Segmenter, image: Tensor, har
         Flags for the certificate: :data:`RANDOM` where a smoothed network is random by itself, else none.
 
     Raises:
-        ModelError: the answer changes from call to call and the guarantee needs a fixed one, or the answer depends on
-            the batch.
+        ModelError: the answer changes from call to call and the guarantee needs a fixed one, random draws are shared by
+            a batch, or the answer depends on the batch.
     """
-    known = _seen.setdefault(segmenter, {})
-    key = (type(certifier), certifier.predictor, tuple(image.shape), hardware)
-    if key not in known:
-        known[key] = _flags(certifier, segmenter, image, hardware)
-    return known[key]
+    known, key = _seen.of(segmenter), (id(certifier), tuple(image.shape), hardware)
+    state = _state(segmenter)
+    found = known.get(key)
+    if found is None or found.certifier() is not certifier or found.state != state:
+        flags = _flags(certifier, segmenter, image, hardware)
+        found = known[key] = _Known(weakref.ref(certifier), state, flags)
+    return found.flags
 
 
-def _flags(certifier: Certifier, segmenter: Segmenter, image: Tensor, hardware: Hardware) -> tuple[str, ...]:
+def check_again(
+    certifier: Certifier, segmenter: Segmenter, image: Tensor, hardware: Hardware, certificate: Certificate
+) -> None:
+    """Look again, after a certificate without error probability, at the image it is about: once for every
+    twenty forward passes that certificates have cost, so that what a network does rarely is seen over a data set.
+
+    Args:
+        certifier: gave the certificate.
+        segmenter: the network.
+        image: ``3 x H x W`` in [0, 1].
+        hardware: device, precision and the largest batch.
+        certificate: tells how many passes it cost.
+
+    Raises:
+        ModelError: the answer changes from call to call or with the batch.
+    """
+    found = _seen.of(segmenter).get((id(certifier), tuple(image.shape), hardware))
+    if not certifier.guarantee.is_deterministic or found is None:
+        return
+    found.passes += certificate.passes.forward
+    if found.passes >= _PASSES:
+        found.passes = 0
+        found.flags = _flags(certifier, segmenter, image, hardware, singles=2, batches=1)
+
+
+def _state(segmenter: Segmenter) -> Hashable:
+    """What may change in a network that is a torch module: tensors, modes, hooks and plain attributes."""
+    if not isinstance(segmenter, torch.nn.Module):
+        return None
+    return tuple(part for module in segmenter.modules() for part in _parts(module))
+
+
+def _parts(module: torch.nn.Module) -> Iterator[Hashable]:
+    for name, value in vars(module).items():
+        if isinstance(value, bool | float | str):  # whole numbers may count calls
+            yield name, value
+        elif isinstance(value, dict) and name in ("_parameters", "_buffers"):
+            yield from ((key, t.data_ptr(), _version(t)) for key, t in value.items() if isinstance(t, Tensor))
+        elif isinstance(value, dict) and name.endswith("hooks"):
+            yield name, len(value)
+
+
+def _version(tensor: Tensor) -> int:
+    """How often a tensor was written to; tensors made in inference mode do not count."""
+    return -1 if tensor.is_inference() else tensor._version
+
+
+def _flags(
+    certifier: Certifier, segmenter: Segmenter, image: Tensor, hardware: Hardware, singles: int = 3, batches: int = 2
+) -> tuple[str, ...]:
     shown = image.to(hardware.torch_device, torch.float32)
     function = certifier.premise(segmenter, hardware)
     functions = [function]
     if certifier.guarantee.is_deterministic and function is not segmenter:  # what hides much also hides habits
         functions.append(segmenter)
+    looks = [_Look(one, segmenter.num_classes, shown, hardware.noise_batch) for one in functions]
     with torch.inference_mode():
-        found = [_differences(one, segmenter.num_classes, shown, hardware.noise_batch) for one in functions]
-    alone, together = (max(differences) for differences in zip(*found, strict=True))
-    if alone > ROUNDING and certifier.guarantee.is_deterministic:
+        alone, together = (max(parts) for parts in zip(*(look.differences(singles, batches) for look in looks)))
+        if alone.ratio > 1.0 and not certifier.guarantee.is_deterministic:
+            looks[0].check_draws()
+            return (RANDOM,)
+    if alone.ratio > 1.0:
         raise ModelError(
             f"certifier={certifier.name} needs a network that gives one image one answer",
-            expected=f"logits that differ by at most {ROUNDING:g} of the largest from call to call",
-            received=f"a difference of {alone:.2g} of the largest",
+            expected="logits whose margins differ from call to call by rounding alone",
+            received=str(alone),
             remedy="Switch off what is random in it (dropout, stochastic depth, crops), or certify it by smoothing, "
             "which allows for random networks: certifier=segcertify",
         )
-    if alone <= ROUNDING < together:
+    if together.ratio > 1.0:
         raise ModelError(
             "The network's answer for an image depends on the other images in its batch; no certificate allows that",
-            expected=f"logits that differ by at most {ROUNDING:g} of the largest",
-            received=f"a difference of {together:.2g} of the largest",
+            expected="logits whose margins differ from batch to batch by rounding alone",
+            received=str(together),
             remedy="Let it normalise by stored statistics (eval mode), or set hardware.noise_batch=1",
         )
-    return (RANDOM,) if alone > ROUNDING else ()
+    return ()
 
 
-def _differences(
-    function: Callable[[Tensor], Tensor], num_classes: int, image: Tensor, most: int
-) -> tuple[float, float]:
-    """How far the logits of one image lie apart, as a share of the largest: from call to call, and between alone and
-    beside others."""
-    other = (1.0 - image) / 2.0  # has another mean and other extremes
-    single = [_logits(function, image[None], num_classes) for _ in range(3)]
-    alone = [logits[0] for logits in single]
-    beside: list[Tensor] = []
-    for batch in ([other, image, image, image], [image, image, other]):
-        images = torch.stack(batch[: max(1, most)])
-        logits = _logits(function, images, num_classes)
-        beside += [one for one, shown in zip(logits, batch, strict=False) if shown is image]
-    largest = max(float(logits.abs().amax()) for logits in alone) or 1.0
-    apart = [float((logits - alone[0]).abs().amax()) / largest for logits in alone[1:]]
-    within = [float((logits - alone[0]).abs().amax()) / largest for logits in beside]
-    return max(apart), max(within, default=0.0)
+class _Difference(NamedTuple):
+    """The largest difference between margins of one pixel.
+
+    Args:
+        ratio: its size, in what rounding explains.
+        size: in logits.
+    """
+
+    ratio: float
+    size: float
+
+    def __str__(self) -> str:
+        return f"a difference of {self.size:.2g}, where rounding explains {self.size / self.ratio:.1g}"
 
 
-def _logits(function: Callable[[Tensor], Tensor], images: Tensor, num_classes: int) -> Tensor:
-    logits = function(images)
-    check_logits(logits, images, num_classes)
-    return logits.float()
+class _Look:
+    """A function of images that is looked at on one image.
+
+    Args:
+        function: ``B x 3 x H x W`` to logits.
+        num_classes: K.
+        image: ``3 x H x W`` on the function's device.
+        most: the largest batch.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor], num_classes: int, image: Tensor, most: int) -> None:
+        self._function, self._num_classes, self._image, self._most = function, num_classes, image, most
+        self._other = (1.0 - image) / 2.0  # has another mean and other extremes
+        self._winner: Tensor | None = None
+
+    def differences(self, singles: int, batches: int) -> tuple[_Difference, _Difference]:
+        """How far the margins of one image lie apart: from call to call, and between alone and beside others.
+
+        Args:
+            singles: calls with the image alone, at least 2.
+            batches: calls with others, at most 2.
+        """
+        logits = self._logits(self._image[None])
+        first = self._margins(logits)[0]
+        unit = _unit(logits)
+        top = logits.float().abs().gather(1, logits.float().argmax(dim=1, keepdim=True))[0, 0]
+        rounding = ROUNDING * torch.maximum(first, first.flatten().float().quantile(0.25)) + unit * top
+        rounding = rounding.clamp_min(torch.finfo(torch.float32).tiny)
+        apart = [self._margins(self._logits(self._image[None]))[0] for _ in range(singles - 1)]
+        beside: list[Tensor] = []
+        for places in ((False, True, True, True), (True, True, False))[:batches]:
+            batch = places[: max(1, self._most)]
+            margins = self._margins(self._logits(torch.stack([self._image if one else self._other for one in batch])))
+            beside += [margin for margin, is_image in zip(margins, batch) if is_image]
+
+        def largest(others: list[Tensor]) -> _Difference:
+            return max((_largest((other - first).abs(), rounding) for other in others), default=_Difference(0.0, 0.0))
+
+        return largest(apart), largest(beside)
+
+    def check_draws(self) -> None:
+        """Raise ModelError if a random function draws for whole batches, or answers by what else is in them: an F test
+        of batches of copies (one-way random effects), and means among copies against means among others."""
+        copies = min(self._most, _COPIES)
+        if copies < 2:
+            return
+        drawn = torch.stack([self._draws([self._image] * copies) for _ in range(_BATCHES)]).double()  # batches x copies
+        means = drawn.mean(dim=1)
+        between = copies * float(means.var(dim=0).sum())
+        within = float((drawn - means[:, None]).square().sum()) / (_BATCHES * (copies - 1))
+        critical = float(stats.f.isf(_CHANCE, _BATCHES - 1, _BATCHES * (copies - 1)))
+        if between > critical * within:
+            raise ModelError(
+                "The network is random, and draws its random numbers once for all images of a batch; what is sampled "
+                "is then not independent, and no certificate allows that",
+                expected="answers for copies in one batch that differ as those of different calls",
+                received=f"variances {between:.2g} between and {within:.2g} within batches",
+                remedy="Let it draw for each image, or set hardware.noise_batch=1",
+            )
+        beside = [self._draws([self._image] + [self._other] * (copies - 1))[0] for _ in range(_BATCHES)]
+        variance = drawn.flatten(0, 1).var(dim=0)
+        apart = torch.stack(beside).double().mean(dim=0) - drawn.mean(dim=(0, 1))
+        error = variance * (1.0 / _BATCHES + 1.0 / (_BATCHES * copies))
+        varied = variance > 0
+        if bool(varied.any()) and float((apart.square() / error)[varied].mean()) > _SQUARED_DEVIATION:
+            raise ModelError(
+                "The network is random, and its answer for an image depends on the other images in its batch; no "
+                "certificate allows that",
+                expected="the same mean answer in every batch",
+                received=f"means {float((apart.square() / error)[varied].mean()) ** 0.5:.0f} standard errors apart",
+                remedy="Let it normalise by stored statistics (eval mode), or set hardware.noise_batch=1",
+            )
+
+    def _draws(self, images: list[Tensor]) -> Tensor:
+        return self._margins(self._logits(torch.stack(images)))
+
+    def _margins(self, logits: Tensor) -> Tensor:
+        """``B x H x W``, how far the class that won the first time lies above the largest other; below 0 where another
+        one wins."""
+        values = logits.float()
+        if self._winner is None:
+            self._winner = values[:1].argmax(dim=1, keepdim=True)
+        winner = self._winner.expand(len(values), -1, -1, -1)
+        own = values.gather(1, winner)[:, 0]
+        if values.shape[1] == 1:
+            return own
+        margins: Tensor = own - values.scatter(1, winner, -torch.inf).amax(dim=1)
+        return margins
+
+    def _logits(self, images: Tensor) -> Tensor:
+        logits = self._function(images)
+        check_logits(logits, images, self._num_classes)
+        return logits
+
+
+def _largest(difference: Tensor, rounding: Tensor) -> _Difference:
+    ratios = (difference / rounding).flatten()
+    worst = int(ratios.argmax())
+    return _Difference(float(ratios[worst]), float(difference.flatten()[worst]))
+
+
+def _unit(logits: Tensor) -> float:
+    """By how much, as a share of it, a logit may be rounded."""
+    if logits.dtype not in _UNITS:
+        return 4.0 * torch.finfo(logits.dtype).eps
+    has_tf32 = logits.device.type == "cuda" and torch.backends.cudnn.allow_tf32
+    return _UNIT_TF32 if has_tf32 else _UNITS[logits.dtype]

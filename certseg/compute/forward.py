@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TypeVar
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from certseg.compute.hardware import Hardware
+from certseg.compute.remembered import Remembered
 from certseg.errors import ModelError
 
 Result = TypeVar("Result")
@@ -88,17 +88,17 @@ class WorkingBatch:
     out and remembered for the life of the segmenter, so that the next image of this shape starts with what worked.
 
     Args:
-        segmenter: the model; hashable and weakly referable, as modules are.
+        segmenter: the model.
         shape: the shape of one image, ``(3, H, W)``.
         hardware: gives the batch to start with.
         task: what is done with the copies: ``sampling`` by default. Tasks that take more memory, such as ``gradient``,
             are remembered apart.
     """
 
-    _known: WeakKeyDictionary[object, dict[tuple[object, ...], int]] = WeakKeyDictionary()
+    _known: Remembered[int] = Remembered()
 
     def __init__(self, segmenter: object, shape: tuple[int, ...], hardware: Hardware, task: str = "sampling") -> None:
-        self._batches = self._known.setdefault(segmenter, {})
+        self._batches = self._known.of(segmenter)
         self._key = (tuple(shape), hardware, task)
         self._first = hardware.noise_batch
 

@@ -15,8 +15,10 @@ from certseg.certifiers import (
     PatchDoubleMasking,
     SegCertify,
 )
-from certseg.certifiers.premise import RANDOM, ROUNDING
+from certseg.certifiers.checked import certify_checked
+from certseg.certifiers.premise import RANDOM
 from certseg.compute.hardware import Hardware
+from certseg.compute.streams import NoiseStream
 from certseg.errors import ModelError
 from certseg.evaluation import CertificationStage
 from certseg.types import LipschitzBound, Patch, Sample
@@ -54,6 +56,22 @@ def stochastic_depth(logits):
     return logits + kept * logits.flip(1)
 
 
+def depth_of_the_batch(logits):
+    return logits + float(torch.rand(()) < 0.5) * logits.flip(1)
+
+
+def dropping_beside_batch_statistics(logits):
+    return F.dropout(logits - logits.mean(dim=(0, 2, 3), keepdim=True), 0.1, training=True)
+
+
+def dropping_beside_a_masked_class(logits):
+    return torch.cat([F.dropout(logits[:, :2], 0.5, training=True), torch.full_like(logits[:, :1], -1e4)], dim=1)
+
+
+def dropping_on_a_high_level(logits):
+    return F.dropout(logits, 0.1, training=True) + 1e4
+
+
 def random_crop(logits):
     shift = int(torch.randint(1, 5, ()))
     return torch.roll(logits, shift, dims=-1)
@@ -64,14 +82,17 @@ def batch_statistics(logits):
 
 
 def first_of_batch(logits):
-    return logits + logits[:1].mean()
+    return torch.cat([logits[:, :1] + logits[:1].mean(), logits[:, 1:]], dim=1)
 
 
 def fixed(logits):
     return logits
 
 
-RANDOM_HABITS = (always_dropping, stochastic_depth, random_crop)
+INDEPENDENT_HABITS = (always_dropping, stochastic_depth)
+SHARED_HABITS = (random_crop, depth_of_the_batch)
+HIDDEN_HABITS = (dropping_beside_a_masked_class, dropping_on_a_high_level)
+RANDOM_HABITS = (*INDEPENDENT_HABITS, *SHARED_HABITS, *HIDDEN_HABITS)
 BATCH_HABITS = (batch_statistics, first_of_batch)
 
 
@@ -107,7 +128,22 @@ def test_fixed_networks_pass_without_a_flag(kind):
     assert RANDOM not in certseg.certify(Network(fixed), IMAGE, certifier, hardware=CPU).flags
 
 
-@pytest.mark.parametrize("habit", RANDOM_HABITS, ids=lambda habit: habit.__name__)
+@pytest.mark.parametrize("habit", SHARED_HABITS, ids=lambda habit: habit.__name__)
+def test_draws_that_a_batch_shares_are_no_samples(habit):
+    certifier = SegCertify(sigma=0.1, n=60)
+    with pytest.raises(ModelError, match=r"once for all images of a batch.*hardware.noise_batch=1"):
+        certseg.certify(Network(habit), IMAGE, certifier, hardware=CPU)
+    one_by_one = Hardware(device="cpu", noise_batch=1)
+    assert RANDOM in certseg.certify(Network(habit), IMAGE, certifier, hardware=one_by_one).flags
+
+
+def test_a_random_answer_may_not_depend_on_the_batch_either():
+    certifier = SegCertify(sigma=0.1, n=60)
+    with pytest.raises(ModelError, match="is random, and its answer for an image depends on the other images"):
+        certseg.certify(Network(dropping_beside_batch_statistics), IMAGE, certifier, hardware=CPU)
+
+
+@pytest.mark.parametrize("habit", INDEPENDENT_HABITS, ids=lambda habit: habit.__name__)
 def test_smoothing_says_that_the_network_is_random(habit):
     assert RANDOM in certseg.certify(Network(habit), IMAGE, SegCertify(sigma=0.1, n=60), hardware=CPU).flags
 
@@ -119,8 +155,66 @@ def test_a_random_inpainter_is_refused_too():
         def __call__(self, images, hidden):
             return torch.where(hidden[:, None], torch.rand_like(images), images)
 
+    network = Network(fixed)
+    certseg.certify(network, IMAGE, DemaskedRecovery(patch=PATCH, inpainter=None), hardware=CPU)
     with pytest.raises(ModelError, match="gives one image one answer"):
-        certseg.certify(Network(fixed), IMAGE, DemaskedRecovery(patch=PATCH, inpainter=Dice()), hardware=CPU)
+        certseg.certify(network, IMAGE, DemaskedRecovery(patch=PATCH, inpainter=Dice()), hardware=CPU)
+
+
+class Switched(Network):
+    """Random once it is told to be."""
+
+    def __init__(self, often=1.0):
+        super().__init__(self.maybe)
+        self.is_random, self.often = False, often
+
+    def maybe(self, logits):
+        changes = self.is_random and float(torch.rand(())) < self.often
+        return logits.flip(1) if changes else logits
+
+
+@pytest.mark.parametrize("kind", ["recovery", "lipschitz"])
+def test_a_network_that_has_changed_is_looked_at_again(kind):
+    network, certifier = Switched(0.5), deterministic()[kind]
+    certseg.certify(network, IMAGE, certifier, hardware=CPU)
+    network.is_random = True
+    with pytest.raises(ModelError, match="gives one image one answer"):
+        certseg.certify(network, IMAGE, certifier, hardware=CPU)
+
+
+def test_what_happens_rarely_is_seen_over_a_data_set():
+    torch.manual_seed(0)
+    network, certifier = Switched(0.03), deterministic()["recovery"]
+    network.is_random = True
+
+    def certify_many():
+        for _ in range(100):
+            certseg.certify(network, IMAGE, certifier, hardware=CPU)
+
+    with pytest.raises(ModelError, match=r"gives one image one answer|depends on the other images"):
+        certify_many()
+
+
+def test_a_network_that_cannot_be_referred_to_is_looked_at_each_time():
+    class Plain:
+        __slots__ = ("calls",)
+        __hash__ = None
+        num_classes = 3
+
+        def __init__(self):
+            self.calls = 0
+
+        def __call__(self, images):
+            self.calls += 1
+            return images * torch.tensor([1.0, 2.0, 3.0])[:, None, None]
+
+    network, certifier = Plain(), deterministic()["recovery"]
+    calls = []
+    for _ in range(2):
+        before = network.calls
+        certify_checked(certifier, network, IMAGE, stream=NoiseStream(0, "a"), hardware=CPU)
+        calls.append(network.calls - before)
+    assert calls[0] == calls[1] > 10
 
 
 def test_rounding_is_no_randomness():
@@ -128,7 +222,7 @@ def test_rounding_is_no_randomness():
 
     def rounded(logits):
         jitter = torch.rand(logits.shape, generator=noise) - 0.5
-        return logits + 0.1 * ROUNDING * float(logits.abs().amax()) * jitter
+        return logits + 1e-6 * float(logits.abs().amax()) * jitter
 
     certseg.certify(Network(rounded), IMAGE, DemaskedRecovery(patch=PATCH, inpainter=None), hardware=CPU)
 
