@@ -69,6 +69,7 @@ class PredictionStage(NetworkStage):
             "labels": {
                 "obstacle": labels.obstacle(self._class_names),
                 "absent": labels.absent(self._class_names),
+                "doubt": labels.doubt(self._class_names, int(counts.true_positive.sum())),
                 "pixels": dict(zip(self._class_names, counts.target.tolist(), strict=True)),
             },
             "predictor": "base",

@@ -86,6 +86,24 @@ class LabelCounts:
             f"the other {len(class_names) - len(missing)} classes."
         )
 
+    def doubt(self, class_names: Sequence[str], correct: int) -> str:
+        """That a network is worse than one that always answers the commonest class, in a sentence; empty where it is
+        not, and where :meth:`obstacle` says more.
+
+        Args:
+            class_names: the names of the classes, in the order of their ids.
+            correct: number of labelled pixels that it has right.
+        """
+        most, total = int(self.pixels.max()), int(self.pixels.sum())
+        if correct >= most or self.obstacle(class_names):
+            return ""
+        common = class_names[int(self.pixels.argmax())]
+        return (
+            f"The network is right at {correct / total:.1%} of the labelled pixels; to answer {common!r} everywhere is "
+            f"right at {most / total:.1%}. If it was trained for more, check how it is shown colours "
+            "(model.normalise), the order of the classes, and model.outputs."
+        )
+
     @property
     def _these(self) -> str:
         return "this image" if self.images == 1 else f"these {self.images} images"

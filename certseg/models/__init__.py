@@ -22,7 +22,7 @@ from certseg.models.lip_deeplabv3 import LipDeepLabV3
 from certseg.models.lip_upernet import LipUPerNet
 from certseg.models.mmseg_adapter import MMSegSegmenter
 from certseg.models.mmseg_library import shipped_configs
-from certseg.models.reordered import Reordered
+from certseg.models.reordered import Reordered, reordered
 from certseg.types import TrainingOutput
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "load_denoised",
     "load_denoiser",
     "onnx_network",
+    "reordered",
     "save_checkpoint",
     "shipped_configs",
     "smp_network",

@@ -36,12 +36,14 @@ class Weights:
         meta: what the file says about itself; None in a file certseg did not write.
         group: the entry of the file that the tensors stand in; empty where they are the file.
         class_names: the names of the classes in the order of the logits; None where the file tells none.
+        other_groups: further entries that hold state dicts.
     """
 
     tensors: dict[str, Tensor]
     meta: dict[str, Any] | None
     group: str = ""
     class_names: tuple[str, ...] | None = None
+    other_groups: tuple[str, ...] = ()
 
 
 def save_checkpoint(path: str | os.PathLike, segmenter: nn.Module, meta: Mapping[str, Any]) -> None:
@@ -111,7 +113,8 @@ def read_weights(path: str | os.PathLike, *, trust: bool = False, setting: str =
     content = read_file(path, trust, setting)
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} is not a checkpoint", expected="a dictionary", received=type(content).__name__)
-    group = next((name for name in GROUPS if isinstance(content.get(name), Mapping | nn.Module)), "")
+    groups = [name for name in GROUPS if isinstance(content.get(name), Mapping | nn.Module)]
+    group = groups[0] if groups else ""
     weights = content[group] if group else content
     if isinstance(weights, nn.Module):  # pickled whole, and trusted
         weights = weights.state_dict()
@@ -126,7 +129,7 @@ def read_weights(path: str | os.PathLike, *, trust: bool = False, setting: str =
     meta = dict(meta) if isinstance(meta, Mapping) else {}
     form = content.get("format")  # of a file of others possibly a tensor
     is_own = isinstance(form, str) and form == FORMAT
-    return Weights(tensors, meta if is_own else None, group, _class_names(meta))
+    return Weights(tensors, meta if is_own else None, group, _class_names(meta), tuple(groups[1:]))
 
 
 def _class_names(meta: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -163,12 +166,18 @@ def fill(
     check_fit(path, names.tensors, wanted)
     module.load_state_dict(names.tensors, strict=False)
     changes = [
-        *([f"took the weights under {weights.group!r}"] if "ema" in weights.group else []),
+        *([_choice(weights)] if "ema" in weights.group or weights.other_groups else []),
         *([f"took {names.prefix!r} from the front of their names"] if names.prefix else []),
         *([f"left out {len(names.left_out)} others ({_first(names.left_out)})"] if names.left_out else []),
     ]
     if changes and tell is not None:
         tell(f"Read {path}: {', '.join(changes)}")
+
+
+def _choice(weights: Weights) -> str:
+    """Which of the entries of a file was taken, and which were not."""
+    left = ", ".join(map(repr, weights.other_groups))
+    return f"took the weights under {weights.group!r}" + (f", not those under {left}" if left else "")
 
 
 def check_fit(

@@ -56,7 +56,11 @@ def _unpickled(path: Path, trust: bool, setting: str) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=False)
     except Exception as error:
-        raise CheckpointError(f"The checkpoint {path} cannot be unpickled ({first_line(error)})") from error
+        raise CheckpointError(
+            f"The checkpoint {path} cannot be unpickled ({first_line(error)})",
+            remedy="The code of what it holds must be importable where certseg runs, under the name it was saved with; "
+            "a state dict needs none: torch.save(network.state_dict(), ...)",
+        ) from error
 
 
 def _needs_code(error: Exception) -> bool:

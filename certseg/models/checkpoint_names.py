@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from certseg.errors import CheckpointError
+
 _WRAPPER = re.compile(r"(?:module|_orig_mod|model|net|network)\.")
 _OWN = "network."  # where certseg's adapters keep the network
 
@@ -39,11 +41,23 @@ def renamed(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Rename
     Args:
         found: the tensors of the file.
         wanted: the state dict of the module.
+
+    Raises:
+        CheckpointError: tensors with several prefixes fit alike.
     """
     prefixes = sorted({prefix for key in found for prefix in _prefixes(key)}, key=len)
     own = ("", _OWN) if any(key.startswith(_OWN) for key in wanted) else ("",)
     ways = [(prefix, front) for prefix in prefixes for front in own]
-    prefix, front = max(ways, key=lambda way: len(_below(found, *way).keys() & wanted.keys()), default=("", ""))
+    fits = {way: len(_below(found, *way).keys() & wanted.keys()) for way in ways}
+    prefix, front = max(ways, key=lambda way: fits[way], default=("", ""))
+    rivals = {way[0] for way in ways if fits[way] == fits[prefix, front] > 0 and not _is_within(way[0], prefix)}
+    if rivals:
+        raise CheckpointError(
+            "The file holds several networks of these names",
+            expected="the weights of one",
+            received=", ".join(repr(name) for name in sorted({prefix, *rivals})) + " in front of its names",
+            remedy="Save the state dict of the one that is meant",
+        )
     below = _below(found, prefix, front)
     if below.keys().isdisjoint(wanted):
         return Renamed(dict(found), "", ())
@@ -57,6 +71,11 @@ def missing_names(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> 
     """What a module needs and a file lacks. Counters of batch normalisation are missing in old files, and change
     nothing in evaluation."""
     return [key for key in wanted if key not in found and not key.endswith("num_batches_tracked")]
+
+
+def _is_within(one: str, other: str) -> bool:
+    """Whether one of two prefixes begins with the other: they are then about the same tensors."""
+    return one.startswith(other) or other.startswith(one)
 
 
 def _prefixes(key: str) -> list[str]:

@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from certseg.errors import ModelError
-from certseg.types import CoarseLogits, coarse_logits_of, segmenter_of
+from certseg.types import (
+    CoarseLogits,
+    LipschitzBound,
+    LipschitzSegmenter,
+    coarse_logits_of,
+    lipschitz_bound_of,
+    segmenter_of,
+)
+
+
+def reordered(segmenter: nn.Module, order: Sequence[int] | None) -> nn.Module:
+    """The segmenter with its classes in another order, and what it offers besides logits; itself where there is none.
+
+    Args:
+        segmenter: a :class:`certseg.types.Segmenter`.
+        order: which of its classes each class becomes; None for no change.
+
+    Raises:
+        ModelError: see :class:`Reordered`.
+    """
+    if order is None:
+        return segmenter
+    return (ReorderedLipschitz if isinstance(segmenter, LipschitzSegmenter) else Reordered)(segmenter, order)
 
 
 class Reordered(nn.Module):
@@ -51,3 +74,18 @@ class Reordered(nn.Module):
         """The segmenter's logits at its own resolution if it gives them, else None (see :class:`CoarseLogits`)."""
         found = coarse_logits_of(segmenter_of(self.segmenter), images)
         return None if found is None else CoarseLogits(found.logits.index_select(1, self.order), found.align_corners)
+
+
+class ReorderedLipschitz(Reordered):
+    """A segmenter with an audited Lipschitz constant whose class ``i`` is class ``order[i]`` of another: the features
+    are the same, and so is their constant; the rows of the last linear map change places."""
+
+    def certified_bound(self, size: tuple[int, int]) -> LipschitzBound:
+        """What holds for images of this height and width.
+
+        Raises:
+            ModelError: nothing can be proven, for example in train mode or for this size.
+        """
+        bound = lipschitz_bound_of(segmenter_of(self.segmenter), size)
+        head = None if bound.head is None else bound.head.index_select(0, self.order.to(bound.head.device))
+        return replace(bound, head=head)

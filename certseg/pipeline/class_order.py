@@ -15,7 +15,9 @@ from certseg.pipeline.spec import ModelSpec
 _SHOWN = 8  # classes named in one message
 
 
-def class_order(model: ModelSpec, path: str, legend: Legend, *, is_start: bool = False) -> tuple[int, ...] | None:
+def class_order(
+    model: ModelSpec, path: str, legend: Legend, *, is_start: bool = False, trust: bool | None = None
+) -> tuple[int, ...] | None:
     """Which class of a checkpoint each class of the data set is; None where they are the same.
 
     Names count as the same if they differ in capitals, spaces, ``_`` and ``-`` alone. Checkpoints of certseg name their
@@ -28,14 +30,29 @@ def class_order(model: ModelSpec, path: str, legend: Legend, *, is_start: bool =
         legend: name and classes of the data set.
         is_start: whether a training starts from the checkpoint: that may be of other classes, but not of the same ones
             in another order.
+        trust: whether the file may run code of its own when it is read; None for what ``trust_checkpoint`` says.
 
     Raises:
         CheckpointError: the file cannot be read, or names other classes, or the same in another order and
             ``map_classes`` is not set.
     """
     if model.trust_classes:
+        return None  # not even read
+    named = read_weights(path, trust=model.trust_checkpoint if trust is None else trust).class_names
+    return order_of(model, path, named, legend, is_start=is_start)
+
+
+def order_of(
+    model: ModelSpec, path: str, named: Sequence[str] | None, legend: Legend, *, is_start: bool = False
+) -> tuple[int, ...] | None:
+    """Which of the classes ``named``, None where they have no names, each class of the data set is; see
+    :func:`class_order`, whose other arguments these are. ``path`` is what weights are called in messages.
+
+    Raises:
+        CheckpointError: the classes are others, or the same in another order and ``map_classes`` is not set.
+    """
+    if model.trust_classes:
         return None
-    named = read_weights(path, trust=model.trust_checkpoint).class_names
     if named is None:
         _tell(f"{path} names no classes: they are taken to be those of the data set {legend.name}, in its order.")
         return None
@@ -56,7 +73,7 @@ def class_order(model: ModelSpec, path: str, legend: Legend, *, is_start: bool =
         for names in (legend.class_names, named)
     )
     raise CheckpointError(
-        f"The classes of the checkpoint {path} are not those of the data set {legend.name}",
+        f"The classes of {path} are not those of the data set {legend.name}",
         expected=expected,
         received=received,
         remedy="Choose the data set that the checkpoint was trained on (dataset=folder takes dataset.class_names); if "
@@ -70,7 +87,7 @@ def _permuted(path: str, legend: Legend, named: Sequence[str], order: Sequence[i
     more = f" and {len(moved) - _SHOWN} more" if len(moved) > _SHOWN else ""
     other = "if its head is to learn another order, set model.trust_classes=true"
     return CheckpointError(
-        f"The checkpoint {path} has the classes of the data set {legend.name} in another order",
+        f"{path} has the classes of the data set {legend.name} in another order",
         expected=f"0 {legend.class_names[0]}, 1 {legend.class_names[1]}, ...",
         received=f"0 {named[0]}, 1 {named[1]}, ...: {shown}{more}",
         remedy=f"Start from a checkpoint in the data set's order; {other}"

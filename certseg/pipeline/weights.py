@@ -17,9 +17,17 @@ from certseg.compute.hardware import Hardware, rank
 from certseg.datasets import Legend, TellsLegend, check_headers
 from certseg.errors import CheckpointError, ConfigError
 from certseg.metrics import FIGURES
-from certseg.models import Denoised, Reordered, load_backbone, load_checkpoint, load_denoised, load_denoiser
+from certseg.models import (
+    Denoised,
+    Wrapped,
+    load_backbone,
+    load_checkpoint,
+    load_denoised,
+    load_denoiser,
+    reordered,
+)
 from certseg.pipeline import earlier_keys
-from certseg.pipeline.class_order import class_order
+from certseg.pipeline.class_order import class_order, order_of
 from certseg.pipeline.console import say
 from certseg.pipeline.keys import checkpoint_identity, loaded_digests, start_digests, training_identity
 from certseg.pipeline.label_survey import check_training_labels
@@ -30,6 +38,9 @@ from certseg.pipeline.spec import ModelSpec, RunSpec, TrainingSpec
 from certseg.pipeline.trainings import build_dataset, find_or_train, training_data
 from certseg.training import Recipe
 from certseg.types import Certifier, SegmentationDataset, Segmenter, segmenter_of, sides_of
+
+_BRINGING = ("weights", "encoder_weights", "pretrained_model")
+"""Arguments of networks that name weights of their library."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +74,9 @@ class Network:
             ModelError: it does not say its number of classes.
         """
         module = self.hardware.place(self.load())
+        for part in module.modules():
+            if isinstance(part, Wrapped):
+                _tell(part.told)
         for parameter in module.parameters():
             parameter.requires_grad_(False)  # attacks differentiate with respect to the image only
         return segmenter_of(module)
@@ -127,7 +141,7 @@ def _loaded(model: ModelSpec, num_classes: int, order: tuple[int, ...] | None) -
             f"model.checkpoint={model.checkpoint} holds no weights of the denoiser",
             remedy="Give model.denoiser.checkpoint=..., or train the denoiser: training=denoiser",
         )
-    return segmenter if order is None else Reordered(segmenter, order)
+    return reordered(segmenter, order)
 
 
 def load_surrogate(model: ModelSpec, path: str, legend: Legend, hardware: Hardware) -> Segmenter:
@@ -144,11 +158,10 @@ def load_surrogate(model: ModelSpec, path: str, legend: Legend, hardware: Hardwa
         ModelError: the network does not say its number of classes.
     """
     segmenter = build_segmenter(model, len(legend.class_names))
-    order = class_order(model, path, legend)
+    order = class_order(model, path, legend, trust=False)
 
     def load() -> nn.Module:
-        filled = _filled(segmenter, path)
-        return filled if order is None else Reordered(filled, order)
+        return reordered(_filled(segmenter, path), order)
 
     return Network(load, hardware, Identity({}), "surrogate").segmenter
 
@@ -245,8 +258,10 @@ def obtain(
     hardware.setup(spec.seed)
     model, training, num_classes = spec.model, spec.training, len(legend.class_names)
     _check_start(model, training)
+    if spec.is_loaded and training is not None:
+        _tell(_not_trained(model, training))
     if spec.is_loaded and model.pretrained:
-        return _as_it_comes(spec, num_classes, hardware)
+        return _as_it_comes(spec, legend, hardware)
     if spec.is_loaded:
         order = class_order(model, str(model.checkpoint), legend)
         identity = Identity(checkpoint_identity(spec), _earlier_checkpoint(spec))
@@ -283,28 +298,66 @@ def obtain(
     return Network(load, hardware, _with_weights(identity, report.weights_sha256), label)
 
 
-def _as_it_comes(spec: RunSpec, num_classes: int, hardware: Hardware) -> Network:
+def _as_it_comes(spec: RunSpec, legend: Legend, hardware: Hardware) -> Network:
     """The network with the weights it comes with, which are told by their digest: what a library fetches under a name
     may be another thing tomorrow."""
-    network = build_segmenter(spec.model, num_classes)
+    network, what = build_segmenter(spec.model, len(legend.class_names)), f"{spec.model.name}, as it comes,"
+    inner = network.segmenter if isinstance(network, Denoised) else network
+    if isinstance(inner, Wrapped) and inner.is_fresh:
+        raise ConfigError(
+            f"model.pretrained=true, but {spec.model.name} comes with random weights",
+            expected="weights of the whole network: model.weights=DEFAULT with model=torchvision, "
+            "model.pretrained_model=... with model=transformers",
+            remedy="Give them, or model.checkpoint=... in the place of model.pretrained=true, or train it",
+        )
     if isinstance(network, Denoised) and not _load_denoiser(network, spec.model) and network.denoiser.state_dict():
         raise ConfigError(
             "The denoiser in front of model.pretrained=true has no weights",
             remedy="Give model.denoiser.checkpoint=..., or train it: training=denoiser",
         )
+    order = order_of(spec.model, what, inner.class_names if isinstance(inner, Wrapped) else None, legend)
+    identity = Identity({**checkpoint_identity(spec), "weights": _digest(network)})
+    ordered = reordered(network, order)
+    return Network(lambda: ordered, hardware, identity, _label(spec.model, "pretrained"))
+
+
+def _digest(network: nn.Module) -> str:
+    """SHA-256 of a network's weights with their names."""
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    _tell(f"{spec.model.name} comes with its weights and names no classes: they are taken to be the data set's.")
-    identity = Identity({**checkpoint_identity(spec), "weights": digest.hexdigest()})
-    return Network(lambda: network, hardware, identity, _label(spec.model, "pretrained"))
+    return digest.hexdigest()
+
+
+def _brought(spec: RunSpec) -> dict[str, str]:
+    """The digest of weights that a network brings into its training from elsewhere than a file that keys know; empty
+    where it brings none."""
+    brings = spec.model.pretrained or any(spec.model.arguments.get(name) for name in _BRINGING)
+    if not brings:
+        return {}
+    segmenter = build("model", spec.model, num_classes=len(legend_of(spec).class_names))
+    return {"start_weights": _digest(segmenter)}
+
+
+def _not_trained(model: ModelSpec, training: TrainingSpec) -> str:
+    """That a training is left out, and what would make it happen."""
+    if model.pretrained:
+        return (
+            f"training={training.name} is not run: the weights that {model.name} comes with are used as they are "
+            "(model.pretrained=true). With model.pretrained=false it is trained."
+        )
+    return (
+        f"training={training.name} is not run: the weights in model.checkpoint are used as they are. With "
+        "training.from_checkpoint=true the training starts from them."
+    )
 
 
 def _training(spec: RunSpec, fingerprint: str) -> Identity:
     """What decides the weights of the run's training, given the fingerprint of the training split."""
     composed = spec.settings_of_earlier
     earlier = earlier_keys.training_identity(composed, fingerprint, start_digests(spec)) if composed else None
-    return Identity(training_identity(spec, fingerprint), earlier)
+    brought = _brought(spec)
+    return Identity({**training_identity(spec, fingerprint), **brought}, None if brought else earlier)
 
 
 def _earlier_checkpoint(spec: RunSpec) -> dict[str, Any] | None:

@@ -145,9 +145,9 @@ def _meaning(entries: Sequence[Entry]) -> Iterator[str]:
 
 
 def _labels(entries: Sequence[Entry], *, only_obstacles: bool = False) -> list[str]:
-    """What the labels do not let figures say, each sentence once."""
+    """What the labels do not let figures say, and where a network is worse than none, each sentence once."""
     told = (entry.summary.get("labels") or {} for entry in entries)
-    kinds = ("obstacle",) if only_obstacles else ("obstacle", "absent")
+    kinds = ("obstacle", "doubt") if only_obstacles else ("obstacle", "doubt", "absent")
     return list(dict.fromkeys(labels[kind] for labels in told for kind in kinds if labels.get(kind)))
 
 

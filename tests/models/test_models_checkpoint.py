@@ -275,3 +275,19 @@ def test_the_remedy_fits_what_is_wrong(tmp_path, change, remedy):
     torch.save(change(Network().state_dict()), tmp_path / "c.pth")
     with pytest.raises(CheckpointError, match=remedy):
         load_checkpoint(Wrapper(), tmp_path / "c.pth")
+
+
+def test_of_several_state_dicts_it_is_said_which_was_taken(tmp_path):
+    source, other, target, said = Network(), Network(), Wrapper(), []
+    torch.save({"state_dict": source.state_dict(), "state_dict_ema": other.state_dict()}, tmp_path / "c.pth")
+    load_checkpoint(target, tmp_path / "c.pth", tell=said.append)
+    assert same(source, target.network)
+    assert said == [f"Read {tmp_path}/c.pth: took the weights under 'state_dict', not those under 'state_dict_ema'"]
+
+
+def test_of_two_networks_in_one_file_none_is_guessed(tmp_path):
+    source, target = Network(), Wrapper()
+    weights = {f"{name}.{key}": value for name in ("model", "net") for key, value in source.state_dict().items()}
+    torch.save({"state_dict": weights}, tmp_path / "c.pth")
+    with pytest.raises(CheckpointError, match=r"several networks of these names.*'model\.', 'net\.'"):
+        load_checkpoint(target, tmp_path / "c.pth")

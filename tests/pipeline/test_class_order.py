@@ -6,12 +6,15 @@ import pytest
 import torch
 from support.pipeline_runs import SMALL, configuration, summaries
 
+import certseg
+from certseg.certifiers import Lipschitz
 from certseg.datasets import Legend, Streets
 from certseg.errors import CheckpointError
-from certseg.models import Reordered
+from certseg.models import Reordered, reordered
 from certseg.pipeline import run
 from certseg.pipeline.class_order import class_order
 from certseg.pipeline.settings import parse
+from certseg.pipeline.weights import build_segmenter
 
 LEGEND = Legend("three", ("road", "traffic sign", "sky"), ((0, 0, 0), (1, 1, 1), (2, 2, 2)))
 ORDER = [3, 1, 2, 0, *range(4, len(Streets.class_names))]
@@ -124,3 +127,29 @@ def test_an_order_names_every_class_once():
     for order in ([0, 1], [0, 0, 1], [1, 2, 3]):
         with pytest.raises(ModelError, match="every class once"):
             Reordered(network, order)
+
+
+def test_a_surrogate_is_not_trusted_because_the_network_is(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    torch.save({"state_dict": {"w": torch.zeros(1)}, "more": Evil()}, tmp_path / "evil.pt")
+    overrides = ("certifier=none", "attack=sea_fast", "attack.radius=0.1", f"attack.surrogate={tmp_path / 'evil.pt'}")
+    base = [word for word in SMALL if not word.startswith("certifier.")]
+    with pytest.raises(CheckpointError, match="cannot be read safely"):
+        run(configuration(tmp_path / "out", *overrides, "model.trust_checkpoint=true", base=base), tmp_path / "report")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_constant_of_a_lipschitz_network_survives_another_order():
+    torch.manual_seed(0)
+    spec = parse(configuration("outputs", "model=lip_deeplabv3_small", base=()))
+    network, image = build_segmenter(spec.model, 3).eval(), torch.rand(3, 32, 48)
+    order = [2, 0, 1]
+    plain = certseg.certify(network, image, Lipschitz(radius=0.05))
+    mapped = certseg.certify(reordered(network, order).eval(), image, Lipschitz(radius=0.05))
+    assert torch.equal(torch.tensor(order)[mapped.classes], plain.classes)
+    assert torch.allclose(mapped.radii, plain.radii)
+    assert torch.equal(mapped.certified, plain.certified)
+    assert reordered(network, None) is network

@@ -205,6 +205,10 @@ def test_a_network_of_ones_own_is_trained_by_cross_entropy_and_known_by_its_sour
         (("model=smp", "model.encoder=resnet1"), ConfigError, "resnet1"),
         (("model=transformers", "model.architecture=BertModel"), ConfigError, "SegformerForSemanticSegmentation"),
         (("model=transformers", "model.settings={depths: [1], hidden_sizes: 3}"), ConfigError, "settings do not fit"),
+        (("model=transformers", "model.settings={depts: [1]}"), ConfigError, "Received: depts"),
+        (("model=torchvision", "model.pretrained=true"), ConfigError, r"random weights.*model.weights=DEFAULT"),
+        (("model=smp", "model.pretrained=true"), ConfigError, "random weights"),
+        (("model=transformers", TINY, "model.pretrained=true"), ConfigError, "random weights"),
         (("model=torchscript",), ConfigError, "model.file is not set"),
         (("model=torchscript", "model.file=nowhere.pt"), CheckpointError, "nowhere.pt"),
         (("model=onnx", "model.file=nowhere.onnx"), CheckpointError, "nowhere.onnx"),
@@ -229,3 +233,44 @@ def test_what_cannot_be_built_is_one_line(overrides, kind, words, tmp_path):
         run(configuration(tmp_path / "out", *overrides, "certifier=none", base=base), tmp_path / "report")
     assert "\n" not in str(error.value)
     assert not list(tmp_path.rglob("history.jsonl"))
+
+
+@pytest.fixture
+def shipped(tmp_path):
+    """A folder as transformers ships networks: its classes are those of the street scenes, the other way round."""
+    transformers = pytest.importorskip("transformers", reason="the extra transformers is not installed")
+    sizes = {"depths": [1] * 4, "hidden_sizes": [8, 16, 16, 16], "num_attention_heads": [1] * 4, "sr_ratios": [1] * 4}
+    names = dict(enumerate(reversed(Streets.class_names)))
+    config = transformers.SegformerConfig(num_labels=CLASSES, decoder_hidden_size=16, id2label=names, **sizes)
+
+    def ship(seed):
+        torch.manual_seed(seed)
+        transformers.SegformerForSemanticSegmentation(config).save_pretrained(tmp_path / "hf")
+        processor = {"image_processor_type": "SegformerImageProcessor", "do_normalize": True}
+        processor |= {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.2, 0.2]}
+        (tmp_path / "hf" / "preprocessor_config.json").write_text(json.dumps(processor))
+        return f"model.pretrained_model={tmp_path / 'hf'}"
+
+    return ship
+
+
+def test_what_a_library_says_of_its_weights_is_taken_at_its_word(shipped, tmp_path, capsys):
+    words = ("model=transformers", shipped(0), "model.pretrained=true", "certifier=none")
+    base = [word for word in BASE if not word.startswith("certifier.")]
+    with pytest.raises(CheckpointError, match=r"in another order.*map_classes=true"):
+        run(configuration(tmp_path / "out", *words, base=base), tmp_path / "report")
+    run(configuration(tmp_path / "out", *words, "model.map_classes=true", base=base), tmp_path / "report")
+    out = capsys.readouterr().out
+    assert "colours less 0.5, 0.4, 0.3 over 0.2, 0.2, 0.2" in out
+    assert "training=noise is not run" in out
+    assert "transformers_network(" in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_a_training_from_weights_that_a_network_comes_with_knows_them(shipped, tmp_path):
+    words = ("model=transformers", shipped(0), "model.pretrained=true", "model.trust_classes=true")
+    words += ("model/denoiser=dncnn", "training=denoiser", "certifier=none")
+    base = [word for word in BASE if not word.startswith("certifier.")]
+    for seed in (0, 1, 1):
+        shipped(seed)
+        run(configuration(tmp_path / "out", *words, base=base), tmp_path / f"report{seed}")
+    assert len(list((tmp_path / "out").rglob("model.pt"))) == 2

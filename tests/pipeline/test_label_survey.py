@@ -123,3 +123,13 @@ def test_a_few_images_decide_only_where_they_suffice():
     rare.class_names = ("a",)  # nothing is missing in the first few
     assert LabelCounts(np.array([3, 2]), 0, 1).obstacle(NAMES) == ""
     assert "this image" in LabelCounts(np.array([0, 0]), 3, 1).obstacle(NAMES)
+
+
+def test_a_network_that_is_worse_than_none_is_said():
+    counts = LabelCounts(np.array([60, 30, 10]), None, images=2)
+    names = ["road", "sky", "car"]
+    assert counts.doubt(names, 60) == ""
+    assert "right at 59.0% of the labelled pixels; to answer 'road' everywhere is right at 60.0%" in (
+        counts.doubt(names, 59)
+    )
+    assert LabelCounts(np.array([60, 0, 0]), None, images=2).doubt(names, 0) == ""  # said otherwise

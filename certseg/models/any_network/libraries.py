@@ -12,6 +12,7 @@ from torch import nn
 
 from certseg.compute.atomic import first_line
 from certseg.errors import CheckpointError, ConfigError, DependencyError, ModelError
+from certseg.models.any_network.normalisation import Normalisation, stated
 from certseg.models.any_network.wrapped import Wrapped
 
 _EXTRAS = {"segmentation_models_pytorch": "smp", "transformers": "transformers", "onnxruntime": "onnx"}
@@ -70,7 +71,13 @@ def custom_network(
 
 
 def torchvision_network(
-    *, num_classes: int, name: str, architecture: str, weights: str | None = None, **options: Any
+    *,
+    num_classes: int,
+    name: str,
+    architecture: str,
+    weights: str | None = None,
+    normalise: Normalisation = "auto",
+    **options: Any,
 ) -> Wrapped:
     """A segmentation network of torchvision (``model=torchvision``).
 
@@ -79,7 +86,8 @@ def torchvision_network(
         name: how results and their folders call the network.
         architecture: its name in torchvision, such as ``lraspp_mobilenet_v3_large``.
         weights: the name of weights that torchvision fetches, such as ``DEFAULT``; None for fresh ones.
-        options: normalise, outputs, divisor and least of :class:`Wrapped`.
+        normalise: as of :class:`Wrapped`; ``auto`` for what the weights' preset states.
+        options: outputs, divisor and least of :class:`Wrapped`.
 
     Raises:
         ConfigError: there is no such network or no such weights, or they are for another number of classes.
@@ -98,7 +106,7 @@ def torchvision_network(
         network = torchvision.models.get_model(
             architecture, weights=None, weights_backbone=None, num_classes=num_classes
         )
-        return Wrapped(network, num_classes, name=name, **options)
+        return _fresh(network, num_classes, stated(normalise, None), name=name, **options)
     offered = torchvision.models.get_model_weights(architecture)
     try:
         chosen = offered[weights]
@@ -117,7 +125,11 @@ def torchvision_network(
             remedy="Leave model.weights out and train the network, or use a data set of these classes",
         )
     network = _fetched(lambda: torchvision.models.get_model(architecture, weights=chosen), f"model.weights={weights}")
-    return Wrapped(network, num_classes, name=name, **options)
+    preset = chosen.transforms()
+    colours = stated(normalise, (tuple(preset.mean), tuple(preset.std)))
+    wrapped = Wrapped(network, num_classes, normalise=colours, name=name, **options)
+    wrapped.class_names = tuple(chosen.meta["categories"])
+    return wrapped
 
 
 def smp_network(
@@ -128,6 +140,7 @@ def smp_network(
     encoder: str,
     encoder_weights: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    normalise: Normalisation = "auto",
     **options: Any,
 ) -> Wrapped:
     """A network of segmentation_models_pytorch (``model=smp``).
@@ -140,7 +153,8 @@ def smp_network(
         encoder_weights: the name of the encoder's weights, which the library fetches, such as ``imagenet``; None for
             fresh ones.
         settings: further arguments of the network; None for none.
-        options: normalise, outputs, divisor and least of :class:`Wrapped`.
+        normalise: as of :class:`Wrapped`; ``auto`` for what the encoder's weights expect.
+        options: outputs, divisor and least of :class:`Wrapped`.
 
     Raises:
         DependencyError: the library is missing.
@@ -168,7 +182,26 @@ def smp_network(
             received=first_line(error),
             remedy="See its documentation for the names it has",
         ) from error
-    return Wrapped(network, num_classes, name=name, **options)
+    told = None if encoder_weights is None else smp.encoders.get_preprocessing_params(encoder, encoder_weights)
+    return _fresh(network, num_classes, stated(normalise, _smp_colours(told)), name=name, **options)
+
+
+def _smp_colours(told: Mapping[str, Any] | None) -> Normalisation:
+    """Mean and standard deviation on the [0, 1] scale that an encoder's weights expect.
+
+    Raises:
+        ConfigError: they expect blue, green and red.
+    """
+    if told is None or told.get("mean") is None:
+        return None
+    if told.get("input_space", "RGB") != "RGB":
+        raise ConfigError(
+            "The weights of this encoder expect another order of colours, which model.normalise=auto does not give",
+            received=told["input_space"],
+            remedy="Choose others, or give model.normalise and a network of your own that turns the order",
+        )
+    scale = float((told.get("input_range") or (0, 1))[1])
+    return tuple(v / scale for v in told["mean"]), tuple(v / scale for v in told["std"])
 
 
 def transformers_network(
@@ -178,6 +211,7 @@ def transformers_network(
     architecture: str,
     pretrained_model: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    normalise: Normalisation = "auto",
     **options: Any,
 ) -> Wrapped:
     """A network for semantic segmentation of transformers (``model=transformers``).
@@ -189,7 +223,8 @@ def transformers_network(
         pretrained_model: folder or name of a model that transformers loads, which must have as many classes; None for
             fresh weights.
         settings: entries of the network's configuration; None for its defaults.
-        options: normalise, outputs, divisor and least of :class:`Wrapped`.
+        normalise: as of :class:`Wrapped`; ``auto`` for what the model's image processor states.
+        options: outputs, divisor and least of :class:`Wrapped`.
 
     Raises:
         DependencyError: the library is missing.
@@ -210,7 +245,17 @@ def transformers_network(
             lambda: kind.from_pretrained(pretrained_model),  # type: ignore[attr-defined]  # of its base class
             f"model.pretrained_model={pretrained_model}",
         )
-        return Wrapped(network, num_classes, name=name, **options)
+        colours = stated(normalise, _processor_colours(transformers, pretrained_model))
+        wrapped = Wrapped(network, num_classes, normalise=colours, name=name, **options)
+        wrapped.class_names = _names_in(network.config.id2label, num_classes)  # type: ignore[union-attr, arg-type]  # the library's
+        return wrapped
+    default = kind.config_class()  # type: ignore[attr-defined]  # of its base class
+    if unknown := [entry for entry in settings or {} if not hasattr(default, entry)]:
+        raise ConfigError(
+            f"model.settings holds what the configuration of {architecture} has not",
+            expected=", ".join(sorted(default.to_diff_dict() | default.to_dict())),
+            received=", ".join(unknown),
+        )
     try:
         config = kind.config_class(num_labels=num_classes, **dict(settings or {}))  # type: ignore[attr-defined]  # of its base
         network = kind(config)
@@ -218,7 +263,32 @@ def transformers_network(
         raise ConfigError(
             f"The settings do not fit {architecture} of transformers", received=first_line(error)
         ) from error
-    return Wrapped(network, num_classes, name=name, **options)
+    return _fresh(network, num_classes, stated(normalise, None), name=name, **options)
+
+
+def _processor_colours(transformers: ModuleType, model: str) -> Normalisation:
+    """Mean and standard deviation that the image processor of a model states; None where there is none."""
+    try:
+        processor = transformers.AutoImageProcessor.from_pretrained(model)
+    except (OSError, ValueError, ImportError):  # of a folder without one
+        return None
+    told = processor.to_dict()
+    if not told.get("do_normalize", False) or told.get("image_mean") is None:
+        return "none"
+    return tuple(told["image_mean"]), tuple(told["image_std"])
+
+
+def _names_in(id2label: Mapping[int, str], num_classes: int) -> tuple[str, ...] | None:
+    """The names of a model's classes in the order of their ids; None where it has the names a library makes up."""
+    names = tuple(str(id2label.get(index, "")) for index in range(num_classes))
+    return None if any(name in ("", f"LABEL_{index}") for index, name in enumerate(names)) else names
+
+
+def _fresh(network: nn.Module, num_classes: int, normalise: Normalisation, **options: Any) -> Wrapped:
+    """A network of which some weights at least are random, wrapped."""
+    wrapped = Wrapped(network, num_classes, normalise=normalise, **options)
+    wrapped.is_fresh = True
+    return wrapped
 
 
 def _fetched(make: Callable[[], nn.Module], setting: str) -> nn.Module:

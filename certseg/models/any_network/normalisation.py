@@ -46,5 +46,17 @@ def mean_and_std(normalise: Normalisation) -> tuple[tuple[float, ...], tuple[flo
     )
 
 
+def stated(normalise: Normalisation, told: Normalisation) -> Normalisation:
+    """What is meant by the setting ``auto``: what a library tells of its weights, ``imagenet`` where it tells nothing.
+
+    Args:
+        normalise: the setting; any other than ``auto`` is meant as it is.
+        told: what the library tells; None where it tells nothing.
+    """
+    if normalise != "auto":
+        return normalise
+    return "imagenet" if told is None else told
+
+
 def _is_triple(values: object) -> bool:
     return isinstance(values, Sequence) and len(values) == 3 and all(map(is_number, values))

@@ -12,7 +12,7 @@ from certseg.checks import check_choice, check_count, check_word
 from certseg.compute.atomic import first_line
 from certseg.errors import ModelError
 from certseg.models.any_network.normalisation import Normalisation, mean_and_std
-from certseg.models.any_network.outputs import KINDS, logits_of, tensor_in
+from certseg.models.any_network.outputs import KINDS, logits_of, look_like_probabilities, tensor_in
 from certseg.models.inference import resize_logits
 from certseg.types import IGNORE_INDEX, CoarseLogits, TrainingOutput
 from certseg.types.images import check_images, check_labels
@@ -33,7 +33,8 @@ class Wrapped(nn.Module):
         num_classes: the number of classes; None to ask the network by a pass. One channel counts as two classes.
         normalise: what the network expects of colours: ``none``, ``imagenet``, ``half``, or ``[means, standard
             deviations]`` on the [0, 1] scale; None for none.
-        outputs: what the network answers with, ``logits`` or ``probabilities``.
+        outputs: what the network answers with, ``logits`` or ``probabilities``; None for logits, if they do not look
+            like probabilities, in eval mode on a picture.
         divisor: what the sides of its input must be multiples of.
         least: the shortest side it takes, in pixels.
         name: how results and their folders call the network: letters, digits, ``.``, ``_`` and ``-``.
@@ -41,6 +42,8 @@ class Wrapped(nn.Module):
     Raises:
         ConfigError: an argument is outside its domain.
         ModelError: ``network`` is no module, or the pass that asks for its classes fails.
+
+    The pass of a picture raises :class:`ModelError` where the network answers otherwise than stated.
 
     >>> wrapped = Wrapped(nn.Conv2d(3, 1, kernel_size=3, stride=2, padding=1))
     >>> wrapped.num_classes, tuple(wrapped(torch.rand(1, 3, 5, 7)).shape)
@@ -56,7 +59,7 @@ class Wrapped(nn.Module):
         num_classes: int | None = None,
         *,
         normalise: Normalisation = None,
-        outputs: str = "logits",
+        outputs: str | None = None,
         divisor: int = 1,
         least: int = 1,
         name: str = "custom",
@@ -66,12 +69,18 @@ class Wrapped(nn.Module):
             raise ModelError(
                 "What is to be wrapped is no network", expected="a torch.nn.Module", received=repr(network)
             )
-        check_choice("model.outputs", outputs, KINDS)
+        if outputs is not None:
+            check_choice("model.outputs", outputs, KINDS)
         check_count("model.divisor", divisor)
         check_count("model.least", least)
         check_word("model.name", name)
         mean, std = mean_and_std(normalise)
-        self.network, self.outputs, self.divisor, self.least, self.name = network, outputs, divisor, least, name
+        self.network, self.divisor, self.least, self.name = network, divisor, least, name
+        self.outputs, self._may_be_probabilities = outputs or "logits", outputs is None
+        self.is_fresh = False
+        """Whether all or some weights are random, where the one who built it knows."""
+        self.class_names: tuple[str, ...] | None = None
+        """The names of the classes, in the order of the logits, where the network's library tells them."""
         self._is_plain = (mean, std) == mean_and_std(None)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
@@ -132,21 +141,48 @@ class Wrapped(nn.Module):
         loss = summed / (labels != IGNORE_INDEX).sum().clamp_min(1)
         return TrainingOutput({"loss_ce": loss}, logits, labels)
 
+    @property
+    def told(self) -> str:
+        """How pictures are shown to the network and what its answers are taken for, in a sentence."""
+        colours = "as they come, in [0, 1]"
+        if not self._is_plain:
+            mean, std = (", ".join(f"{v:g}" for v in part.flatten().tolist()) for part in (self.mean, self.std))
+            colours = f"less {mean} over {std}"
+        return f"{self.name} is shown colours {colours}; its answers are taken for {self.outputs}."
+
     def _inputs(self, images: Tensor) -> Tensor:
         inputs = images if self._is_plain else (images - self.mean) / self.std
         bottom, right = self._padding((images.shape[-2], images.shape[-1]))
         return F.pad(inputs, (0, right, 0, bottom), mode="replicate") if bottom or right else inputs
 
     def _logits(self, inputs: Tensor) -> Tensor:
-        logits = logits_of(tensor_in(self.network(inputs)), self.outputs)
+        scores = tensor_in(self.network(inputs), (inputs.shape[-2], inputs.shape[-1]))
+        if self._may_be_probabilities and not self.training:
+            self._look_at(scores, inputs)
+        logits = logits_of(scores, self.outputs)
         if logits.shape[1] != self.num_classes:
             raise ModelError(
                 f"{self.name} answers with other classes than it is to tell apart",
                 expected=f"{self.num_classes} channels" + (", or a single one" if self.num_classes == 2 else ""),
-                received=f"{logits.shape[1]} channels",
-                remedy="Give the network the data set's number of classes",
+                received="a single channel" if scores.shape[1] == 1 else f"{scores.shape[1]} channels",
+                remedy="Give the network the data set's number of classes, or choose the data set it is for: with "
+                "dataset=folder dataset.num_classes says how many",
             )
         return logits
+
+    def _look_at(self, scores: Tensor, inputs: Tensor) -> None:
+        """Refuse what looks like probabilities: taken as logits, one channel of them never says the first class, and
+        the gradients of several fade."""
+        if float(inputs.detach().amax() - inputs.detach().amin()) == 0.0:  # no picture, with which sizes are tried
+            return
+        self._may_be_probabilities = look_like_probabilities(scores)
+        if self._may_be_probabilities:
+            raise ModelError(
+                f"The answers of {self.name} look like probabilities: all of them lie in [0, 1]"
+                + ("" if scores.shape[1] == 1 else ", and those of a pixel add up to 1"),
+                remedy="Set outputs=probabilities (model.outputs on the command line), or outputs=logits if they are "
+                "logits all the same",
+            )
 
     def _padding(self, size: Sequence[int]) -> tuple[int, int]:
         """Rows and columns to add below and to the right so that the network accepts ``size``."""
@@ -161,7 +197,8 @@ class Wrapped(nn.Module):
         self.network.eval()
         try:
             with torch.no_grad():
-                return int(logits_of(tensor_in(self.network(inputs)), self.outputs).shape[1])
+                scores = tensor_in(self.network(inputs), (inputs.shape[-2], inputs.shape[-1]))
+                return max(2, scores.shape[1])
         except ModelError:
             raise
         except Exception as error:  # whatever a network of anybody's raises

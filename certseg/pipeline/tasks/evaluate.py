@@ -23,6 +23,7 @@ from certseg.pipeline.keys import evaluation_identity, identity_of, key
 from certseg.pipeline.names import foreign_parts
 from certseg.pipeline.places import RESULTS, Identity, place
 from certseg.pipeline.provenance import provenance
+from certseg.pipeline.spec import ModelSpec
 from certseg.pipeline.stages import Job, Plan, check_focus
 from certseg.pipeline.tasks.task import Task
 from certseg.pipeline.trainings import build_dataset
@@ -124,7 +125,11 @@ def evaluate(task: Task) -> Path | None:
     entries = [result.entry for result in compared]
     pictures = _draw(spec.pictures, task.directory, results, dataset)
     seconds = time.perf_counter() - started
-    context = provenance(task.hardware) | {"dataset": f"{whole.name} {whole.split}", "seconds": seconds}
+    context = provenance(task.hardware) | {
+        "dataset": f"{whole.name} {whole.split}",
+        "network": _described(spec.model),
+        "seconds": seconds,
+    }
     report = write_report(
         task.directory,
         title=f"{network.label} on {whole.name} ({whole.split})",
@@ -249,10 +254,18 @@ def _run_stage(job: Job, dataset: SegmentationDataset, store: RowStore) -> dict[
         return evaluate_stage(job.stage, dataset, store, on_image=on_image)
 
 
+def _described(model: ModelSpec) -> str:
+    """The class of a network and the settings it was built with."""
+    settings = (f"{name}={value}" for name, value in model.arguments.items() if value is not None)
+    return f"{model.target.rpartition('.')[2]}({', '.join(settings)})"
+
+
 def _tell_of_labels(summary: Mapping[str, Any]) -> None:
-    """Say, before certificates and attacks are computed, where the labels let no figure say anything."""
-    if obstacle := (summary.get("labels") or {}).get("obstacle"):
-        say(obstacle)
+    """Say, before certificates and attacks are computed, where the labels let no figure say anything, and where the
+    network is worse than none."""
+    told = summary.get("labels") or {}
+    if sentence := told.get("obstacle") or told.get("doubt"):
+        say(sentence)
 
 
 def _share(images: int) -> int:

@@ -174,3 +174,49 @@ def test_certificates_are_those_of_the_bare_network(certifier):
     second = certseg.certify(Wrapped(Answers(DRESSES["out"])), IMAGES[0], certifier, hardware=cpu)
     assert torch.equal(first.classes, second.classes)
     assert torch.equal(first.certified, second.certified)
+
+
+@pytest.mark.parametrize(
+    ("dress", "classes", "told"),
+    [
+        (torch.sigmoid, 1, r"all of them lie in \[0, 1\]"),
+        (lambda tensor: tensor.softmax(1), 4, "those of a pixel add up to 1"),
+    ],
+    ids=["sigmoid", "softmax"],
+)
+def test_probabilities_are_not_taken_for_logits_without_a_word(dress, classes, told):
+    with pytest.raises(ModelError, match=f"{told}.*outputs=probabilities"):
+        certseg.certify(certseg.wrap(Answers(dress, classes)), IMAGES[0], SegCertify(sigma=0.25, n=100))
+    with torch.no_grad():
+        as_told = certseg.wrap(Answers(dress, classes), outputs="logits").eval()(IMAGES)
+        assert torch.equal(as_told[:, -1], dress(Answers(classes=classes).layer(IMAGES))[:, -1])
+        fresh = certseg.wrap(Answers(dress, classes)).train()  # in a training nobody knows yet
+        fresh(IMAGES)
+        fresh.eval()(torch.full_like(IMAGES, 0.5))  # no picture
+
+
+def test_logits_are_not_taken_for_probabilities():
+    with pytest.raises(ModelError, match=r"are no probabilities.*outputs=logits"):
+        certseg.wrap(Answers(), outputs="probabilities")(IMAGES)
+
+
+@pytest.mark.parametrize("keepdim", [True, False])
+def test_class_ids_are_no_scores(keepdim):
+    with pytest.raises(ModelError, match="the ids of classes, not with their scores"):
+        certseg.wrap(Answers(lambda tensor: tensor.argmax(1, keepdim=keepdim)), 4)(IMAGES)
+
+
+def test_the_queries_of_a_detector_are_no_map():
+    def queries(tensor):
+        return SimpleNamespace(logits=tensor.flatten(2)[..., :17].transpose(1, 2))  # B x Q x C
+
+    with pytest.raises(ModelError, match=r"holds no map of scores.*shape \(1, 17, 4\)"):
+        certseg.wrap(Answers(queries))
+
+
+def test_a_single_channel_is_called_one():
+    with pytest.raises(ModelError, match=r"Expected: 3 channels\. Received: a single channel"):
+        certseg.wrap(Answers(classes=1), 3)(IMAGES)
+    assert "shown colours less 0.5, 0.5, 0.5 over 0.5, 0.5, 0.5; its answers are taken for logits" in (
+        certseg.wrap(Answers(), normalise="half").told
+    )
