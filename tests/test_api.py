@@ -59,7 +59,6 @@ def test_certify_and_attack_meet():
         (torch.zeros(3, 4, 5, dtype=torch.uint8), "Divide 8-bit"),
         (torch.zeros(4, 5), "expand"),
         (torch.zeros(2, 3, 4, 5), r"image\[0\]"),
-        (torch.zeros(4, 4, 5), "RGB"),
         (torch.zeros(3, 0, 5), "at least one pixel"),
         (torch.full((3, 4, 5), 200.0), "255"),
         (torch.full((3, 4, 5), torch.nan), "nan"),

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeGuard
 
 import numpy as np
 
 from certseg.checks import is_count
-from certseg.datasets.reading import read_colours, read_label
+from certseg.datasets.reading import COLOUR_LABEL, LABEL, FileKind, image_size, read_colours, read_label
 from certseg.errors import ConfigError, DataError
-from certseg.types import IGNORE_INDEX
+from certseg.types import IGNORE_INDEX, Sides
 
 Code = tuple[int, ...]
 """One value, or red, green and blue."""
@@ -50,6 +50,18 @@ class DeclaredCoding:
         """``values`` or ``colours``, as the setting is called."""
         return "values" if len(self.classes[0][0]) == 1 else "colours"
 
+    @property
+    def _kind(self) -> FileKind:
+        return replace(LABEL if self.what == "values" else COLOUR_LABEL, may_be_lossy=self.quantise)
+
+    def sides(self, file: Path) -> Sides:
+        """Height and width of a label file, from its header.
+
+        Raises:
+            DataError: the header tells that the file cannot be read.
+        """
+        return image_size(file, self._kind)
+
     def identity(self) -> list[object]:
         """What a fingerprint holds of the coding."""
         return [self.what, self.classes, self.ignore, self.quantise]
@@ -61,7 +73,7 @@ class DeclaredCoding:
             DataError: the file cannot be read, or holds what is not declared; names the values or colours, with the
                 number of pixels of each.
         """
-        pixels = read_label(file)[..., None] if self.what == "values" else read_colours(file, "Label")
+        pixels = read_label(file, self._kind)[..., None] if self.what == "values" else read_colours(file, self._kind)
         length = pixels.shape[-1]
         packed = pixels[..., 0].astype(np.int64)  # one number per pixel: whole rows are sorted ten times as slowly
         for channel in range(1, length):

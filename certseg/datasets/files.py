@@ -17,8 +17,9 @@ from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 from certseg.checks import checked_size
+from certseg.datasets.bands import PLAIN, Reader
 from certseg.datasets.content import file_digests
-from certseg.datasets.reading import Coding, read_image, resized, to_sample, turned
+from certseg.datasets.reading import Coding, resized, to_sample, turn
 from certseg.datasets.walking import pictures_in
 from certseg.errors import ConfigError, DataError, printable
 from certseg.types import Sample
@@ -218,9 +219,25 @@ def missing_files(pairs: Sequence[FilePair]) -> Listing:
     return complete, problems
 
 
-def _orientations(pair: FilePair) -> str | None:
+def check_turn(pair: FilePair, reader: Reader) -> None:
+    """Raise DataError where the EXIF orientation of one file of a pair turns it and the other has none: whether
+    the label was drawn on the image as it is stored or as it is shown cannot be told from their sizes."""
+    turns = {"image": reader.turn(pair.image), "label": turn(pair.label)}
+    height, width = reader.sides(pair.image) if "sides" in turns.values() else (0, 0)
+    is_seen = "sides" in turns.values() and height != width  # by the sizes
+    if turns["image"] == turns["label"] or is_seen:
+        return
+    raise DataError(
+        f"Of {pair.image} and {pair.label} one has an EXIF orientation and the other has none",
+        expected="both or neither, for it cannot be told which way up the label was drawn",
+        received=", ".join(f"the {name} {'turned' if way else 'as it is'}" for name, way in turns.items()),
+        remedy="Write both files upright, without the orientation",
+    )
+
+
+def _orientations(pair: FilePair, reader: Reader) -> str | None:
     """What may have made the sizes of a pair differ: an orientation of which only one of the programs knew."""
-    names = [name for name, file in (("image", pair.image), ("label", pair.label)) if turned(file)]
+    names = [name for name, way in (("image", reader.turn(pair.image)), ("label", turn(pair.label))) if way]
     if not names:
         return None
     return (
@@ -245,6 +262,7 @@ class FileDataset:
         coding: the meaning of the values in label files.
         size: ``(height, width)`` every sample is resized to, or None for the files' own sizes.
         strict: raise on ``problems``; otherwise keep them in the attribute of that name and use the complete pairs.
+        reader: how images are read; by default as 8-bit colours.
 
     Raises:
         ConfigError: ``size`` is no image size.
@@ -261,7 +279,9 @@ class FileDataset:
         coding: Coding,
         size: Sequence[int] | None,
         strict: bool,
+        reader: Reader = PLAIN,
     ):
+        self.reader = reader
         self.name = legend.name
         self.class_names = legend.class_names
         self.palette = legend.palette
@@ -296,13 +316,14 @@ class FileDataset:
             DataError: a file cannot be read, image and label differ in size, or a label value has no meaning.
         """
         pair = self.pairs[index]
-        image, labels = read_image(pair.image), self.coding.labels(pair.label)
+        check_turn(pair, self.reader)
+        image, labels = self.reader.read(pair.image), self.coding.labels(pair.label)
         if image.shape[:2] != labels.shape:
             raise DataError(
                 f"Image and label differ in size: {pair.image} and {pair.label}",
                 expected=f"a label of {image.shape[0]} x {image.shape[1]} pixels",
                 received=f"{labels.shape[0]} x {labels.shape[1]}",
-                remedy=_orientations(pair),
+                remedy=_orientations(pair, self.reader),
             )
         if self.size is not None:
             image, labels = resized(image, labels, self.size)
@@ -327,4 +348,5 @@ class FileDataset:
     def _fingerprint(self) -> str:
         contents = file_digests(file for pair in self.pairs for file in (pair.image, pair.label))
         files = [[pair.name, *contents[2 * i : 2 * i + 2]] for i, pair in enumerate(self.pairs)]
-        return digest(self.name, self.split, self.size, self.coding.identity(), self.class_names, files)
+        coding, reader = self.coding.identity(), self.reader.identity()
+        return digest(self.name, self.split, self.size, coding, self.class_names, files, *reader)

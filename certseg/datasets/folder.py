@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from certseg.checks import check_count, check_flag
+from certseg.datasets.bands import Reader
 from certseg.datasets.declared import (
     MOST_VALUE,
     Declared,
@@ -66,6 +67,10 @@ class Folder(FileDataset):
             can be label files, too; see :class:`~certseg.datasets.declared.DeclaredCoding`.
         lists: folder of list files ``SPLIT.txt``, one name per line, with or without suffix; the images and labels of
             all splits then lie in ``images`` and ``labels`` directly. None where each split has its folder.
+        bands: which channels of image files are read, from 0 on, in this order; with ``window``, images may have any
+            number of them. None with a window for all, and without one for what a screen shows: 8-bit RGB.
+        window: the values ``[low, high]`` of image files that become 0 and 1, or one such pair for each band; None for
+            0 and 255. See :class:`~certseg.datasets.bands.Reader`.
 
     Raises:
         ConfigError: the classes are told by none of ``class_names``, ``num_classes``, ``values`` and ``colours``, or
@@ -89,7 +94,10 @@ class Folder(FileDataset):
         ignore_colours: Sequence[Sequence[int]] | None = None,
         quantise: bool = False,
         lists: str | Path | None = None,
+        bands: Sequence[int] | None = None,
+        window: Sequence[Any] | None = None,
     ):
+        reader = Reader.of(bands, window)
         legend = self.legend(class_names, num_classes, palette, values, colours)
         declared = _declared(values, colours, ignore_index, ignore_colours, quantise)
         coding = _coding(len(legend.class_names), declared, ignore_index, reduce_zero_label)
@@ -111,6 +119,7 @@ class Folder(FileDataset):
             coding=coding,
             size=size,
             strict=strict,
+            reader=reader,
         )
 
     @classmethod

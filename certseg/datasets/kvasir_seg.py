@@ -21,9 +21,9 @@ from certseg.datasets.files import (
     missing_files,
 )
 from certseg.datasets.listing import list_file, listed_names, tenth_of
-from certseg.datasets.reading import LabelCoding, read_image, resized, to_sample
+from certseg.datasets.reading import LabelCoding, image_size, read_image
 from certseg.errors import DataError
-from certseg.types import Sample
+from certseg.types import Sides
 
 CLASS_NAMES = ("background", "polyp")
 PALETTE = ((70, 70, 70), (220, 60, 60))
@@ -74,7 +74,7 @@ class KvasirSEG(FileDataset):
             split=split,
             origin=ORIGIN,
             listing=_part(images, masks, split) if lists is None else _listed(images, masks, split, lists),
-            coding=LabelCoding(len(CLASS_NAMES), ignore=()),
+            coding=MaskCoding(len(CLASS_NAMES), ignore=()),
             size=size,
             strict=strict,
         )
@@ -84,23 +84,25 @@ class KvasirSEG(FileDataset):
         """The two classes, which do not depend on the constructor's arguments ``settings``."""
         return Legend("kvasir_seg", CLASS_NAMES, PALETTE)
 
-    def __getitem__(self, index: int) -> Sample:
-        """Read one sample.
+
+class MaskCoding(LabelCoding):
+    """Masks of black and white, which are JPEGs; their traces of compression are seen through."""
+
+    def sides(self, file: Path) -> Sides:
+        """Height and width of a mask, from its header.
 
         Raises:
-            DataError: a file cannot be read, image and mask differ in size, or the mask is not black and white.
+            DataError: the header tells that the file cannot be read.
         """
-        pair = self.pairs[index]
-        image, labels = read_image(pair.image), _binary(read_image(pair.label), pair.label)
-        if image.shape[:2] != labels.shape:
-            raise DataError(
-                f"Image and mask differ in size: {pair.image} and {pair.label}",
-                expected=f"a mask of {image.shape[0]} x {image.shape[1]} pixels",
-                received=f"{labels.shape[0]} x {labels.shape[1]}",
-            )
-        if self.size is not None:
-            image, labels = resized(image, labels, self.size)
-        return to_sample(pair.name, image, labels)
+        return image_size(file)
+
+    def labels(self, file: Path) -> np.ndarray:
+        """Class ids ``H x W`` int64 of a mask.
+
+        Raises:
+            DataError: the file cannot be read, or is not black and white.
+        """
+        return _binary(read_image(file), file)
 
 
 def _part(images: Path, masks: Path, split: str) -> Listing:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from certseg.datasets.files import FileDataset, FilePair
-from certseg.datasets.reading import image_size
+from certseg.datasets.files import FileDataset, FilePair, check_turn
 from certseg.datasets.view import View
 from certseg.errors import DataError
 from certseg.types import SegmentationDataset
@@ -22,12 +21,11 @@ def check_headers(dataset: SegmentationDataset) -> None:
         DataError: a file is no image, or two do not fit; names the first few.
     """
     with ThreadPoolExecutor(_THREADS) as threads:
-        problems = [problem for problem in threads.map(_problem, _pairs(dataset)) if problem]
-    if problems:
-        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        found = [problem for problem in threads.map(lambda known: _problem(*known), _files(dataset)) if problem]
+    if found:
+        more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise DataError(
-            f"{dataset.name}, split {dataset.split}, has files that cannot be used: "
-            f"{'; '.join(problems[:_SHOWN])}{more}",
+            f"{dataset.name}, split {dataset.split}, has files that cannot be used: {'; '.join(found[:_SHOWN])}{more}",
             remedy=f"Repair or remove them (scripts/check_dataset.py dataset={dataset.name} lists every bad file), or "
             "leave them out: dataset.on_error=skip",
         )
@@ -53,17 +51,19 @@ def readable(dataset: SegmentationDataset) -> tuple[SegmentationDataset, list[st
     return (View(dataset, tuple(good)), problems) if problems else (dataset, [])
 
 
-def _pairs(dataset: SegmentationDataset) -> list[FilePair]:
+def _files(dataset: SegmentationDataset) -> list[tuple[FilePair, FileDataset]]:
+    """The pairs of files of a data set, each with the data set that reads it."""
     if isinstance(dataset, View):
-        pairs = _pairs(dataset.dataset)
-        return [pairs[index] for index in dataset.indices] if pairs else []
-    return list(dataset.pairs) if isinstance(dataset, FileDataset) else []
+        files = _files(dataset.dataset)
+        return [files[index] for index in dataset.indices] if files else []
+    return [(pair, dataset) for pair in dataset.pairs] if isinstance(dataset, FileDataset) else []
 
 
-def _problem(pair: FilePair) -> str:
+def _problem(pair: FilePair, dataset: FileDataset) -> str:
     """What is wrong with a pair; empty for nothing."""
     try:
-        image, label = image_size(pair.image), image_size(pair.label)
+        check_turn(pair, dataset.reader)
+        image, label = dataset.reader.sides(pair.image), dataset.coding.sides(pair.label)
     except DataError as error:
         return str(error).rstrip(".")
     if sorted(image) != sorted(label):  # which side is the upper one, the reader decides

@@ -36,6 +36,7 @@ class DnCNN(nn.Module):
         depth: number of convolutions, at least 2.
         width: number of channels between the convolutions.
         shrink: side of the blocks in pixels; 1 works on pixels.
+        channels: number of the images' channels.
 
     Raises:
         ConfigError: an argument is outside its domain.
@@ -46,23 +47,28 @@ class DnCNN(nn.Module):
     True
     """
 
-    def __init__(self, depth: int = 4, width: int = 16, shrink: int = 2):
+    def __init__(self, depth: int = 4, width: int = 16, shrink: int = 2, channels: int = 3):
         super().__init__()
-        for name, value, least in (("depth", depth, 2), ("width", width, 1), ("shrink", shrink, 1)):
+        for name, value, least in (
+            ("depth", depth, 2),
+            ("width", width, 1),
+            ("shrink", shrink, 1),
+            ("channels", channels, 1),
+        ):
             check_count(f"model.denoiser.{name}", value, least)
         self.shrink = shrink
-        channels = 3 * shrink**2
-        layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
+        inputs = channels * shrink**2
+        layers: list[nn.Module] = [nn.Conv2d(inputs, width, 3, padding=1), nn.ReLU(inplace=True)]
         for _ in range(depth - 2):
             layers.append(nn.Conv2d(width, width, 3, padding=1, bias=False))
             layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
-        last = nn.Conv2d(width, channels, 3, padding=1)
+        last = nn.Conv2d(width, inputs, 3, padding=1)
         self.body = nn.Sequential(*layers, last)
         for parameter in last.parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Denoised images ``B x 3 x H x W`` of images ``B x 3 x H x W``; neither is clipped to [0, 1]."""
+        """Denoised images ``B x C x H x W`` of images ``B x C x H x W``; neither is clipped to [0, 1]."""
         height, width = images.shape[-2:]
         bottom, right = -height % self.shrink, -width % self.shrink
         padded = F.pad(images, (0, right, 0, bottom), mode="replicate") if bottom or right else images

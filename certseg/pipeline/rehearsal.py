@@ -14,7 +14,9 @@ from certseg.errors import CertsegError, ModelError
 from certseg.types import Certifier, Segmenter, Sides, segmenter_of
 
 
-def rehearse(network: nn.Module, certifier: Certifier | None, sizes: Sequence[Sides], hardware: Hardware) -> None:
+def rehearse(
+    network: nn.Module, certifier: Certifier | None, sizes: Sequence[Sides], hardware: Hardware, channels: int = 3
+) -> None:
     """Try on a network with any weights what has to work with trained ones.
 
     Weights, modes and the state of torch's random numbers are afterwards what they were.
@@ -24,6 +26,7 @@ def rehearse(network: nn.Module, certifier: Certifier | None, sizes: Sequence[Si
         certifier: what is to certify it; None for nothing.
         sizes: heights and widths of the images that it will be given, that of the training first.
         hardware: the device that is computed on.
+        channels: number of the images' channels.
 
     Raises:
         ModelError: the network does not say its number of classes, cannot take images of one of the sizes, does not
@@ -38,30 +41,30 @@ def rehearse(network: nn.Module, certifier: Certifier | None, sizes: Sequence[Si
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:
             network.eval()
-            if not _logits(segmenter, sizes[0], device).requires_grad:
+            if not _logits(segmenter, (channels, *sizes[0]), device).requires_grad:
                 raise ModelError(
                     "The network cannot be trained, nor anything in front of it: its answer has no gradient",
                     remedy="Use it as it is, or in a form that has one, such as model=torchscript",
                 )
             with torch.no_grad():
                 for size in set(sizes[1:]) - {sizes[0]}:
-                    _logits(segmenter, size, device)
+                    _logits(segmenter, (channels, *size), device)
         finally:
             network.train(modes[0][1])
             for module, mode in modes:
                 module.training = mode
 
 
-def _logits(segmenter: Segmenter, size: Sides, device: torch.device) -> Tensor:
+def _logits(segmenter: Segmenter, shape: tuple[int, int, int], device: torch.device) -> Tensor:
     """The network's answer to a grey image, once it is known to be logits."""
-    images = torch.full((1, 3, *size), 0.5, device=device, requires_grad=True)
+    images = torch.full((1, *shape), 0.5, device=device, requires_grad=True)
     try:
         logits = segmenter(images)
     except CertsegError:
         raise
     except Exception as error:  # whatever a network of anybody's raises
         raise ModelError(
-            f"The network cannot take images of {size[0]} x {size[1]} pixels",
+            f"The network cannot take images of {shape[1]} x {shape[2]} pixels in {shape[0]} channels",
             received=first_line(error),
             remedy="Choose another dataset.size, training.crop or model; certseg.wrap pads what is too small or does "
             "not divide",

@@ -63,6 +63,8 @@ class DatasetSpec(ObjectSpec):
         colours: which colours of label files mean which class; None where they have no colours.
         ignore_colours: the colours that mean "no label"; None for none.
         quantise: whether pixels of label files are read as the nearest declared value or colour.
+        bands: which channels of image files are read; None for what a screen shows.
+        window: which values of image files become 0 and 1; None for 0 and 255.
         limit: how many images are evaluated, evenly spaced over the split; None for all.
         train_split: the split that networks are trained on; None for none.
         val_split: the split that trainings validate on; None for none.
@@ -78,11 +80,19 @@ class DatasetSpec(ObjectSpec):
     colours: Any = identity(ANYTHING, default=LEFT_OUT, argument=True, off=None)
     ignore_colours: Any = identity(ANYTHING, default=LEFT_OUT, argument=True, off=None)
     quantise: Any = identity(ANYTHING, default=LEFT_OUT, argument=True, off=False)
+    bands: Any = identity(ANYTHING, default=LEFT_OUT, argument=True, off=None)
+    window: Any = identity(ANYTHING, default=LEFT_OUT, argument=True, off=None)
     limit: int | None = not_identity(ANYTHING, default=None)
     train_split: str | None = not_identity(TEXT_OR_NULL, default=None)
     val_split: str | None = not_identity(TEXT_OR_NULL, default=None)
     on_error: str = not_identity(STOP_OR_SKIP, default="stop")
     hierarchy: Any = not_identity(ANYTHING, default=None)
+
+    @property
+    def reading(self) -> tuple[Any, Any]:
+        """The settings ``bands`` and ``window``, None where nobody gave them."""
+        bands, window = (None if value is LEFT_OUT else value for value in (self.bands, self.window))
+        return bands, window
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -284,7 +284,7 @@ def obtain(
         network = _start(model, training, num_classes)
         first = sides_of(data[0].image)
         sizes = [recipe.crop_of(first) or first, *([] if evaluated is None else [sides_of(evaluated[0].image)])]
-        rehearse(network, certifier, sizes, hardware)
+        rehearse(network, certifier, sizes, hardware, data[0].image.shape[0])
         return recipe, network
 
     trained = find_or_train(spec, data, folder / label, identity, parts, hardware, wandb)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from certseg.reporting.pictures import Panel, picture
+from certseg.reporting.pictures import Panel, as_colours, picture
 from certseg.types import IGNORE_INDEX
 
 OUTCOMES = (("certified, correct", (0, 158, 115)), ("certified, wrong", (213, 94, 0)))
@@ -23,20 +23,21 @@ def masked_panels(
     panels) and the certification map.
 
     Args:
-        image: ``H x W x 3`` floats in [0, 1].
+        image: ``H x W x C`` floats in [0, 1].
         target: ``H x W`` labels.
         maps: the stored maps of the image: ``classes``, ``certified`` and those of
             :attr:`certseg.patches.copies.MaskedViews.maps`.
         uncertified: what the legend calls a pixel that is not certified.
     """
     fills = bool(maps["views_inpainted"].any())
+    image = as_colours(image)
     rows = []
     copies = zip(maps["views_hidden"], maps["views_inpainted"], maps["views_classes"], strict=True)
     for number, (hidden, filled, classes) in enumerate(copies, 1):
         visible = ~hidden[..., None]
         row = [Panel(f"masked copy {number}", image=np.where(visible, image, _HIDDEN))]
         if fills:
-            inpainted = np.where(visible, image, filled.transpose(1, 2, 0) / 255.0)
+            inpainted = np.where(visible, image, as_colours(filled.transpose(1, 2, 0)) / 255.0)
             row.append(Panel("inpainted", image=inpainted))
         rows.append([*row, _segmentation(classes)])
     answer = maps["classes"].astype(np.int64)
@@ -69,7 +70,7 @@ def masked_picture(
 
     Args:
         path: the file; its suffix says the format.
-        image: ``H x W x 3`` floats in [0, 1].
+        image: ``H x W x C`` floats in [0, 1].
         target: ``H x W`` labels.
         maps: the stored maps of the image, which :func:`masked_panels` names.
         class_names: one name per class.

@@ -29,13 +29,23 @@ _SIDES: tuple[Literal["left", "center", "right"], ...] = ("left", "center", "rig
 _ABSTAINS, _STRIPE, _NO_LABEL = (255, 255, 255), (176, 176, 176), (208, 208, 208)
 
 
+def as_colours(image: np.ndarray) -> np.ndarray:
+    """An image of C channels as it is looked at, ``H x W x 3``: the first three channels as red, green and blue, or the
+    first alone as grey where there are fewer.
+
+    Args:
+        image: ``H x W x C``.
+    """
+    return image[..., :3] if image.shape[-1] >= 3 else np.repeat(image[..., :1], 3, axis=-1)
+
+
 @dataclass(frozen=True)
 class Panel:
     """One panel of a picture: an image, a label map with or without abstention, or a map of values.
 
     Args:
         title: shown above the panel.
-        image: ``H x W x 3`` floats in [0, 1].
+        image: ``H x W x C`` floats in [0, 1], shown as :func:`as_colours` makes them.
         values: ``H x W`` floats, none NaN or negative, drawn from 0 to the largest finite one with a scale below.
         labels: ``H x W`` class ids; the ignore index 255 is drawn grey.
         certified: ``H x W`` bool; where it is False the label map is drawn white with stripes.
@@ -60,10 +70,10 @@ class Panel:
     def __post_init__(self) -> None:
         if sum(shown is not None for shown in (self.image, self.labels, self.values)) != 1:
             raise ResultError(f"Panel {self.title!r} must show one of an image, labels and values")
-        if self.shown.ndim < 2 or self.shown.shape[2:] != (() if self.image is None else (3,)):
+        if self.shown.ndim != (2 if self.image is None else 3):
             raise ResultError(
                 f"Panel {self.title!r} cannot be drawn",
-                expected="labels or values H x W or an image H x W x 3",
+                expected="labels or values H x W or an image H x W x C",
                 received=f"shape {self.shown.shape}",
             )
         if self.values is not None and not (self.values >= 0).all():
@@ -78,8 +88,10 @@ class Panel:
 
     @property
     def shown(self) -> np.ndarray:
-        """What the panel shows: image, labels or values."""
-        return next(array for array in (self.image, self.labels, self.values) if array is not None)
+        """What the panel shows: an image in colours, labels or values."""
+        if self.image is not None:
+            return as_colours(self.image) if self.image.ndim == 3 else self.image
+        return next(array for array in (self.labels, self.values) if array is not None)
 
     @property
     def abstains(self) -> np.ndarray | None:

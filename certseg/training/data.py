@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import mmcv.transforms as mmcv_transforms
 import numpy as np
@@ -23,6 +24,7 @@ from certseg.types import IGNORE_INDEX, Sample, SegmentationDataset, checked_sam
 
 log = logging.getLogger(__name__)
 CACHE_BYTES = 2**30
+_ROUNDING = 1e-3  # of a 255th, in float32
 ORDER, AUGMENT, STEP, VALIDATE = range(4)
 """Streams of randomness that must not coincide; the second entry of every :func:`derive_seed`."""
 
@@ -83,10 +85,11 @@ class DrawSampler(Sampler[tuple[int, int]]):
 
 
 class TrainingImages(Dataset):
-    """Augmented 8-bit images and labels, decoded once and kept while the set is small.
+    """Augmented images and labels, decoded once and kept while the set is small.
 
-    Images are rounded to 8 bits, which is exact for the usual files. ``training[(index, draw)]`` is a dict of
-    ``images`` ``H x W x 3`` uint8 RGB and ``labels`` ``H x W`` uint8.
+    ``training[(index, draw)]`` is a dict of ``images`` and ``labels`` ``H x W`` uint8. Images are ``H x W x C`` uint8
+    where the values of the first one that is not all of one colour are 255ths, as those of the usual files are, or
+    where their colours are distorted, which rounds to 8 bits; else ``C x H x W`` float32 in [0, 1].
 
     Args:
         source: the training split.
@@ -108,7 +111,15 @@ class TrainingImages(Dataset):
             raise ConfigError("Training takes at most 255 classes", received=num_classes)
         self._source, self._seed, self._num_classes = source, seed, num_classes
         self._scale = recipe.augmentation.scale
-        image, labels = self._decode(0)
+        first = checked_sample(source[0], 0)
+        self._is_deep = not recipe.augmentation.photometric and _has_more_than_8_bits(first, source)
+        image, labels = self._decode(first)
+        if recipe.augmentation.photometric and image.shape[2] != 3:
+            raise ConfigError(
+                "training.augmentation.photometric changes the colours of RGB images alone",
+                received=f"{image.shape[2]} channels",
+                remedy="Set it to false",
+            )
         crop = recipe.crop_of(image.shape[:2])
         if crop != recipe.crop and crop is not None and recipe.crop is not None:
             log.info("training.crop %dx%d is cut down to the images' %dx%d", *recipe.crop, *crop)
@@ -131,28 +142,42 @@ class TrainingImages(Dataset):
         index, draw = key
         image, labels = self._read(index)
         np.random.seed(derive_seed(self._seed, AUGMENT, draw))  # noqa: NPY002 - the transforms use this generator
-        sample = {"img": image, "gt_seg_map": labels, "img_shape": image.shape[:2], "seg_fields": ["gt_seg_map"]}
+        sample: dict[str, Any] = {"img": image, "gt_seg_map": labels}
+        sample |= {"img_shape": image.shape[:2], "seg_fields": ["gt_seg_map"]}
         if self._scale is not None:
             factor = np.random.uniform(*self._scale)  # noqa: NPY002 - as above
             sample = mmcv_transforms.Resize(scale_factor=float(factor), keep_ratio=True)(sample)
         for transform in self._transforms:
             sample = transform(sample)
-        names = {"images": "img", "labels": "gt_seg_map"}
-        return {name: torch.from_numpy(np.ascontiguousarray(sample[key])) for name, key in names.items()}
+        height, width = np.shape(sample["gt_seg_map"])
+        found = np.reshape(sample["img"], (height, width, -1))  # some transforms leave a single channel out
+        found = found.transpose(2, 0, 1) if self._is_deep else found
+        parts = {"images": found, "labels": np.asarray(sample["gt_seg_map"])}
+        return {name: torch.from_numpy(np.ascontiguousarray(part)) for name, part in parts.items()}
 
     def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         if index in self._cache:
             return self._cache[index]
-        pair = self._decode(index)
+        pair = self._decode(checked_sample(self._source[index], index))
         if self._keep:
             self._cache[index] = pair
         return pair
 
-    def _decode(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        sample = checked_sample(self._source[index], index)
+    def _decode(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
         check_sample_labels(sample, self._num_classes)
-        image = (sample.image * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+        pixels = sample.image.float() if self._is_deep else (sample.image * 255).round().to(torch.uint8)
+        image = pixels.permute(1, 2, 0).contiguous().numpy()
         return image, sample.target.to(torch.uint8).numpy()
+
+
+def _has_more_than_8_bits(first: Sample, source: SegmentationDataset) -> bool:
+    """Whether the first image that is not all of one value has values between those of 8 bits; ``first`` is the first
+    of ``source``."""
+    for index in range(len(source)):
+        values = (source[index] if index else first).image * 255
+        if float(values.amax() - values.amin()) > 0:
+            return bool((values - values.round()).abs().max() > _ROUNDING)
+    return False
 
 
 class ValidationImages(Dataset):

@@ -17,7 +17,8 @@ from certseg.types.trainable import check_losses
 
 
 class ToUnitRange(BaseDataPreprocessor):
-    """Moves a batch to the device and turns 8-bit images `B x H x W x 3` into float32 `B x 3 x H x W` in [0, 1].
+    """Moves a batch to the device and turns 8-bit images `B x H x W x C` into float32 `B x C x H x W` in [0, 1]; images
+    of other types are `B x C x H x W` already.
 
     Args:
         channels_last: keep the memory order of the 8-bit images, for networks in channels-last order.

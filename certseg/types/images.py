@@ -14,6 +14,8 @@ from certseg.types.threats import Sides
 IGNORE_INDEX = 255
 """Stands in a map where there is no label."""
 
+_USUAL = (1, 3, 4)  # channels of a picture; where these come last, the sides come first
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -21,7 +23,7 @@ class Sample:
 
     Args:
         name: unique within its split, stable over machines, usable as a file name after ``/`` is replaced.
-        image: ``3 x H x W`` float32 RGB in [0, 1].
+        image: ``C x H x W`` float32 in [0, 1], RGB where C is 3.
         target: ``H x W`` int64 class ids, :data:`IGNORE_INDEX` where unlabelled.
 
     Raises:
@@ -54,8 +56,8 @@ def sides_of(maps: Tensor) -> Sides:
 
 
 def check_image(image: object, name: str = "input") -> None:
-    """Raise :class:`DataError` unless ``image`` is ``3 x H x W`` floating point, not empty, with finite values in
-    [0, 1]; the message says how to make it so."""
+    """Raise :class:`DataError` unless ``image`` is ``C x H x W`` floating point, not empty, with finite values in
+    [0, 1]; the message says how to make it so. An image whose last side alone is 3 has its channels last."""
     if not isinstance(image, Tensor):
         raise DataError(
             f"Image {name!r} is no tensor",
@@ -63,10 +65,11 @@ def check_image(image: object, name: str = "input") -> None:
             received=f"{type(image).__module__}.{type(image).__qualname__}",
             remedy="An array of 8-bit colours becomes one by torch.from_numpy(array).permute(2, 0, 1) / 255",
         )
-    if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point() or image.numel() == 0:
+    is_last = image.ndim == 3 and image.shape[2] in _USUAL and image.shape[0] > 3
+    if image.ndim != 3 or is_last or not image.is_floating_point() or image.numel() == 0:
         raise DataError(
             f"Image {name!r} has the wrong form",
-            expected="a floating point tensor of shape (3, H, W)",
+            expected="a floating point tensor of shape (3, H, W), or with other channels (C, H, W)",
             received=f"{image.dtype} of shape {tuple(image.shape)}",
             remedy=_remedy(image),
         )
@@ -86,12 +89,10 @@ def _remedy(image: Tensor) -> str:
     if image.ndim == 4:
         return "Give one image, without the dimension of a batch: image[0]"
     steps = []
-    if image.ndim == 3 and image.shape[0] != 3 and image.shape[2] == 3:
+    if image.ndim == 3 and image.shape[2] in _USUAL:
         steps.append("put the channels first, image.permute(2, 0, 1)")
     elif image.ndim == 2:
         steps.append("repeat the grey channel, image.expand(3, -1, -1)")
-    elif image.ndim == 3 and image.shape[0] != 3:
-        steps.append("convert it to RGB")
     if not image.is_floating_point():
         steps.append("divide 8-bit values by 255")
     text = ", and ".join(steps) or "convert it to RGB"
@@ -141,13 +142,18 @@ def check_target(target: object, size: Sequence[int], num_classes: int) -> None:
         )
 
 
-def check_images(images: Tensor) -> None:
-    """Raise :class:`ModelError` unless ``images`` are ``B x 3 x H x W`` floating point."""
-    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+def check_images(images: Tensor, channels: int | None = 3) -> None:
+    """Raise :class:`ModelError` unless ``images`` are ``B x channels x H x W`` floating point; None for any number."""
+    fits = images.ndim == 4 and (channels is None or images.shape[1] == channels) and images.is_floating_point()
+    if not fits:
         raise ModelError(
             "The model's input has the wrong form",
-            expected="floating point images of shape (B, 3, H, W) in [0, 1]",
+            expected=f"floating point images of shape (B, {channels or 'C'}, H, W) in [0, 1]",
             received=f"{images.dtype} of shape {tuple(images.shape)}",
+            remedy=None
+            if images.ndim != 4 or images.shape[1] == channels
+            else "Choose three bands for this network (dataset.bands), or a network for these: model=custom, or "
+            f"model=smp model.channels={images.shape[1]}",
         )
 
 

@@ -1,6 +1,8 @@
 """Data sets of files: CamVid's layout, the user's own folder, and everything that can be wrong with them."""
 
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -10,8 +12,9 @@ import torch
 from PIL import Image
 from support.shared import SHARED, needs_shared
 
-from certseg.datasets import VOC2012, CamVid, Folder, evenly_spaced
+from certseg.datasets import VOC2012, CamVid, Folder, check_headers, evenly_spaced
 from certseg.datasets.content import file_digests
+from certseg.datasets.reading import read_label
 from certseg.errors import ConfigError, DataError
 from certseg.types import IGNORE_INDEX
 
@@ -388,3 +391,71 @@ def test_folder_unknown_split_names_the_known(folder):
         Folder(folder, "val", num_classes=3)
     with pytest.raises(DataError, match="your own files"):
         Folder(folder / "none", num_classes=3)
+
+
+def few_bits(path, values, bits):
+    """A grey PNG of so many bits per pixel, as programs write that make files small."""
+    rows = b""
+    for row in values:
+        text = "".join(f"{value:0{bits}b}" for value in row)
+        rows += b"\0" + bytes(int(text[i : i + 8].ljust(8, "0"), 2) for i in range(0, len(text), 8))
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", len(values[0]), len(values), bits, 0, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize(("bits", "values"), [(4, [0, 1, 3, 15]), (2, [0, 1, 2, 3]), (1, [0, 1, 1, 0])])
+def test_ids_of_few_bits_are_read_as_they_are(bits, values, tmp_path):
+    few_bits(tmp_path / "a.png", [values, values[::-1]], bits)
+    assert read_label(tmp_path / "a.png").astype(int).tolist() == [values, values[::-1]]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp"])
+def test_a_label_that_was_compressed_with_loss_is_no_label_whatever_its_name(suffix, folder):
+    file = label_file(folder)
+    file.unlink()
+    drawn = Image.fromarray(np.tile(np.array([0, 1, 2, 0], np.uint8), (8, 2)))
+    if suffix == ".tif":
+        drawn.save(file.with_suffix(suffix), compression="jpeg")
+    else:
+        drawn.save(file.with_suffix(suffix), format="JPEG")
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(image_file(folder))
+    dataset = Folder(folder, num_classes=3)
+    with pytest.raises(DataError, match=r"whatever its name says, and that changes ids.*quantise=true"):
+        dataset[0]
+    with pytest.raises(DataError, match="whatever its name says"):
+        check_headers(dataset)
+    quantised = Folder(folder, values={"a": 0, "b": 100, "c": 200}, quantise=True)
+    assert quantised[0].target.shape == (8, 8)
+
+
+@pytest.mark.parametrize(("orientation", "side"), [(3, 6), (2, 6), (6, 8)])
+def test_an_image_that_is_turned_beside_a_label_that_is_not_is_refused(orientation, side, folder):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.zeros((8, side, 3), np.uint8)).save(image_file(folder), exif=exif)
+    label_file(folder).unlink()
+    Image.fromarray(np.zeros((8, side), np.uint8)).save(label_file(folder))
+    dataset = Folder(folder, num_classes=3)
+    with pytest.raises(DataError, match=r"one has an EXIF orientation.*the image turned, the label as it is"):
+        dataset[0]
+    with pytest.raises(DataError, match="EXIF orientation"):
+        check_headers(dataset)
+    Image.fromarray(np.zeros((8, side), np.uint8)).save(label_file(folder), exif=exif)
+    assert dataset[0].target.shape in ((8, side), (side, 8))
+    check_headers(dataset)
+
+
+def test_a_header_that_tells_of_16_bits_or_of_colours_is_read_before_work(folder):
+    cv2.imwrite(str(image_file(folder)), np.zeros((*SHAPE, 3), np.uint16))
+    with pytest.raises(DataError, match=r"16 bits per channel.*dataset.window"):
+        check_headers(Folder(folder, num_classes=3))
+    write_image(image_file(folder))
+    Image.fromarray(np.zeros((*SHAPE, 3), np.uint8)).save(label_file(folder))
+    with pytest.raises(DataError, match="is a colour picture"):
+        check_headers(Folder(folder, num_classes=3))

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from certseg.compute.atomic import first_line
+from certseg.compute.extras import library
 from certseg.errors import CheckpointError, ModelError
-from certseg.models.any_network.libraries import library
 from certseg.models.any_network.wrapped import Wrapped
 from certseg.models.checkpoint_files import is_torchscript
 
@@ -88,7 +88,7 @@ class ONNXNetwork(nn.Module):
 
     def __init__(self, file: str):
         super().__init__()
-        runtime, path = library("onnxruntime"), _existing(file)
+        runtime, path = library("onnxruntime", "this model"), _existing(file)
         content = path.read_bytes()
         if _EXTERNAL in content:
             raise CheckpointError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from types import ModuleType
@@ -11,27 +10,10 @@ from typing import Any
 from torch import nn
 
 from certseg.compute.atomic import first_line
-from certseg.errors import CheckpointError, ConfigError, DependencyError, ModelError
+from certseg.compute.extras import library
+from certseg.errors import CheckpointError, ConfigError, ModelError
 from certseg.models.any_network.normalisation import Normalisation, stated
 from certseg.models.any_network.wrapped import Wrapped
-
-_EXTRAS = {"segmentation_models_pytorch": "smp", "transformers": "transformers", "onnxruntime": "onnx"}
-
-
-def library(name: str) -> ModuleType:
-    """A library that only some networks need.
-
-    Raises:
-        DependencyError: it is not installed, or does not load; names the extra of certseg that brings it.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise DependencyError(
-            f"{name} is needed for this model and cannot be imported",
-            received=first_line(error),
-            remedy=f"Install it: pip install 'certseg[{_EXTRAS.get(name, name)}]'",
-        ) from error
 
 
 def custom_network(
@@ -93,7 +75,7 @@ def torchvision_network(
         ConfigError: there is no such network or no such weights, or they are for another number of classes.
         CheckpointError: the weights cannot be fetched.
     """
-    torchvision = library("torchvision")
+    torchvision = library("torchvision", "this model")
 
     known = torchvision.models.list_models(module=torchvision.models.segmentation)
     if architecture not in known:
@@ -140,6 +122,7 @@ def smp_network(
     encoder: str,
     encoder_weights: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    channels: int = 3,
     normalise: Normalisation = "auto",
     **options: Any,
 ) -> Wrapped:
@@ -153,6 +136,7 @@ def smp_network(
         encoder_weights: the name of the encoder's weights, which the library fetches, such as ``imagenet``; None for
             fresh ones.
         settings: further arguments of the network; None for none.
+        channels: number of the images' channels.
         normalise: as of :class:`Wrapped`; ``auto`` for what the encoder's weights expect.
         options: outputs, divisor and least of :class:`Wrapped`.
 
@@ -161,14 +145,14 @@ def smp_network(
         ConfigError: there is no such network or encoder.
         CheckpointError: the weights cannot be fetched.
     """
-    smp = library("segmentation_models_pytorch")
+    smp = library("segmentation_models_pytorch", "this model")
 
     def made() -> nn.Module:
         network: nn.Module = smp.create_model(
             architecture,
             encoder_name=encoder,
             encoder_weights=encoder_weights,
-            in_channels=3,
+            in_channels=channels,
             classes=num_classes,
             **dict(settings or {}),
         )
@@ -182,8 +166,12 @@ def smp_network(
             received=first_line(error),
             remedy="See its documentation for the names it has",
         ) from error
-    told = None if encoder_weights is None else smp.encoders.get_preprocessing_params(encoder, encoder_weights)
-    return _fresh(network, num_classes, stated(normalise, _smp_colours(told)), name=name, **options)
+    told = (
+        None
+        if encoder_weights is None or channels != 3
+        else smp.encoders.get_preprocessing_params(encoder, encoder_weights)
+    )
+    return _fresh(network, num_classes, stated(normalise, _smp_colours(told), channels), name=name, **options)
 
 
 def _smp_colours(told: Mapping[str, Any] | None) -> Normalisation:
@@ -211,6 +199,7 @@ def transformers_network(
     architecture: str,
     pretrained_model: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    channels: int = 3,
     normalise: Normalisation = "auto",
     **options: Any,
 ) -> Wrapped:
@@ -223,6 +212,7 @@ def transformers_network(
         pretrained_model: folder or name of a model that transformers loads, which must have as many classes; None for
             fresh weights.
         settings: entries of the network's configuration; None for its defaults.
+        channels: number of the images' channels, for a network with fresh weights.
         normalise: as of :class:`Wrapped`; ``auto`` for what the model's image processor states.
         options: outputs, divisor and least of :class:`Wrapped`.
 
@@ -231,7 +221,7 @@ def transformers_network(
         ConfigError: there is no such network, or a setting is none of it.
         CheckpointError: the model cannot be fetched, or has other classes.
     """
-    transformers = library("transformers")
+    transformers = library("transformers", "this model")
     kind = getattr(transformers, architecture, None)  # a name of that library's, given by the user
     if not isinstance(kind, type) or not architecture.endswith("ForSemanticSegmentation"):
         known = sorted(found for found in dir(transformers) if found.endswith("ForSemanticSegmentation"))
@@ -247,7 +237,8 @@ def transformers_network(
         )
         colours = stated(normalise, _processor_colours(transformers, pretrained_model))
         wrapped = Wrapped(network, num_classes, normalise=colours, name=name, **options)
-        wrapped.class_names = _names_in(network.config.id2label, num_classes)  # type: ignore[union-attr, arg-type]  # the library's
+        config: Any = network.config
+        wrapped.class_names = _names_in(config.id2label, num_classes)
         return wrapped
     default = kind.config_class()  # type: ignore[attr-defined]  # of its base class
     if unknown := [entry for entry in settings or {} if not hasattr(default, entry)]:
@@ -257,13 +248,14 @@ def transformers_network(
             received=", ".join(unknown),
         )
     try:
-        config = kind.config_class(num_labels=num_classes, **dict(settings or {}))  # type: ignore[attr-defined]  # of its base
+        own = {"num_channels": channels} if channels != 3 else {}
+        config = kind.config_class(num_labels=num_classes, **own, **dict(settings or {}))  # type: ignore[attr-defined]  # of its base
         network = kind(config)
     except Exception as error:  # the library checks little, and its networks raise whatever they run into
         raise ConfigError(
             f"The settings do not fit {architecture} of transformers", received=first_line(error)
         ) from error
-    return _fresh(network, num_classes, stated(normalise, None), name=name, **options)
+    return _fresh(network, num_classes, stated(normalise, None, channels), name=name, **options)
 
 
 def _processor_colours(transformers: ModuleType, model: str) -> Normalisation:

@@ -28,11 +28,11 @@ class Wrapped(nn.Module):
     and certified. Logits at a lower resolution are enlarged bilinearly.
 
     Args:
-        network: any torch module that takes images ``B x 3 x h x w`` and answers as :func:`tensor_in` of
+        network: any torch module that takes images ``B x C x h x w`` and answers as :func:`tensor_in` of
             :mod:`certseg.models.any_network.outputs` reads.
         num_classes: the number of classes; None to ask the network by a pass. One channel counts as two classes.
         normalise: what the network expects of colours: ``none``, ``imagenet``, ``half``, or ``[means, standard
-            deviations]`` on the [0, 1] scale; None for none.
+            deviations]`` on the [0, 1] scale, one of each for a channel; None for none.
         outputs: what the network answers with, ``logits`` or ``probabilities``; None for logits, if they do not look
             like probabilities, in eval mode on a picture.
         divisor: what the sides of its input must be multiples of.
@@ -82,19 +82,22 @@ class Wrapped(nn.Module):
         self.class_names: tuple[str, ...] | None = None
         """The names of the classes, in the order of the logits, where the network's library tells them."""
         self._is_plain = (mean, std) == mean_and_std(None)
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self.channels = len(mean) if len(mean) > 1 else None
+        """Number of the images' channels, where the normalisation tells it."""
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
         self._without_coarse: set[tuple[int, int]] = set()
         check_count("num_classes", num_classes, 2, optional=True)
         self.num_classes = self._found_classes() if num_classes is None else num_classes
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``B x num_classes x H x W`` of images ``B x 3 x H x W`` in [0, 1].
+        """Logits ``B x num_classes x H x W`` of images ``B x C x H x W`` in [0, 1].
 
         Raises:
-            ModelError: the images are none, or the network answers with no map of scores or with other classes.
+            ModelError: the images are none, or have other channels than the normalisation, or the network answers with
+                no map of scores or with other classes.
         """
-        check_images(images)
+        check_images(images, self.channels)
         height, width = images.shape[-2:]
         inputs = self._inputs(images)
         logits = resize_logits(self._logits(inputs), inputs.shape[-2:])
@@ -192,7 +195,7 @@ class Wrapped(nn.Module):
     def _found_classes(self) -> int:
         tensors = [*self.network.parameters(), *self.network.buffers()]
         device = tensors[0].device if tensors else torch.device("cpu")
-        inputs = self._inputs(torch.full((1, 3, _PROBE, _PROBE), 0.5)).to(device)
+        inputs = self._inputs(torch.full((1, self.channels or 3, _PROBE, _PROBE), 0.5)).to(device)
         modes = [(module, module.training) for module in self.network.modules()]
         self.network.eval()
         try:
@@ -205,7 +208,8 @@ class Wrapped(nn.Module):
             raise ModelError(
                 f"{type(self.network).__name__} cannot take an image of {inputs.shape[-2]} x {inputs.shape[-1]} pixels",
                 received=first_line(error),
-                remedy="Give num_classes, and divisor or least if it needs certain sides",
+                remedy="Give num_classes, divisor or least if it needs certain sides, and for other channels than "
+                "three a normalisation with as many",
             ) from error
         finally:
             for module, mode in modes:

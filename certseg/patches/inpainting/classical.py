@@ -37,9 +37,14 @@ class _OpenCV(Inpainting):
         images = (erased.detach().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
         masks = hidden.to(torch.uint8).contiguous().cpu().numpy()
         filled = np.empty_like(images)
+        channels = images.shape[-1]
+        parts = [slice(None)] if channels in (1, 3) else [slice(c, c + 1) for c in range(channels)]  # what OpenCV takes
 
         def fill(index: int) -> None:
-            filled[index] = cv2.inpaint(images[index], masks[index], self.radius, self._method)
+            for part in parts:
+                image = np.ascontiguousarray(images[index][..., part])
+                found = cv2.inpaint(image, masks[index], self.radius, self._method)
+                filled[index][..., part] = found.reshape(image.shape)
 
         for_each(len(images), fill)
         return torch.from_numpy(filled).to(erased.device).permute(0, 3, 1, 2).to(erased.dtype) / 255

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from certseg.checks import check_count
+from certseg.types.images import check_images
 
 _TINY = 1e-6
 
@@ -91,7 +92,11 @@ class MaskedUNet(nn.Module):
         Args:
             erased: ``B x 3 x H x W`` in [0, 1], 0 where hidden.
             hidden: ``B x H x W`` bool, True for pixels to fill.
+
+        Raises:
+            ModelError: the images have other channels than three.
         """
+        check_images(erased)
         height, width = erased.shape[-2:]
         border = (0, -width % self.multiple, 0, -height % self.multiple)
         visible = (~hidden)[:, None].to(erased.dtype)

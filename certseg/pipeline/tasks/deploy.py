@@ -14,7 +14,7 @@ from PIL import Image
 from certseg.certifiers.checked import certify_checked
 from certseg.compute.hardware import Hardware, rank, world_size
 from certseg.compute.streams import NoiseStream
-from certseg.datasets import IMAGE_SUFFIXES, Legend, image_size, read_image
+from certseg.datasets import IMAGE_SUFFIXES, PLAIN, Legend, Reader, pixels_of
 from certseg.datasets.walking import pictures_in, sorted_out
 from certseg.errors import ConfigError, DataError, printable
 from certseg.pipeline.console import progress, say
@@ -52,16 +52,24 @@ def deploy(task: Task, path: str) -> None:
     if certifier is None:
         raise ConfigError("input= needs a certifier", received="certifier=none", remedy="Use certifier=segcertify")
     task.check_tracking()
-    files = pictures_of(path, certifier)
+    reader = Reader.of(*spec.dataset.reading)
+    files = pictures_of(path, certifier, reader)
     legend = legend_of(spec)
     folder = Path(spec.output) / legend.name
     network = obtain(spec, legend, hardware, folder, task.tracker.training_options(), certifier=certifier)
     directory = task.directory / "pictures"
-    certify_pictures(files, certifier, network, legend, seed=spec.seed, hardware=hardware, directory=directory)
+    certify_pictures(
+        files, certifier, network, legend, seed=spec.seed, hardware=hardware, directory=directory, reader=reader
+    )
 
 
-def pictures_of(path: str | Path, certifier: Certifier) -> list[Path]:
+def pictures_of(path: str | Path, certifier: Certifier, reader: Reader = PLAIN) -> list[Path]:
     """The picture files at ``path``: itself, or those directly in the folder, sorted.
+
+    Args:
+        path: a picture, or a folder of pictures.
+        certifier: what is to certify them.
+        reader: how they are read.
 
     Raises:
         ConfigError: the certifier's settings could certify no pixel of one of them.
@@ -69,6 +77,8 @@ def pictures_of(path: str | Path, certifier: Certifier) -> list[Path]:
             read.
     """
     path = Path(path)
+    if not path.exists():
+        raise DataError(f"There is no picture at input={path}", received="no such file or folder")
     is_folder = path.is_dir()
     listing = pictures_in(path, IMAGE_SUFFIXES, recursive=False) if is_folder else sorted_out([path], IMAGE_SUFFIXES)
     found = [file for file, _ in listing.files]
@@ -77,13 +87,16 @@ def pictures_of(path: str | Path, certifier: Certifier) -> list[Path]:
             f"There is no picture at input={path}" if not found else f"Not every picture at input={path} can be read",
             expected=f"files that end in {', '.join(IMAGE_SUFFIXES)}",
             received=", ".join(file.name for file in listing.foreign[:5]) or None,
+            remedy="Name one of the folders within it: those are not searched"
+            if is_folder and not found and pictures_in(path, IMAGE_SUFFIXES).files
+            else None,
         )
     stems = [file.stem for file in found]
     twice = sorted({stem for stem in stems if stems.count(stem) > 1})
     if twice:
         raise DataError("Pictures of one folder need different names", received=", ".join(twice[:5]))
     for file in found:
-        _check_size(certifier, file, image_size(file))
+        _check_size(certifier, file, reader.sides(file))
     return found
 
 
@@ -108,6 +121,7 @@ def certify_pictures(
     seed: int,
     hardware: Hardware,
     directory: Path,
+    reader: Reader = PLAIN,
 ) -> list[Path]:
     """Certify every file and write three files for each into ``directory``:
 
@@ -128,6 +142,7 @@ def certify_pictures(
         seed: the seed of the noise; with the file's name it decides the random numbers of a picture.
         hardware: device, precision, and the number of copies of a picture per forward pass.
         directory: where the files go; it is made if it is not there.
+        reader: how the pictures are read.
 
     Returns:
         The ``.json`` files of the pictures that this rank took.
@@ -138,7 +153,7 @@ def certify_pictures(
     """
     directory.mkdir(parents=True, exist_ok=True)
     mine = list(files)[rank() :: world_size()]
-    sidecars = []
+    sidecars, shares = [], []
     common = {
         "model": network.label,
         "network": network.identity,
@@ -147,7 +162,7 @@ def certify_pictures(
     }
     with progress("certify", len(mine)) as on_image:
         for file in mine:
-            image = torch.from_numpy(read_image(file).transpose(2, 0, 1).astype(np.float32) / np.float32(255))
+            image = pixels_of(reader.read(file))
             stream = NoiseStream(seed, printable(file.name))
             certificate = certify_checked(certifier, network.segmenter, image, stream=stream, hardware=hardware)
             stem = directory / safe_name(printable(file.stem))
@@ -156,8 +171,10 @@ def certify_pictures(
             sidecar = stem.with_name(f"{stem.name}.json")
             write_json_atomic(sidecar, _facts(file, certificate, certifier, legend.class_names) | common)
             sidecars.append(sidecar)
+            shares.append(float(certificate.certified.double().mean()))
             on_image(printable(file.name))
-    say(f"{len(mine)} certified maps with sidecars: {directory}")
+    told = f", of which {np.mean(shares):.1%} of the pixels are certified on average" if shares else ""
+    say(f"{len(mine)} certified maps with sidecars{told}: {directory}")
     return sidecars
 
 

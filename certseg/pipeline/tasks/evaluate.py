@@ -14,7 +14,7 @@ import yaml
 from certseg.attacks.objective import checked_logits
 from certseg.bracket import Finished, check
 from certseg.compute.hardware import Hardware, rank, world_size
-from certseg.datasets import Legend, check_headers, evenly_spaced
+from certseg.datasets import Legend, Reader, check_headers, evenly_spaced
 from certseg.errors import ResultError
 from certseg.evaluation import evaluate as evaluate_stage
 from certseg.metrics import focus_figures
@@ -128,6 +128,7 @@ def evaluate(task: Task) -> Path | None:
     context = provenance(task.hardware) | {
         "dataset": f"{whole.name} {whole.split}",
         "network": _described(spec.model),
+        **({"scale": scale} if (scale := Reader.of(*spec.dataset.reading).scale) else {}),
         "seconds": seconds,
     }
     report = write_report(
