@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from certseg.attacks.objective import Smoothing
+from certseg.attacks.objective import Smoothing, gradient_free
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
 from certseg.types import Attack, AttackResult, Segmenter, Threat
@@ -29,6 +29,11 @@ class BudgetedAttack(Attack):
     def predictor(self) -> str:
         """The attacked model, in the words of the certificates it may be compared with."""
         return self.smoothing.predictor if self.smoothing else "base"
+
+    @property
+    def instead(self) -> str:
+        """The choice that attacks the same model without gradient."""
+        return gradient_free(self.smoothing)
 
     def __call__(
         self,

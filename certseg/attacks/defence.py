@@ -123,6 +123,7 @@ class PatchObjective(AttackObjective):
     """
 
     canvas: PatchCanvas
+    instead = "attack=square attack.norm=patch"
 
     def record(self, evaluation: Evaluation, summary: Summary, passes: Passes) -> Evaluation:
         """Count an evaluation and let its self-checks see it; one that was not judged has an accuracy of NaN."""
@@ -153,6 +154,8 @@ class DefendedObjective(PatchObjective):
         stream: the image's random numbers for this attack.
         hardware: device, and how many copies go through the network at once.
     """
+
+    instead = "attack=square_defended"
 
     def __init__(
         self,
@@ -239,7 +242,7 @@ class DefendedObjective(PatchObjective):
         leaf = point[None].detach().requires_grad_(True)
         images = inpainted(leaf.expand(len(hidden), -1, -1, -1), hidden, self._defence.certifier.inpainter)
         target = self.target.expand(len(hidden), -1, -1)
-        pixels = Pixels(checked_logits(self.segmenter, images), target)
+        pixels = Pixels(checked_logits(self.segmenter, images, self.instead), target)
         attacked = self.attacked(pixels, progress, self.number.expand(len(hidden)))
         (gradient,) = torch.autograd.grad(attacked.sum(), leaf)
         check = pixels.decision[1].to(gradient.dtype).sum() + gradient.sum()

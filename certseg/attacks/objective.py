@@ -141,6 +141,11 @@ class AttackObjective:
         return tuple(sorted(self._flags | self.batch.flags))
 
     @property
+    def instead(self) -> str:
+        """The choice that attacks the same model without gradient."""
+        return gradient_free(self.smoothing)
+
+    @property
     def zero_gradients(self) -> float:
         """Mean share of entries of the gradient that are exactly 0, over the points with something left to gain."""
         return sum(self._zero_shares) / max(1, len(self._zero_shares))
@@ -233,7 +238,7 @@ class AttackObjective:
         """Class probabilities of noisy copies ``first`` to ``first + size - 1``: ``size x K x H x W``."""
         drawn = torch.empty(size, *leaf.shape[1:], device=leaf.device)
         self._stream.fill(drawn, noise.fill, first)
-        return (self.scale * checked_logits(self.segmenter, leaf + drawn)).log_softmax(dim=1).exp()
+        return (self.scale * checked_logits(self.segmenter, leaf + drawn, self.instead)).log_softmax(dim=1).exp()
 
     def predict(self, point: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Prediction ``H x W`` at a point, and all votes where the predictor is sampled. Flags a network that does not
@@ -254,16 +259,22 @@ class AttackObjective:
             if before is not None and not (again - before).abs().amax() <= _ROUNDING * before.abs().amax():
                 self._flags.add("stochastic_logits")
             return prediction, None
-        sampler = NoisySampler(
-            self.segmenter,
-            point,
-            self.smoothing.distribution,
-            self._stream.for_purpose("attack evaluation"),
-            self._hardware,
-        )
-        votes = sampler.class_counts(0, self.smoothing.votes)
-        self.passes += sampler.passes
+        votes, passes = voted(self.segmenter, point, self.smoothing, self._stream, self._hardware)
+        self.passes += passes
         return votes.argmax(dim=0), votes.cpu()
+
+
+def voted(
+    segmenter: Segmenter, point: Tensor, smoothing: Smoothing, stream: NoiseStream, hardware: Hardware
+) -> tuple[Tensor, Passes]:
+    """The votes ``K x H x W`` of noisy copies of a point, ``smoothing.votes`` in number and with noise of their own,
+    and the passes they took.
+
+    Raises:
+        ModelError: NaN or infinite logits.
+    """
+    sampler = NoisySampler(segmenter, point, smoothing.distribution, stream.for_purpose("attack evaluation"), hardware)
+    return sampler.class_counts(0, smoothing.votes), sampler.passes
 
 
 def evaluate_together(
@@ -286,7 +297,7 @@ def evaluate_together(
         target = _stacked([objective.target for objective in objectives[chunk]])
         number = _stacked([objective.number for objective in objectives[chunk]])
         leaf = _stacked(points[chunk]).detach().requires_grad_(True)
-        logits = checked_logits(first.segmenter, leaf)
+        logits = checked_logits(first.segmenter, leaf, first.instead)
         pixels = Pixels(logits if first.scale == 1.0 else first.scale * logits, target)
         shares = leaf.new_tensor(progress[chunk])[:, None, None] if size > 1 else progress[chunk.start]
         attacked = first.attacked(pixels, shares, number)
@@ -312,8 +323,18 @@ def _zeros_and_extremes(gradient: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where((smallest == 0.0) & (largest == 0.0), -1.0, share).to(gradient.dtype), smallest + largest
 
 
-def checked_logits(segmenter: Segmenter, images: Tensor) -> Tensor:
+def gradient_free(smoothing: Smoothing | None) -> str:
+    """The choice that attacks a network, or its smoothed version, by its answers alone."""
+    return "attack=square_smoothed" if smoothing else "attack=square"
+
+
+def checked_logits(segmenter: Segmenter, images: Tensor, instead: str = "attack=square") -> Tensor:
     """Logits of ``images`` in float32 at least.
+
+    Args:
+        segmenter: the network.
+        images: ``B x 3 x H x W`` in [0, 1], or noisy copies.
+        instead: the choice that attacks the same model without gradient, for messages.
 
     Raises:
         ModelError: they have the wrong shape, or no gradient where one was asked for.
@@ -323,7 +344,7 @@ def checked_logits(segmenter: Segmenter, images: Tensor) -> Tensor:
     if images.requires_grad and not logits.requires_grad:
         raise ModelError(
             "The model cannot be attacked by gradient: its logits do not depend differentiably on the image",
-            remedy="Use an attack that needs no gradient: attack=square",
+            remedy=f"Use an attack that needs no gradient: {instead}",
         )
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 

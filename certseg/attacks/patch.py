@@ -127,6 +127,11 @@ class PatchPGD(BudgetedAttack):
         return self.defence.predictor if self.defence else "base"
 
     @property
+    def instead(self) -> str:
+        """The choice that attacks the same model without gradient."""
+        return (DefendedObjective if self.defence else PatchObjective).instead
+
+    @property
     def _fixed(self) -> Corners | None:
         """The corners of a fixed position, None where places are drawn or searched."""
         position = self.position

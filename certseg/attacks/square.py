@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from certseg.attacks.defence import Defence
 from certseg.attacks.geometry import Ball, perturbation_norm
-from certseg.attacks.losses import Pixels, mean_over_labelled, number_labelled
-from certseg.attacks.objective import checked_logits
+from certseg.attacks.objective import Smoothing
 from certseg.attacks.patch_result import PatchResult
+from certseg.attacks.queries import (
+    Answer,
+    Confirmation,
+    DefendedQueries,
+    NetworkQueries,
+    Queries,
+    SmoothedQueries,
+)
 from certseg.attacks.search import checked_start
 from certseg.checks import check_count, check_number
-from certseg.compute.decisions import decide
 from certseg.compute.hardware import Hardware, Stopwatch
 from certseg.compute.streams import NoiseStream
-from certseg.errors import ConfigError, DataError, ModelError
+from certseg.errors import ConfigError, DataError
 from certseg.patches.canvas import Corners, PatchCanvas, random_corners
 from certseg.types import (
     L2,
     Attack,
     AttackResult,
     Linf,
-    Passes,
     Patch,
     Segmenter,
     Sides,
@@ -42,23 +47,6 @@ _TILES = 5  # of an l2 attack's first point, in each direction
 _MOVES = 0.25  # share of a patch attack's queries that move a rectangle at first; none at the end
 
 
-class Answer(NamedTuple):
-    """What one query says of a point.
-
-    Args:
-        point: ``3 x H x W``.
-        accuracy: share of the labelled pixels that are correct, 0 without any.
-        margin: mean over labelled pixels of how far the label's logit lies above the largest other, 0 where it does
-            not.
-        corners: where the rectangles of a patch attack lie; none in a ball.
-    """
-
-    point: Tensor
-    accuracy: float
-    margin: float
-    corners: Corners = ()
-
-
 Search = Generator[tuple[Tensor, Corners], Answer, None]
 """Yields points, is sent what the network says there."""
 
@@ -72,11 +60,15 @@ class Square(Attack):
     a patch a square of the content gets one of the eight extreme colours, or a rectangle moves. Squares shrink by the
     paper's schedule. Of points with equally many correct pixels the one with the smaller mean margin is kept: how far
     the label's logit lies above the largest other. Nothing but the network's answers is used, so networks without
-    gradient are attacked, and those that mask theirs.
+    gradient are attacked, and those that mask theirs; so are a smoothed model (:class:`SmoothedQueries`) and the answer
+    of a certifier against patches (:class:`DefendedQueries`).
 
     Args:
-        queries: forward passes, at least 2, the last one not counted, which confirms the result.
+        queries: points that are asked for, at least 2, beside the last question, which confirms the result. A point
+            takes a forward pass, of a smoothed model ``smoothing.samples``, of a certifier as many as its answer.
         share: of the image's area (of the rectangle's, for patches) that the first squares cover.
+        smoothing: the smoothed model that is attacked; None attacks the network itself.
+        defence: the certifier whose answer is attacked, by patches; None attacks the network itself.
 
     Raises:
         ConfigError: an argument is outside its domain.
@@ -93,16 +85,43 @@ class Square(Attack):
 
     queries: int = 2000
     share: float = 0.1
+    smoothing: Smoothing | None = None
+    defence: Defence | None = None
     norms = ("linf", "l2", "patch")
 
     def __post_init__(self) -> None:
         check_count("attack.queries", self.queries, 2)
         check_number("attack.share", self.share, "(0, 1]")
+        for option, kind in (("smoothing", Smoothing), ("defence", Defence)):
+            given = getattr(self, option)
+            if given is not None and not isinstance(given, kind):
+                raise ConfigError(f"attack.{option} must be null or a {kind.__name__}", received=type(given).__name__)
+        if self.smoothing is not None and self.defence is not None:
+            raise ConfigError(
+                "An attack is on one model, a smoothed one or a certifier's answer",
+                expected="attack.smoothing or attack.defence",
+                received="both",
+            )
+
+    def against(self, defence: Defence) -> Square:
+        """The same attack on the answer of a certifier against patches."""
+        return replace(self, defence=defence)
+
+    @property
+    def predictor(self) -> str:
+        """The attacked model, in the words of the certificates it may be compared with."""
+        attacked = self.smoothing or self.defence
+        return attacked.predictor if attacked else "base"
 
     def check_size(self, size: Sides, threat: Threat) -> None:
-        """Raise :class:`ConfigError` if patches do not fit into an image of this height and width."""
+        """Raise :class:`ConfigError` if patches do not fit into an image of this height and width, or a certifier
+        against patches is attacked by anything else."""
         if isinstance(threat, Patch):
             threat.size(*size)
+        elif self.defence is not None:
+            raise ConfigError(
+                "A certifier against patches is attacked by patches", expected="attack.norm=patch", received=str(threat)
+            )
 
     def __call__(
         self,
@@ -133,19 +152,28 @@ class Square(Attack):
         """
         check_image(image, stream.name)
         check_target(target, tuple(image.shape[-2:]), segmenter.num_classes)
+        self.check_size(sides_of(target), threat)
         device = hardware.torch_device
-        asked = _Queries(segmenter, target.to(device), stream.name)
+        asked = self._queries(segmenter, target.to(device), stream.for_purpose("attack"), hardware)
         generator = stream.for_purpose("square").generator(0, torch.device("cpu"))
         search = self._search(image.to(device, torch.float32), threat, generator, start)
         watch = Stopwatch(device)
-        with watch("attack"), torch.inference_mode():
+        with watch("attack"), torch.no_grad():
             best = asked(*next(search))
             answer = best
             while asked.number < self.queries and best.accuracy > 0.0:
                 answer = asked(*search.send(answer))
                 best = min(best, answer, key=_order)
-            prediction, flags = asked.confirmed(best)
-        return _result(best, prediction, flags, image, threat, asked.number + 1, dict(watch.seconds))
+        with watch("evaluation"), torch.no_grad():
+            confirmation = asked.confirmed(best)
+        return self._result(best, confirmation, asked, image, threat, dict(watch.seconds))
+
+    def _queries(self, segmenter: Segmenter, target: Tensor, stream: NoiseStream, hardware: Hardware) -> Queries:
+        """Whom the search asks."""
+        common = (segmenter, target, stream, hardware)
+        if self.smoothing is not None:
+            return SmoothedQueries(self.smoothing, *common)
+        return NetworkQueries(*common) if self.defence is None else DefendedQueries(self.defence, *common)
 
     def _search(self, image: Tensor, threat: Threat, generator: torch.Generator, start: Tensor | None) -> Search:
         """The points to visit, one for each answer."""
@@ -222,50 +250,33 @@ class Square(Attack):
             if _order(found) < _order(here):
                 here, corners, content = found, tuple(new_corners), new_content
 
-
-class _Queries:
-    """A network that is asked and counted.
-
-    Args:
-        segmenter: the network.
-        target: ``H x W`` int64 labels on its device, 255 ignored.
-        name: of the image, for messages.
-    """
-
-    def __init__(self, segmenter: Segmenter, target: Tensor, name: str) -> None:
-        self._segmenter, self._target, self._name = segmenter, target[None], name
-        self._number_labelled = number_labelled(self._target)
-        self.number = 0
-
-    def __call__(self, point: Tensor, corners: Corners) -> Answer:
-        """One query.
-
-        Raises:
-            ModelError: NaN or infinite logits.
-        """
-        self.number += 1
-        pixels = Pixels(checked_logits(self._segmenter, point[None]), self._target)
-        other = pixels.logits.scatter(1, pixels.label[:, None], -torch.inf).amax(dim=1)
-        margin = torch.where(pixels.labelled, (pixels.label_logit - other).clamp_min(0.0), 0.0)
-        accuracy = mean_over_labelled(pixels.correct.to(margin.dtype), self._number_labelled)
-        summary = torch.cat(
-            [accuracy, mean_over_labelled(margin, self._number_labelled), pixels.decision[1].flatten()[:1]]
+    def _result(
+        self,
+        best: Answer,
+        confirmation: Confirmation,
+        asked: Queries,
+        image: Tensor,
+        threat: Threat,
+        seconds: dict[str, float],
+    ) -> AttackResult:
+        adversarial, original = best.point.cpu().clone(), image.cpu()
+        changed = float((adversarial != original).any(dim=0).double().mean())
+        found = AttackResult(
+            adversarial=adversarial,
+            prediction=confirmation.prediction.cpu(),
+            threat=threat,
+            predictor=self.predictor,
+            norm=changed if isinstance(threat, Patch) else perturbation_norm(adversarial, original, threat),
+            votes=confirmation.votes,
+            num_votes=self.smoothing.votes if self.smoothing else 0,
+            passes=asked.passes,
+            seconds=seconds,
+            flags=confirmation.flags,
         )
-        first, second, check = summary.tolist()
-        if not (check - check == 0.0):  # NaN or infinite
-            raise ModelError(
-                f"The model gave NaN or infinite logits under attack on image {self._name!r}",
-                remedy="Check the checkpoint",
-            )
-        return Answer(point, first, second, corners)
-
-    def confirmed(self, best: Answer) -> tuple[Tensor, tuple[str, ...]]:
-        """Prediction ``H x W`` at a point, asked again; a flag where the network answers otherwise than before."""
-        classes, _ = decide(checked_logits(self._segmenter, best.point[None]))
-        prediction = classes[0].long()
-        labelled = self._target[0] != 255
-        again = float((prediction == self._target[0])[labelled].double().mean()) if bool(labelled.any()) else 0.0
-        return prediction, ("stochastic_answer",) if abs(again - best.accuracy) > 1e-6 else ()
+        if not isinstance(threat, Patch):
+            return found
+        size = threat.size(*sides_of(image))
+        return PatchResult(**vars(found), alerts=confirmation.alerts, patch=size, corners=best.corners)
 
 
 def _begun(image: Tensor, threat: Linf | L2, start: Tensor | None) -> Generator[tuple[Tensor, Corners], Answer, Answer]:
@@ -334,29 +345,3 @@ def _moved(
         step = int(torch.randint(-reach, reach + 1, (), generator=generator))
         moved.append(min(max(place + step, 0), full - part))
     return moved[0], moved[1]
-
-
-def _result(
-    best: Answer,
-    prediction: Tensor,
-    flags: tuple[str, ...],
-    image: Tensor,
-    threat: Threat,
-    passes: int,
-    seconds: dict[str, float],
-) -> AttackResult:
-    adversarial, original = best.point.cpu().clone(), image.cpu()
-    changed = float((adversarial != original).any(dim=0).double().mean())
-    found = AttackResult(
-        adversarial=adversarial,
-        prediction=prediction.cpu().clone(),
-        threat=threat,
-        predictor="base",
-        norm=changed if isinstance(threat, Patch) else perturbation_norm(adversarial, original, threat),
-        passes=Passes(passes),
-        seconds=seconds,
-        flags=flags,
-    )
-    if not isinstance(threat, Patch):
-        return found
-    return PatchResult(**vars(found), patch=threat.size(*sides_of(image)), corners=best.corners)

@@ -208,6 +208,11 @@ class AnyAttack:
         return "base"
 
     @property
+    def instead(self) -> str:
+        """Of an attack that needs a gradient the choice that attacks the same model without, for messages."""
+        return "attack=square"
+
+    @property
     def goal(self) -> int | Tensor | None:
         """None for an untargeted attack, else the class that every pixel is to become, or a map ``H x W`` of them, 255
         where anything will do."""
@@ -228,7 +233,8 @@ class AnyAttack:
             ConfigError: an attack of this kind cannot.
         """
         raise ConfigError(
-            f"{type(self).__name__} takes no attack.defence", remedy="Leave it out, or use attack=patch_defended"
+            f"{type(self).__name__} takes no attack.defence",
+            remedy="Leave it out, or use attack=patch_defended or attack=square_defended",
         )
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 
 import pytest
 import torch
@@ -11,8 +12,11 @@ from support.pipeline_runs import SMALL
 from torch import nn
 
 import certseg
-from certseg.attacks import PGD, PatchPGD, Square
+from certseg.attacks import PGD, Defence, PatchPGD, Smoothing, Square
+from certseg.bracket.pixels import broken_pixels
+from certseg.certifiers import DemaskedDetection, DemaskedRecovery, PatchDoubleMasking, SegCertify
 from certseg.compute.hardware import Hardware
+from certseg.datasets import Streets
 from certseg.errors import ConfigError, DataError, ModelError
 from certseg.reporting import Entry, write_report
 from certseg.reporting.claims import masked_gradients
@@ -246,3 +250,188 @@ def test_a_network_without_gradient_is_told_before_the_first_image(tmp_path):
     assert not [path for path in tmp_path.rglob("rows.jsonl") if path.stat().st_size]
     status, out, err = Command(*base, *words, "attack=square", "attack.queries=20", cwd=tmp_path).finish()
     assert status == 0, out + err
+
+
+def smoothed(**options):
+    return Smoothing(**({"sigma": 0.1, "samples": 4, "votes": 60} | options))
+
+
+@pytest.mark.parametrize("threat", [Linf(4 / 255), L2(0.4)], ids=str)
+def test_a_smoothed_model_is_attacked_by_answers_alone(threat):
+    """Passes are those of the network, votes those of the copies at the end, and no gradient is asked for."""
+    seen = []
+
+    class Counting(Detached):
+        def forward(self, images):
+            assert not images.requires_grad
+            seen.append(len(images))
+            return super().forward(images)
+
+    model, target = Counting(), labels_of(Blurred())
+    attack = Square(queries=120, smoothing=smoothed())
+    result = certseg.attack(model, IMAGE, target, threat, attack, hardware=CPU)
+    assert result.predictor == SegCertify(sigma=0.1, n=60).predictor == attack.predictor
+    assert accuracy(result, target) < accuracy(
+        certseg.attack(model, IMAGE, target, threat, Square(queries=2, smoothing=smoothed()), hardware=CPU), target
+    )
+    assert result.votes.shape == (3, 12, 16)
+    assert result.num_votes == 60
+    assert int(result.votes.sum(dim=0).max()) <= 60
+    assert torch.equal(result.prediction, result.votes.argmax(dim=0))
+    assert result.passes.forward == 120 * 4 + 60
+    assert result.passes.backward == 0
+    seen.clear()
+    again = certseg.attack(model, IMAGE, target, threat, attack, hardware=CPU)
+    assert torch.equal(again.adversarial, result.adversarial)
+    assert torch.equal(again.votes, result.votes)
+    assert sum(seen) == result.passes.forward
+
+
+def test_the_noise_is_the_same_at_every_query_and_in_every_batch():
+    class Recording(Blurred):
+        def forward(self, images):
+            given.append(images.clone())
+            return super().forward(images)
+
+    model, target, given = Recording(), labels_of(Blurred()), []
+    results = []
+    for batch in (6, 4):
+        given.clear()
+        stream = certseg.compute.streams.NoiseStream(0, "a")
+        hardware = Hardware(device="cpu", noise_batch=batch)
+        attack = Square(queries=5, smoothing=smoothed(samples=6))
+        results.append(attack(model, IMAGE, target, Linf(0.1), stream=stream, hardware=hardware))
+        copies = torch.cat(given)[:12]
+        noise = copies[:6] - IMAGE
+        others = copies[6:] - copies[6] + noise[0]
+        assert torch.allclose(others, noise, atol=1e-6)
+        assert noise.std() == pytest.approx(0.1, rel=0.1)
+        assert noise[0].ne(noise[1]).any()
+    assert torch.equal(results[0].adversarial, results[1].adversarial)
+    assert results[0].passes == results[1].passes
+
+
+def test_pixels_of_a_smoothed_model_fall_where_the_ball_reaches_the_boundary():
+    """Noise leaves the decision of a linear model where it is."""
+    model = two_classes()
+    margins = torch.tensor([[0.06, 0.5]])
+    image = (0.5 - margins / 3**0.5).expand(3, 1, 2).contiguous()
+    attack = Square(queries=60, smoothing=smoothed(sigma=0.25, samples=8, votes=400))
+    result = certseg.attack(model, image, torch.zeros(1, 2).long(), Linf(0.2), attack, hardware=CPU)
+    assert result.prediction.tolist() == [[1, 0]]
+
+
+PATCH = Patch(height=3, width=3)
+CERTIFIERS = {
+    "recovery": DemaskedRecovery(patch=PATCH, inpainter=None),
+    "detection": DemaskedDetection(patch=PATCH, inpainter=None, num_masks=8),
+    "double": PatchDoubleMasking(patch=PATCH, inpainter=None),
+}
+
+
+@pytest.mark.parametrize("kind", CERTIFIERS)
+def test_a_certifier_is_attacked_by_its_answers_alone_and_its_certificate_holds(kind):
+    certifier, model, target = CERTIFIERS[kind], Detached(), labels_of(Blurred())
+    common = {"stream": certseg.compute.streams.NoiseStream(0, "a"), "hardware": CPU}
+    attack = Square(queries=60, defence=Defence(certifier))
+    result = attack(model, IMAGE, target, PATCH, **common)
+    assert result.predictor == certifier.predictor
+    assert result.passes.backward == 0
+    assert result.passes.forward >= 61
+    assert (result.adversarial != IMAGE).any()
+    answer = certifier.certify(model, result.adversarial, **common)
+    assert torch.equal(result.prediction, answer.classes)
+    assert (result.alerts is not None) == (kind == "detection")
+    if kind == "detection":
+        assert torch.equal(result.alerts, ~answer.certified)
+    certificate = certifier.certify(model, IMAGE, **common)
+    maps = {"prediction": result.prediction.numpy()}
+    maps |= {} if result.alerts is None else {"alerts": result.alerts.numpy()}
+    certified = {"classes": certificate.classes.numpy(), "certified": certificate.certified.numpy()}
+    assert broken_pixels(certified, maps) == (0, 0)
+    assert torch.equal(attack(model, IMAGE, target, PATCH, **common).adversarial, result.adversarial)
+    assert result.flags == ()
+
+
+def test_an_answer_that_falls_is_found():
+    """A vote over masks too small for the patch: what the certifier answers is what counts, not the network."""
+    small = DemaskedRecovery(patch=Patch(height=1, width=1), inpainter=None)
+    target = labels_of(Blurred())
+    left = [
+        accuracy(
+            certseg.attack(
+                Detached(),
+                IMAGE,
+                target,
+                Patch(height=6, width=6),
+                Square(queries=q, defence=Defence(small)),
+                hardware=CPU,
+            ),
+            target,
+        )
+        for q in (2, 150)
+    ]
+    assert left[1] < left[0]
+
+
+def test_what_a_smoothed_or_defended_search_refuses():
+    recovery, target = Defence(CERTIFIERS["recovery"]), labels_of(Blurred())
+    with pytest.raises(ConfigError, match="one model"):
+        Square(smoothing=smoothed(), defence=recovery)
+    for option in ("smoothing", "defence"):
+        with pytest.raises(ConfigError, match=f"attack.{option} must be null"):
+            Square(**{option: "yes"})
+    with pytest.raises(ConfigError, match=r"attack\.norm=patch"):
+        certseg.attack(Blurred(), IMAGE, target, Linf(0.1), Square(defence=recovery), hardware=CPU)
+    with pytest.raises(ConfigError, match=r"attack=square_defended"):
+        PGD().against(recovery)
+
+
+def test_who_needs_a_gradient_is_told_what_attacks_the_same_model_without():
+    target = labels_of(Blurred())
+    for attack, threat, choice in (
+        (PGD(steps=2), Linf(0.1), "attack=square"),
+        (PGD(steps=2, smoothing=smoothed()), L2(0.1), "attack=square_smoothed"),
+        (PatchPGD(steps=2), PATCH, "attack=square attack.norm=patch"),
+        (PatchPGD(steps=2, defence=Defence(CERTIFIERS["recovery"])), PATCH, "attack=square_defended"),
+    ):
+        with pytest.raises(ModelError, match=re.escape(choice) + r"\.$"):
+            certseg.attack(Detached(), IMAGE, target, threat, attack, hardware=CPU)
+        assert attack.instead == choice
+
+
+@pytest.mark.filterwarnings("ignore")  # of the exporter
+@pytest.mark.parametrize(
+    ("certifier", "attack", "by_gradient", "options"),
+    [
+        ("segcertify", "square_smoothed", "pgd_smoothed", ("certifier.n=60", "attack.smoothing.votes=50")),
+        ("demasked_recovery", "square_defended", "patch_defended", ("certifier/inpainter=mean_colour",)),
+        ("demasked_detection", "square_defended", "patch_defended", ("certifier/inpainter=mean_colour",)),
+    ],
+)
+def test_certificates_of_an_onnx_network_have_their_upper_side(certifier, attack, by_gradient, options, tmp_path):
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    pytest.importorskip("onnxscript", reason="onnxscript, which exports to ONNX, is not installed")
+    network = Blurred(classes=len(Streets.class_names)).eval()
+    sides = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height", min=8), 3: torch.export.Dim("width", min=8)}
+    given = torch.rand(2, 3, 48, 64)
+    torch.onnx.export(network.layers, (given,), dynamo=True, dynamic_shapes=(sides,), verbose=False).save(
+        tmp_path / "net.onnx"
+    )
+    base = [word for word in SMALL if not word.startswith(("certifier.", "model.", "training."))]
+    words = [*base, "model=onnx", f"model.file={tmp_path / 'net.onnx'}", "model.trust_classes=true"]
+    words += [f"certifier={certifier}", *options, "dataset.limit=2"]
+    status, _, err = Command(*words, f"attack={by_gradient}", cwd=tmp_path).finish()
+    assert status == 2
+    assert f"attack={attack}" in err
+    status, out, err = Command(*words, f"attack={attack}", "attack.queries=12", cwd=tmp_path).finish()
+    assert status == 0, out + err
+    (result,) = tmp_path.glob("outputs/runs/*/*/result.json")
+    found = {entry["summary"]["kind"]: entry["summary"] for entry in json.loads(result.read_text())["entries"]}
+    assert found["attack"]["predictor"] == found["certifier"]["predictor"]
+    assert found["attack"]["passes"]["backward"] == 0
+    assert found["attack"]["figures"]["bracket/violations"] == 0
+    assert ("bracket/alerted_pixels" in found["attack"]["figures"]) == (certifier == "demasked_detection")
+    report = result.with_name("report.md").read_text()
+    assert "holds" in report
+    assert "not checked" not in report

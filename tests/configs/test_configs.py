@@ -34,6 +34,7 @@ NEEDED = {
     "onnx": ["model.file=net.onnx"],
     "torchscript": ["model.file=net.pt"],
     "square": ["attack.radius=4/255"],
+    "square_defended": ["certifier=demasked_recovery"],
     "targeted": ["attack.goal=sky"],
     "patch": ["attack.patch.share=0.01"],
     "patch_defended": ["certifier=demasked_recovery"],

@@ -190,7 +190,8 @@ def _check_ability(plan: Plan, segmenter: Segmenter, sample: Sample, hardware: H
     if plan.certifier is not None:
         plan.certifier.check_model(segmenter)
     if plan.attack is not None and plan.attack.needs_gradient:
-        checked_logits(segmenter, sample.image[None].to(hardware.torch_device).requires_grad_())
+        images = sample.image[None].to(hardware.torch_device).requires_grad_()
+        checked_logits(segmenter, images, plan.attack.instead)
 
 
 def _identity(
