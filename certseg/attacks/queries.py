@@ -40,6 +40,11 @@ class Answer(NamedTuple):
     margin: float
     corners: Corners = ()
 
+    @property
+    def correct(self) -> Tensor:
+        """``H x W`` bool, the pixels whose label lies above every other class."""
+        return self.margins > 0.0
+
 
 class Confirmation(NamedTuple):
     """What the attacked model answers at the point that an attack ends at.

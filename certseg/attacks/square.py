@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from certseg.attacks.defence import Defence
@@ -44,11 +46,47 @@ from certseg.types import (
 _HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 """Shares of the queries after which the area of a square is halved: the paper's schedule for 10 000 of them."""
 _TILES = 5  # of an l2 attack's first point, in each direction
+_CELLS = (0.23, 0.04)  # sides of the cells of a composed move, in those of a square of the image's area: first and last
+_REDRAWN = 0.25  # share of the cells that it redraws
 _MOVES = 0.25  # share of a patch attack's queries that move a rectangle at first; none at the end
 
 
 Search = Generator[tuple[Tensor, Corners], Answer, None]
 """Yields points, is sent what the network says there."""
+
+
+class Cells(NamedTuple):
+    """A grid of squares over an image, those at its borders cut off.
+
+    Args:
+        of: ``H x W`` int64, the number of each pixel's cell.
+        number: how many there are, of which some may lie outside.
+    """
+
+    of: Tensor
+    number: int
+
+    @classmethod
+    def at_random(cls, side: int, room: Sides, generator: torch.Generator, device: torch.device) -> Cells:
+        """Cells of ``side`` pixels, the grid shifted at random."""
+        shifts = torch.randint(side, (2,), generator=generator).tolist()
+        rows, columns = ((torch.arange(full, device=device) + by) // side for full, by in zip(room, shifts))
+        across = (room[1] - 1 + shifts[1]) // side + 1
+        return cls(rows[:, None] * across + columns, ((room[0] - 1 + shifts[0]) // side + 1) * across)
+
+    def sums(self, values: Tensor, reach: int) -> Tensor:
+        """For each cell the sum over its pixels of what ``values`` (``H x W`` int64) holds in the square around the
+        pixel that reaches so many pixels in each direction: the same on every device, since integers are added."""
+        total = F.pad(values, (reach + 1, reach, reach + 1, reach)).cumsum(dim=0).cumsum(dim=1)
+        width = 2 * reach + 1
+        around = total[width:, width:] - total[:-width, width:] - total[width:, :-width] + total[:-width, :-width]
+        return torch.zeros(self.number, dtype=torch.int64, device=values.device).index_add_(
+            0, self.of.flatten(), around.flatten()
+        )
+
+
+Redrawn = Callable[[Tensor, Cells], Tensor]
+"""Gives a point at which every cell is drawn anew, from the point there is."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +97,14 @@ class Square(Attack):
     square gets one of the ball's corners in each channel; in an l2 ball the mass of one square moves to another one; of
     a patch a square of the content gets one of the eight extreme colours, or a rectangle moves. Squares shrink by the
     paper's schedule. Of points with equally many correct pixels the one with the smaller mean margin is kept: how far
-    the label's logit lies above the largest other. Nothing but the network's answers is used, so networks without
+    the label's logit lies above the largest other.
+
+    In a ball a composed move, which the paper does not have, takes two queries: a quarter of the cells of a random grid
+    are redrawn together, then those of them alone around which fewer pixels are correct then. So one query tells of
+    many cells, where a classifier's single answer tells of one square. Cells shrink evenly from 0.23 to 0.04 of the
+    side of a square of the image's area.
+
+    Nothing but the network's answers is used, so networks without
     gradient are attacked, and those that mask theirs; so are a smoothed model (:class:`SmoothedQueries`) and the answer
     of a certifier against patches (:class:`DefendedQueries`).
 
@@ -67,6 +112,7 @@ class Square(Attack):
         queries: points that are asked for, at least 2, beside the last question, which confirms the result. A point
             takes a forward pass, of a smoothed model ``smoothing.samples``, of a certifier as many as its answer.
         share: of the image's area (of the rectangle's, for patches) that the first squares cover.
+        composed: share of the moves in a ball that are composed ones; the others redraw single squares.
         smoothing: the smoothed model that is attacked; None attacks the network itself.
         defence: the certifier whose answer is attacked, by patches; None attacks the network itself.
 
@@ -85,6 +131,7 @@ class Square(Attack):
 
     queries: int = 2000
     share: float = 0.1
+    composed: float = 1.0
     smoothing: Smoothing | None = None
     defence: Defence | None = None
     norms = ("linf", "l2", "patch")
@@ -92,6 +139,7 @@ class Square(Attack):
     def __post_init__(self) -> None:
         check_count("attack.queries", self.queries, 2)
         check_number("attack.share", self.share, "(0, 1]")
+        check_number("attack.composed", self.composed, "[0, 1]")
         for option, kind in (("smoothing", Smoothing), ("defence", Defence)):
             given = getattr(self, option)
             if given is not None and not isinstance(given, kind):
@@ -198,11 +246,45 @@ class Square(Attack):
         here = yield from _begun(image, threat, start)
         stripes = _signs((3, 1, width), generator).to(image.device).expand(3, height, width)
         here = _better(here, (yield ball.project(image + threat.radius * stripes), ()))
-        for query in range(2, self.queries + 1):
+
+        def redrawn(point: Tensor, cells: Cells) -> Tensor:
+            signs = _signs((3, cells.number), generator).to(image.device)
+            return image + threat.radius * signs[:, cells.of]
+
+        query = 2
+        while True:
+            if self._is_composed(generator):
+                here, query = yield from self._composed(here, redrawn, query, ball, generator)
+                continue
             window = _window(self._side(query, height * width, min(height, width)), (height, width), generator)
+            query += 1
             point = here.point.clone()
             point[window] = image[window] + threat.radius * _signs((3, 1, 1), generator).to(image.device)
             here = _better(here, (yield ball.project(point), ()))
+
+    def _is_composed(self, generator: torch.Generator) -> bool:
+        """Whether the next move is a composed one."""
+        return float(torch.rand((), generator=generator)) < self.composed
+
+    def _composed(
+        self, here: Answer, redrawn: Redrawn, query: int, ball: Ball, generator: torch.Generator
+    ) -> Generator[tuple[Tensor, Corners], Answer, tuple[Answer, int]]:
+        """Two queries: some cells of a random grid are redrawn together, then those of them alone around which fewer
+        pixels are correct then. Returns the best point and the number of the next query."""
+        room = sides_of(here.point)
+        first, last = _CELLS
+        share = min(1.0, query / self.queries)
+        side = max(1, round(first * (last / first) ** share * math.sqrt(room[0] * room[1])))
+        cells = Cells.at_random(side, room, generator, here.point.device)
+        drawn = (torch.rand(cells.number, generator=generator) < _REDRAWN).to(here.point.device)
+        new = redrawn(here.point, cells)
+        tried = yield ball.project(torch.where(drawn[cells.of], new, here.point)), ()
+        kept = drawn & (cells.sums(here.correct.long() - tried.correct.long(), side // 2) > 0)
+        best = _better(here, tried)
+        if not bool(kept.any()) or torch.equal(kept, drawn):
+            return best, query + 1
+        found = yield ball.project(torch.where(kept[cells.of], new, here.point)), ()
+        return _better(best, found), query + 2
 
     def _l2(self, image: Tensor, threat: L2, generator: torch.Generator, start: Tensor | None) -> Search:
         ball, (height, width) = Ball(image, threat), sides_of(image)
@@ -214,8 +296,24 @@ class Square(Attack):
                 tile = _bump(side, generator).to(image.device) * _signs((3, 1, 1), generator).to(image.device)
                 delta[:, top : top + side, left : left + side] = tile
         here = _better(here, (yield ball.project(image + delta * (threat.radius / delta.norm())), ()))
-        for query in range(2, self.queries + 1):
+
+        def redrawn(point: Tensor, cells: Cells) -> Tensor:
+            squares = (point - image).square().sum(dim=0).double().cpu()  # where sums of floats are always the same
+            unused = max(0.0, threat.radius**2 - float(squares.sum()))
+            of = cells.of.flatten().cpu()
+            area = torch.bincount(of, minlength=cells.number).clamp_min(1)
+            mass = torch.zeros(cells.number, dtype=torch.float64)
+            mass.index_add_(0, of, squares.flatten() + unused / squares.numel())
+            colours = _signs((3, cells.number), generator) * (mass / (3 * area)).sqrt()
+            return image + colours.to(image)[:, cells.of]
+
+        query = 2
+        while True:
+            if self._is_composed(generator):
+                here, query = yield from self._composed(here, redrawn, query, ball, generator)
+                continue
             side = self._side(query, height * width, min(height, width))
+            query += 1
             into, out = (_window(side, (height, width), generator) for _ in range(2))
             delta = here.point - image
             unused = max(0.0, threat.radius**2 - float(delta.square().sum()))

@@ -13,6 +13,7 @@ from torch import nn
 
 import certseg
 from certseg.attacks import PGD, Defence, PatchPGD, Smoothing, Square
+from certseg.attacks.square import Cells
 from certseg.bracket.pixels import broken_pixels
 from certseg.certifiers import DemaskedDetection, DemaskedRecovery, PatchDoubleMasking, SegCertify
 from certseg.compute.hardware import Hardware
@@ -157,8 +158,41 @@ def test_a_start_is_visited_and_checked():
         Square(queries=3)(model, IMAGE, target, Patch(share=0.1), start=start, **common)
 
 
+@pytest.mark.parametrize("threat", [Linf(4 / 255), L2(1.0)], ids=str)
+def test_many_cells_at_once_do_more_than_single_squares_and_take_no_query_more(threat):
+    """Where pixels see but their neighbours, one query tells of every cell."""
+    model, asked = Blurred(), []
+    image = torch.rand(3, 48, 64, generator=torch.Generator().manual_seed(4))
+    target = labels_of(model, image)
+    model.register_forward_hook(lambda *_: asked.append(1))
+    left = []
+    for composed in (0.0, 1.0):
+        asked.clear()
+        attack = Square(queries=151, composed=composed)
+        result = certseg.attack(model, image, target, threat, attack, hardware=CPU)
+        assert result.passes.forward == 152
+        assert len(asked) - 152 in (0, 1)  # the confirmation, and a look at it that is not the attack's
+        left.append(accuracy(result, target))
+    assert left[1] < left[0]
+
+
+@pytest.mark.parametrize("reach", [0, 1, 3])
+def test_what_lies_around_each_cell_is_summed(reach):
+    cells = Cells.at_random(4, (9, 11), torch.Generator().manual_seed(3), torch.device("cpu"))
+    values = torch.randint(-3, 4, (9, 11), generator=torch.Generator().manual_seed(5))
+    wide = torch.nn.functional.pad(values, (reach,) * 4)
+    around = wide.unfold(0, 2 * reach + 1, 1).unfold(1, 2 * reach + 1, 1).sum(dim=(2, 3))
+    expected = [int(around[cells.of == number].sum()) for number in range(cells.number)]
+    assert cells.sums(values, reach).tolist() == expected
+    assert int(cells.of.max()) < cells.number
+    for number in cells.of.unique():
+        rows, columns = (cells.of == number).nonzero(as_tuple=True)
+        assert rows.max() - rows.min() < 4
+        assert columns.max() - columns.min() < 4
+
+
 def test_what_is_outside_its_domain():
-    for options in ({"queries": 1}, {"queries": "many"}, {"share": 0}, {"share": 1.5}):
+    for options in ({"queries": 1}, {"queries": "many"}, {"share": 0}, {"share": 1.5}, {"composed": 1.1}):
         with pytest.raises(ConfigError, match=f"attack.{next(iter(options))}"):
             Square(**options)
     with pytest.raises(ConfigError, match="linf, l2, patch"):
@@ -256,7 +290,7 @@ def smoothed(**options):
     return Smoothing(**({"sigma": 0.1, "samples": 4, "votes": 60} | options))
 
 
-@pytest.mark.parametrize("threat", [Linf(4 / 255), L2(0.4)], ids=str)
+@pytest.mark.parametrize("threat", [Linf(0.1), L2(2.0)], ids=str)
 def test_a_smoothed_model_is_attacked_by_answers_alone(threat):
     """Passes are those of the network, votes those of the copies at the end, and no gradient is asked for."""
     seen = []
