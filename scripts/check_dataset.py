@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from certseg.datasets.files import FileDataset
+from certseg.datasets.files import ImageDataset
 from certseg.errors import ConfigError, DataError
 from certseg.metrics import LabelCounts
 from certseg.pipeline.console import explain
@@ -60,7 +60,7 @@ def inspect(dataset: SegmentationDataset, console: Console) -> tuple[list[str], 
         ``(problems, sizes, pixels)``: one line per bad file, how many images have each size, and the number of pixels
         of each value 0 to 255 after decoding (255 = no label).
     """
-    problems = list(dataset.problems) if isinstance(dataset, FileDataset) else []
+    problems = list(dataset.problems) if isinstance(dataset, ImageDataset) else []
     sizes: Counter = Counter()
     pixels = torch.zeros(IGNORE_INDEX + 1, dtype=torch.int64)
     for index in track(range(len(dataset)), "reading", console=console, transient=True):

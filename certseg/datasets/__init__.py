@@ -4,6 +4,7 @@ from certseg.datasets.ade20k import ADE20K
 from certseg.datasets.bands import PLAIN, Reader
 from certseg.datasets.camvid import CamVid
 from certseg.datasets.cityscapes import Cityscapes
+from certseg.datasets.coco import COCO
 from certseg.datasets.coco_stuff10k import COCOStuff10k
 from certseg.datasets.files import Legend, TellsLegend
 from certseg.datasets.folder import IMAGE_SUFFIXES, Folder
@@ -18,6 +19,7 @@ from certseg.datasets.voc2012 import VOC2012
 
 __all__ = [
     "ADE20K",
+    "COCO",
     "IMAGE_SUFFIXES",
     "PLAIN",
     "VOC2012",

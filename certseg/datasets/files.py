@@ -1,7 +1,8 @@
 """Data sets made of image files and label files: finding, reading, checking and fingerprinting them.
 
-:class:`FileDataset` is what every such data set is made from; :func:`match_folders` and :func:`missing_files` pair its
-files, and the ``checked_`` functions look at what its users set.
+:class:`ImageDataset` is what every such data set is made from, :class:`FileDataset` one with a label file for each
+image; :func:`match_folders` and :func:`missing_files` pair the files, and the ``checked_`` functions look at what users
+set.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +18,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
 from certseg.checks import checked_size
 from certseg.datasets.bands import PLAIN, Reader
 from certseg.datasets.content import file_digests
 from certseg.datasets.reading import Coding, resized, to_sample, turn
 from certseg.datasets.walking import pictures_in
 from certseg.errors import ConfigError, DataError, printable
-from certseg.types import Sample
+from certseg.types import Sample, Sides
 
 _SHOWN = 5  # files named in one message
 _NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -70,13 +74,13 @@ class TellsLegend(Protocol):
 
 @dataclass(frozen=True)
 class FilePair:
-    """One image file and its label file.
+    """One image file and the file that holds its label.
 
     Args:
         name: the sample's name: the image's path below the split's folder, without suffix, with forward slashes, and
             :func:`~certseg.errors.printable`.
         image: the image file.
-        label: the label file.
+        label: the label file, or a file that tells the labels of many images.
     """
 
     name: str
@@ -219,25 +223,11 @@ def missing_files(pairs: Sequence[FilePair]) -> Listing:
     return complete, problems
 
 
-def check_turn(pair: FilePair, reader: Reader) -> None:
-    """Raise DataError where the EXIF orientation of one file of a pair turns it and the other has none: whether
-    the label was drawn on the image as it is stored or as it is shown cannot be told from their sizes."""
-    turns = {"image": reader.turn(pair.image), "label": turn(pair.label)}
-    height, width = reader.sides(pair.image) if "sides" in turns.values() else (0, 0)
-    is_seen = "sides" in turns.values() and height != width  # by the sizes
-    if turns["image"] == turns["label"] or is_seen:
-        return
-    raise DataError(
-        f"Of {pair.image} and {pair.label} one has an EXIF orientation and the other has none",
-        expected="both or neither, for it cannot be told which way up the label was drawn",
-        received=", ".join(f"the {name} {'turned' if way else 'as it is'}" for name, way in turns.items()),
-        remedy="Write both files upright, without the orientation",
-    )
-
-
-def _orientations(pair: FilePair, reader: Reader) -> str | None:
-    """What may have made the sizes of a pair differ: an orientation of which only one of the programs knew."""
-    names = [name for name, way in (("image", reader.turn(pair.image)), ("label", turn(pair.label))) if way]
+def _orientations(turns: Sequence[str]) -> str | None:
+    """What may have made the sizes of an image and its label differ: an orientation of which only one of the programs
+    knew.
+    """
+    names = [name for name, way in zip(("image", "label"), turns) if way]
     if not names:
         return None
     return (
@@ -251,15 +241,15 @@ def digest(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-class FileDataset:
-    """A :class:`certseg.types.SegmentationDataset` over pairs of files.
+class ImageDataset(ABC):
+    """A :class:`certseg.types.SegmentationDataset` over image files whose labels lie in files, too. A subclass says by
+    its methods how labels are read.
 
     Args:
         legend: the data set's name and classes.
         split: the split's name.
         origin: what error messages tell about the data set.
         listing: ``(pairs, problems)`` from :func:`match_folders` or :func:`missing_files`.
-        coding: the meaning of the values in label files.
         size: ``(height, width)`` every sample is resized to, or None for the files' own sizes.
         strict: raise on ``problems``; otherwise keep them in the attribute of that name and use the complete pairs.
         reader: how images are read; by default as 8-bit colours.
@@ -276,7 +266,6 @@ class FileDataset:
         split: str,
         origin: Origin,
         listing: Listing,
-        coding: Coding,
         size: Sequence[int] | None,
         strict: bool,
         reader: Reader = PLAIN,
@@ -287,7 +276,6 @@ class FileDataset:
         self.palette = legend.palette
         self.split = split
         self.size = checked_size("dataset.size", size, optional=True)
-        self.coding = coding
         self.pairs, self.problems = tuple(listing[0]), tuple(map(printable, listing[1]))
         if strict and self.problems:
             shown = "; ".join(self.problems[:_SHOWN])
@@ -305,6 +293,53 @@ class FileDataset:
                 remedy=f"Get it from {origin.source} and set {origin.option}=<folder>",
             )
 
+    @abstractmethod
+    def labels(self, pair: FilePair) -> np.ndarray:
+        """Class ids and ignore index, ``H x W`` int64, of the image of a pair.
+
+        Raises:
+            DataError: the label cannot be read, or holds what has no meaning.
+        """
+
+    @abstractmethod
+    def label_size(self, pair: FilePair) -> Sides:
+        """Height and width of the label of a pair, as far as that is told without decoding it.
+
+        Raises:
+            DataError: the label cannot be read.
+        """
+
+    @abstractmethod
+    def pictures(self, pair: FilePair) -> tuple[Path, ...]:
+        """The files of a pair that hold pixels: the image, then the label if it is a picture."""
+
+    @abstractmethod
+    def labels_identity(self) -> list[object]:
+        """What the fingerprint holds of labels beside the content of :meth:`pictures`, in types that JSON has."""
+
+    def check_turn(self, pair: FilePair) -> None:
+        """Raise DataError where the EXIF orientation of one file of a pair turns it and the other has none: whether the
+        label was drawn on the image as it is stored or as it is shown cannot be told from their sizes."""
+        image, label = self._turns(pair)
+        if image == label:
+            return
+        if "sides" in (image, label):
+            height, width = self.reader.sides(pair.image)
+            if height != width:  # then the sizes tell
+                return
+        told = ("turned" if way else "as it is" for way in (image, label))
+        raise DataError(
+            f"Of {pair.image} and its label one has an EXIF orientation and the other has none",
+            expected="both or neither, for it cannot be told which way up the label was drawn",
+            received=", ".join(f"the {name} {way}" for name, way in zip(("image", "label"), told)),
+            remedy="Write both upright, without the orientation",
+        )
+
+    def _turns(self, pair: FilePair) -> tuple[str, str]:
+        """What EXIF orientations do to the image and to the label; to one that is no picture nothing."""
+        pictures = self.pictures(pair)
+        return self.reader.turn(pair.image), turn(pictures[1]) if len(pictures) > 1 else ""
+
     def __len__(self) -> int:
         """Number of samples."""
         return len(self.pairs)
@@ -316,14 +351,14 @@ class FileDataset:
             DataError: a file cannot be read, image and label differ in size, or a label value has no meaning.
         """
         pair = self.pairs[index]
-        check_turn(pair, self.reader)
-        image, labels = self.reader.read(pair.image), self.coding.labels(pair.label)
+        self.check_turn(pair)
+        image, labels = self.reader.read(pair.image), self.labels(pair)
         if image.shape[:2] != labels.shape:
             raise DataError(
                 f"Image and label differ in size: {pair.image} and {pair.label}",
                 expected=f"a label of {image.shape[0]} x {image.shape[1]} pixels",
                 received=f"{labels.shape[0]} x {labels.shape[1]}",
-                remedy=_orientations(pair, self.reader),
+                remedy=_orientations(self._turns(pair)),
             )
         if self.size is not None:
             image, labels = resized(image, labels, self.size)
@@ -346,7 +381,66 @@ class FileDataset:
 
     @functools.cached_property
     def _fingerprint(self) -> str:
-        contents = file_digests(file for pair in self.pairs for file in (pair.image, pair.label))
-        files = [[pair.name, *contents[2 * i : 2 * i + 2]] for i, pair in enumerate(self.pairs)]
-        coding, reader = self.coding.identity(), self.reader.identity()
-        return digest(self.name, self.split, self.size, coding, self.class_names, files, *reader)
+        contents = iter(file_digests(file for pair in self.pairs for file in self.pictures(pair)))
+        files = [[pair.name, *(next(contents) for _ in self.pictures(pair))] for pair in self.pairs]
+        labels, reader = self.labels_identity(), self.reader.identity()
+        return digest(self.name, self.split, self.size, labels, self.class_names, files, *reader)
+
+
+class FileDataset(ImageDataset):
+    """An :class:`ImageDataset` with a label file for each image.
+
+    Args:
+        legend: the data set's name and classes.
+        split: the split's name.
+        origin: what error messages tell about the data set.
+        listing: ``(pairs, problems)`` from :func:`match_folders` or :func:`missing_files`.
+        coding: the meaning of the values in label files.
+        size: ``(height, width)`` every sample is resized to, or None for the files' own sizes.
+        strict: as of :class:`ImageDataset`.
+        reader: how images are read; by default as 8-bit colours.
+
+    Raises:
+        ConfigError, DataError: see :class:`ImageDataset`.
+    """
+
+    def __init__(
+        self,
+        *,
+        legend: Legend,
+        split: str,
+        origin: Origin,
+        listing: Listing,
+        coding: Coding,
+        size: Sequence[int] | None,
+        strict: bool,
+        reader: Reader = PLAIN,
+    ):
+        super().__init__(
+            legend=legend, split=split, origin=origin, listing=listing, size=size, strict=strict, reader=reader
+        )
+        self.coding = coding
+
+    def labels(self, pair: FilePair) -> np.ndarray:
+        """Class ids and ignore index, ``H x W`` int64, of the label file.
+
+        Raises:
+            DataError: the file cannot be read, or holds what has no meaning.
+        """
+        return self.coding.labels(pair.label)
+
+    def label_size(self, pair: FilePair) -> Sides:
+        """Height and width of the label file, from its header.
+
+        Raises:
+            DataError: the header tells that the file cannot be read.
+        """
+        return self.coding.sides(pair.label)
+
+    def pictures(self, pair: FilePair) -> tuple[Path, ...]:
+        """Both files."""
+        return pair.image, pair.label
+
+    def labels_identity(self) -> list[object]:
+        """The coding's identity."""
+        return self.coding.identity()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from certseg.datasets.declared import (
 )
 from certseg.datasets.files import FileDataset, Legend, Listing, Origin, checked_root, existing, match_folders
 from certseg.datasets.listing import list_file, listed_names
+from certseg.datasets.palettes import checked_palette
 from certseg.datasets.reading import Coding, LabelCoding
 from certseg.errors import ConfigError, DataError, printable
 from certseg.types import IGNORE_INDEX
@@ -170,7 +170,7 @@ class Folder(FileDataset):
             )
         if palette is None and declared is not None and declared.what == "colours":
             palette = [codes[0] for codes in declared.classes]
-        return Legend("folder", names, _palette(palette, len(names)))
+        return Legend("folder", names, checked_palette(palette, len(names)))
 
 
 def _folder_of(base: Path, split: str | None) -> Path:
@@ -270,26 +270,3 @@ def _class_names(class_names: Sequence[str] | None, num_classes: int | None) -> 
 def _ignored(ignore_index: int | None, reduce_zero_label: bool) -> tuple[int, ...]:
     values = ([0] if reduce_zero_label else []) + ([ignore_index] if ignore_index is not None else [])
     return tuple(sorted(set(values)))
-
-
-def _palette(palette: Sequence[Sequence[int]] | None, count: int) -> tuple[tuple[int, int, int], ...]:
-    if palette is None:
-        return tuple(_hue((index * 0.618034) % 1.0) for index in range(count))  # golden ratio: neighbours differ
-    colours = tuple(_colour(tuple(colour)) for colour in palette)
-    if len(colours) != count:
-        raise ConfigError(
-            "dataset.palette does not fit the classes", expected=f"{count} colours", received=len(colours)
-        )
-    return colours
-
-
-def _hue(hue: float) -> tuple[int, int, int]:
-    red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, 0.9)
-    return round(255 * red), round(255 * green), round(255 * blue)
-
-
-def _colour(colour: tuple[int, ...]) -> tuple[int, int, int]:
-    if len(colour) != 3 or any(not isinstance(v, int) or not 0 <= v <= 255 for v in colour):
-        raise ConfigError("dataset.palette holds no RGB colour", expected="three integers 0 to 255", received=colour)
-    red, green, blue = colour
-    return red, green, blue

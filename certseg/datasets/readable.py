@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from certseg.datasets.files import FileDataset, FilePair, check_turn
+from certseg.datasets.files import FilePair, ImageDataset
 from certseg.datasets.view import View
 from certseg.errors import DataError
 from certseg.types import SegmentationDataset
@@ -21,7 +21,7 @@ def check_headers(dataset: SegmentationDataset) -> None:
         DataError: a file is no image, or two do not fit; names the first few.
     """
     with ThreadPoolExecutor(_THREADS) as threads:
-        found = [problem for problem in threads.map(lambda known: _problem(*known), _files(dataset)) if problem]
+        found = [problem for problem in threads.map(_problem, _pairs(dataset)) if problem]
     if found:
         more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise DataError(
@@ -51,21 +51,22 @@ def readable(dataset: SegmentationDataset) -> tuple[SegmentationDataset, list[st
     return (View(dataset, tuple(good)), problems) if problems else (dataset, [])
 
 
-def _files(dataset: SegmentationDataset) -> list[tuple[FilePair, FileDataset]]:
-    """The pairs of files of a data set, each with the data set that reads it."""
+def _pairs(dataset: SegmentationDataset) -> list[tuple[ImageDataset, FilePair]]:
+    """The pairs of a data set, each with the data set that reads it; none if it is not made of files."""
     if isinstance(dataset, View):
-        files = _files(dataset.dataset)
-        return [files[index] for index in dataset.indices] if files else []
-    return [(pair, dataset) for pair in dataset.pairs] if isinstance(dataset, FileDataset) else []
+        pairs = _pairs(dataset.dataset)
+        return [pairs[index] for index in dataset.indices] if pairs else []
+    return [(dataset, pair) for pair in dataset.pairs] if isinstance(dataset, ImageDataset) else []
 
 
-def _problem(pair: FilePair, dataset: FileDataset) -> str:
+def _problem(known: tuple[ImageDataset, FilePair]) -> str:
     """What is wrong with a pair; empty for nothing."""
+    dataset, pair = known
     try:
-        check_turn(pair, dataset.reader)
-        image, label = dataset.reader.sides(pair.image), dataset.coding.sides(pair.label)
+        dataset.check_turn(pair)
+        image, label = dataset.reader.sides(pair.image), dataset.label_size(pair)
     except DataError as error:
         return str(error).rstrip(".")
     if sorted(image) != sorted(label):  # which side is the upper one, the reader decides
-        return f"{pair.label} has {label[0]} x {label[1]} pixels and its image {image[0]} x {image[1]}"
+        return f"{pair.label} has {label[0]} x {label[1]} pixels and its image {image[0]} x {image[1]}: {pair.image}"
     return ""

@@ -34,6 +34,7 @@ PATHS = {
     "segcertify": "certseg.certifiers.SegCertify",
     "hardware": "certseg.compute.hardware.Hardware",
     "ade20k": "certseg.datasets.ADE20K",
+    "coco": "certseg.datasets.COCO",
     "coco_stuff10k": "certseg.datasets.COCOStuff10k",
     "camvid": "certseg.datasets.CamVid",
     "cityscapes": "certseg.datasets.Cityscapes",

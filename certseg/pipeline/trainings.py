@@ -13,7 +13,7 @@ from torch import nn
 from certseg.checks import check_word
 from certseg.compute.hardware import Hardware, rank
 from certseg.datasets import check_headers, readable
-from certseg.datasets.files import FileDataset
+from certseg.datasets.files import ImageDataset
 from certseg.errors import ConfigError
 from certseg.pipeline.console import say
 from certseg.pipeline.places import TRAININGS, Identity, place
@@ -78,14 +78,14 @@ def lenient(dataset: DatasetSpec) -> DatasetSpec:
     """The same data set, which keeps its incomplete pairs of files in ``problems`` instead of raising; as it is if its
     class is none of certseg's that are made of files."""
     kind = pydoc.locate(dataset.target)  # None for what does not exist, which build then says
-    if isinstance(kind, type) and issubclass(kind, FileDataset):
+    if isinstance(kind, type) and issubclass(kind, ImageDataset):
         return replace(dataset, arguments={**dataset.arguments, "strict": False})
     return dataset
 
 
 def _without_bad_files(built: SegmentationDataset) -> SegmentationDataset:
     """What of a data set can be read; how much cannot is said."""
-    incomplete = list(built.problems) if isinstance(built, FileDataset) else []
+    incomplete = list(built.problems) if isinstance(built, ImageDataset) else []
     kept, unreadable = readable(built)
     if (problems := incomplete + unreadable) and rank() == 0:
         say(

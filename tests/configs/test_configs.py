@@ -44,10 +44,13 @@ NEEDED_BY = {  # experiments with the inpainter of a file
     "demasked/table3": "certifier.inpainter.path=zits.pt",
     "demasked/table7": "zits=zits.pt",
 }
+NAMED = {"coco": ["dataset.class_names=[cat,dog]"], "folder": ["dataset.num_classes=3"]}
+"""How the classes of data sets are named that have none of their own."""
 NEEDS_DATA = {
     "ade20k",
     "camvid",
     "cityscapes",
+    "coco",
     "coco_stuff10k",
     "folder",
     "kvasir_seg",
@@ -134,7 +137,7 @@ def test_a_training_with_masks_takes_every_inpainter(inpainter):
 
 @pytest.mark.parametrize("choice", sorted(NEEDS_DATA))
 def test_a_missing_data_set_explains_itself(choice, tmp_path):
-    extra = ["dataset.num_classes=3"] if choice == "folder" else []
+    extra = NAMED.get(choice, [])
     settings = settings_of(f"dataset={choice}", f"dataset.root={tmp_path}/nowhere", *extra)
     with pytest.raises(DataError) as error:
         build_dataset(settings)
@@ -151,6 +154,7 @@ def test_a_missing_data_set_explains_itself(choice, tmp_path):
         ("ade20k", 150),
         ("voc2012", 21),
         ("pascal_context", 59),
+        ("coco", 3),
         ("coco_stuff10k", 171),
         ("folder", 3),
         ("streets", 8),
@@ -159,7 +163,7 @@ def test_a_missing_data_set_explains_itself(choice, tmp_path):
     ],
 )
 def test_the_classes_of_a_data_set_are_known_without_its_files(choice, number):
-    extra = ["dataset.num_classes=3"] if choice == "folder" else []
+    extra = NAMED.get(choice, [])
     legend = legend_of(settings_of(f"dataset={choice}", *extra))
     assert legend.name == choice
     assert len(set(legend.class_names)) == len(legend.palette) == number

@@ -17,6 +17,7 @@ NAMES = [
     "ade20k",
     "camvid",
     "cityscapes",
+    "coco",
     "coco_stuff10k",
     "folder",
     "kvasir_seg",
