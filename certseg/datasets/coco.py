@@ -68,7 +68,7 @@ class COCO(ImageDataset):
 
     Args:
         root: folder below which everything lies.
-        split: name of the split, which takes the place of ``{split}`` in the next three; None where they have none.
+        split: name of the split, which takes the place of ``{split}`` in the three paths; None where they have none.
         images: folder below ``root`` that the file names in the JSON file are relative to.
         annotations: the JSON file below ``root``.
         masks: folder below ``root`` of the PNG files of panoptic segments; None, the default, for that beside the JSON
@@ -114,9 +114,8 @@ class COCO(ImageDataset):
         self.kind, self.others, self.overlap = _kind(content, kind), others, overlap
         chosen = _chosen(content, names, others)
         rest = _rest(others)
-        if self.kind == "instances":
-            pngs = None
-        else:
+        pngs = None
+        if self.kind == "panoptic":
             where = file.with_suffix("") if masks is None else folder / _placed("dataset.masks", masks, split)
             pngs = existing(where, origin, folder)
         pairs, problems = [], list(content.problems)
@@ -269,9 +268,9 @@ def _legend(classes: AnnotationFile | Sequence[str], others: str) -> Legend:
         )
     if not is_count(len(names), 1, _MOST - has_background):
         raise ConfigError(
-            "dataset.class_names=null takes all categories of the file"
+            f"The categories of {classes.path} cannot be the classes"
             if isinstance(classes, AnnotationFile)
-            else "dataset.class_names has too many names",
+            else "dataset.class_names holds too many names",
             expected=f"1 to {_MOST - has_background} classes",
             received=len(names),
             remedy="Choose some of them: dataset.class_names=[<name>, ...]",

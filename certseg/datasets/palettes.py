@@ -34,7 +34,7 @@ def hues(count: int) -> tuple[Colour, ...]:
     """``count`` colours, 0 to 255, evenly spaced over the circle of hues in such an order that neighbours differ.
 
     >>> hues(2)
-    ((230, 57, 57), (57, 107, 230))
+    ((230, 57, 57), (57, 108, 230))
     """
     return tuple(_hue((index * 0.618034) % 1.0) for index in range(count))  # the golden ratio
 

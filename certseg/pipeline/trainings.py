@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pydoc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +14,7 @@ from certseg.checks import check_word
 from certseg.compute.hardware import Hardware, rank
 from certseg.datasets import check_headers, readable
 from certseg.datasets.files import ImageDataset
-from certseg.errors import ConfigError
+from certseg.errors import ConfigError, DataError
 from certseg.pipeline.console import say
 from certseg.pipeline.places import TRAININGS, Identity, place
 from certseg.pipeline.settings import build
@@ -22,6 +22,7 @@ from certseg.pipeline.spec import DatasetSpec, RunSpec
 from certseg.training import Recipe, TrainingReport, finished, train
 from certseg.types import SegmentationDataset
 
+_SHOWN = 8  # classes named in one message
 Parts = Callable[[], tuple[Recipe, nn.Module]]
 
 
@@ -110,6 +111,19 @@ def training_data(spec: RunSpec, remedy: str) -> SegmentationDataset:
     return build_dataset(spec, "train")
 
 
+def check_same_classes(dataset: SegmentationDataset, class_names: Sequence[str]) -> None:
+    """Raise :class:`DataError` unless a split has the classes ``class_names`` of another one, in the same order: files
+    may tell them for each split anew."""
+    if tuple(dataset.class_names) != tuple(class_names):
+        found, wanted = (", ".join(names[:_SHOWN]) for names in (dataset.class_names, tuple(class_names)))
+        raise DataError(
+            f"The splits of {dataset.name} have other classes or another order of them",
+            expected=f"{len(class_names)} classes, {wanted}",
+            received=f"in the split {dataset.split} {len(dataset.class_names)}, {found}",
+            remedy="Name the classes in the settings, as dataset.class_names=[...], so that all splits have the same",
+        )
+
+
 def find_or_train(
     spec: RunSpec,
     data: SegmentationDataset,
@@ -132,7 +146,7 @@ def find_or_train(
         wandb: arguments of ``wandb.init`` for the training's curves; None to track nothing.
 
     Raises:
-        DataError: a file of the splits that are trained or validated on cannot be used.
+        DataError: a file of the splits that are trained or validated on cannot be used, or their classes differ.
         CertsegError: as :func:`certseg.training.train`.
     """
     found = place(folder, "train", identity, TRAININGS)
@@ -141,6 +155,7 @@ def find_or_train(
         val_set = build_dataset(spec, "val") if spec.dataset.val_split is not None else None
         for split in (data, val_set):
             if split is not None:
+                check_same_classes(split, data.class_names)
                 check_headers(split)
         recipe, module = parts()
         report = train(

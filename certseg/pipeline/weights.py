@@ -35,7 +35,7 @@ from certseg.pipeline.places import Identity
 from certseg.pipeline.rehearsal import rehearse
 from certseg.pipeline.settings import build
 from certseg.pipeline.spec import ModelSpec, RunSpec, TrainingSpec
-from certseg.pipeline.trainings import build_dataset, find_or_train, training_data
+from certseg.pipeline.trainings import build_dataset, check_same_classes, find_or_train, training_data
 from certseg.training import Recipe
 from certseg.types import Certifier, SegmentationDataset, Segmenter, segmenter_of, sides_of
 
@@ -250,7 +250,8 @@ def obtain(
 
     Raises:
         ModelError: the network cannot do what it is for.
-        DataError: no pixel of the training split has a label, or a file of the data set cannot be used.
+        DataError: no pixel of the training split has a label, a file of the data set cannot be used, or its splits have
+            other classes than each other.
         CheckpointError: a checkpoint that the settings name cannot be read, does not fit, or names other classes than
             the data set.
         ConfigError: there is neither a checkpoint nor a training split, no checkpoint to start from, or one too many.
@@ -274,6 +275,7 @@ def obtain(
         class_order(model, str(model.checkpoint), legend, is_start=True)
     recipe: Recipe = build("training", training)  # also where it is finished: a setting that is wrong is said
     data = training_data(spec, remedy)
+    check_same_classes(data, legend.class_names)
     identity = _training(spec, data.fingerprint())
     label = _label(model, training.name)
 

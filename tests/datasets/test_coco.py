@@ -4,17 +4,20 @@ import importlib.util
 import json
 import pickle
 import shutil
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.pipeline_runs import SMALL, start, summaries
+from support.commands import ROOT
+from support.pipeline_runs import SMALL, configuration, start, summaries
 
 from certseg.datasets import COCO, check_headers, evenly_spaced, readable
 from certseg.datasets.coco_outlines import Runs, outline_of, run_lengths
 from certseg.errors import CertsegError, ConfigError, DataError, DependencyError
+from certseg.pipeline import run
 
 needs_pycocotools = pytest.mark.skipif(
     importlib.util.find_spec("pycocotools") is None, reason="the extra coco is not installed"
@@ -483,13 +486,13 @@ def test_outlines_are_kept_small():
     assert outline_of({"size": [3, 4], "counts": "327"}) == Runs(3, 4, b"327")
 
 
-@needs_pycocotools
-def test_a_network_is_trained_and_certified_by_the_command(tmp_path):
+def write_splits(root):
+    """Four images with a bright rectangle of cats in each of the splits train, val and test."""
     rng = np.random.default_rng(0)
     for split in ("train", "val", "test"):
         images, annotations = [], []
         for index in range(4):
-            folder = tmp_path / "data" / f"{split}2017"
+            folder = root / f"{split}2017"
             folder.mkdir(parents=True, exist_ok=True)
             pixels = rng.integers(0, 120, (48, 64, 3), dtype=np.uint8)
             left, top = (int(value) for value in rng.integers(0, 24, 2))
@@ -497,7 +500,46 @@ def test_a_network_is_trained_and_certified_by_the_command(tmp_path):
             Image.fromarray(pixels).save(folder / f"{index}.png")
             images.append(image_of(index, f"{index}.png", (48, 64)))
             annotations.append(annotation(index, index, 3, [rectangle(left, top, left + 30, top + 20)]))
-        write_json(tmp_path / "data", images, annotations, split=split)
+        write_json(root, images, annotations, split=split)
+
+
+@needs_pycocotools
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_training_on_other_categories_is_refused(tmp_path, split):
+    root = tmp_path / "data"
+    write_splits(root)
+    file = root / "annotations" / f"instances_{split}2017.json"
+    content = json.loads(file.read_text())
+    content["categories"] = [{"id": 3, "name": "dog"}, {"id": 7, "name": "cat"}, {"id": 20, "name": "tree"}]
+    file.write_text(json.dumps(content))
+    base = [setting for setting in SMALL if setting != "dataset.count=6"]
+    settings = configuration(tmp_path / "out", "dataset=coco", f"dataset.root={root}", "dataset.split=test", base=base)
+    with pytest.raises(DataError, match=rf"splits of coco have other classes.*{split} 4, background, dog, cat, tree"):
+        run(settings, tmp_path / "report")
+
+
+@needs_pycocotools
+def test_the_script_counts_pixels_and_names_what_is_wrong(tmp_path):
+    write_splits(tmp_path / "data")
+    (tmp_path / "data" / "test2017" / "3.png").unlink()
+    file = tmp_path / "data" / "annotations" / "instances_test2017.json"
+    content = json.loads(file.read_text())
+    content["annotations"][0]["segmentation"] = [[1, 2, 3]]
+    file.write_text(json.dumps(content))
+    script = [sys.executable, str(ROOT / "scripts" / "check_dataset.py")]
+    words = ["dataset=coco", f"dataset.root={tmp_path / 'data'}", "dataset.split=test", "dataset.class_names=[cat]"]
+    done = subprocess.run([*script, *words], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1, done.stderr
+    assert "coco, split test: 2 good images of 2" in done.stdout
+    assert f"{600 * 2:,}" in done.stdout
+    first, second = done.stderr.strip().splitlines()
+    assert "image 0.png, annotation 0: expected an even number of at least 6 coordinates" in first
+    assert "3.png: listed but missing" in second
+
+
+@needs_pycocotools
+def test_a_network_is_trained_and_certified_by_the_command(tmp_path):
+    write_splits(tmp_path / "data")
     (tmp_path / "data" / "test2017" / "3.png").unlink()
     base = [setting for setting in SMALL if setting != "dataset.count=6"]
     command = start(
