@@ -186,7 +186,7 @@ class Square(Attack):
 
         Args:
             segmenter: the network, on the hardware's device; it need not be differentiable.
-            image: ``3 x H x W`` in [0, 1].
+            image: ``C x H x W`` in [0, 1].
             target: ``H x W`` int64 labels, 255 ignored.
             threat: an l-inf or l2 ball, or patches.
             stream: the image's own random numbers.
@@ -244,11 +244,11 @@ class Square(Attack):
     def _linf(self, image: Tensor, threat: Linf, generator: torch.Generator, start: Tensor | None) -> Search:
         ball, (height, width) = Ball(image, threat), sides_of(image)
         here = yield from _begun(image, threat, start)
-        stripes = _signs((3, 1, width), generator).to(image.device).expand(3, height, width)
+        stripes = _signs((len(image), 1, width), generator).to(image.device).expand(-1, height, width)
         here = _better(here, (yield ball.project(image + threat.radius * stripes), ()))
 
         def redrawn(point: Tensor, cells: Cells) -> Tensor:
-            signs = _signs((3, cells.number), generator).to(image.device)
+            signs = _signs((len(image), cells.number), generator).to(image.device)
             return image + threat.radius * signs[:, cells.of]
 
         query = 2
@@ -259,7 +259,7 @@ class Square(Attack):
             window = _window(self._side(query, height * width, min(height, width)), (height, width), generator)
             query += 1
             point = here.point.clone()
-            point[window] = image[window] + threat.radius * _signs((3, 1, 1), generator).to(image.device)
+            point[window] = image[window] + threat.radius * _signs((len(image), 1, 1), generator).to(image.device)
             here = _better(here, (yield ball.project(point), ()))
 
     def _is_composed(self, generator: torch.Generator) -> bool:
@@ -293,7 +293,7 @@ class Square(Attack):
         side = max(1, min(height, width) // _TILES)
         for top in range(0, height - side + 1, side):
             for left in range(0, width - side + 1, side):
-                tile = _bump(side, generator).to(image.device) * _signs((3, 1, 1), generator).to(image.device)
+                tile = _bump(side, generator).to(image.device) * _signs((len(image), 1, 1), generator).to(image.device)
                 delta[:, top : top + side, left : left + side] = tile
         here = _better(here, (yield ball.project(image + delta * (threat.radius / delta.norm())), ()))
 
@@ -304,7 +304,7 @@ class Square(Attack):
             area = torch.bincount(of, minlength=cells.number).clamp_min(1)
             mass = torch.zeros(cells.number, dtype=torch.float64)
             mass.index_add_(0, of, squares.flatten() + unused / squares.numel())
-            colours = _signs((3, cells.number), generator) * (mass / (3 * area)).sqrt()
+            colours = _signs((len(image), cells.number), generator) * (mass / (len(image) * area)).sqrt()
             return image + colours.to(image)[:, cells.of]
 
         query = 2
@@ -320,9 +320,11 @@ class Square(Attack):
             both = torch.zeros_like(delta[0], dtype=torch.bool)
             both[into[1:]] = True
             both[out[1:]] = True
-            mass = (delta.square() * both).sum(dim=(1, 2), keepdim=True) + unused / 3
+            mass = (delta.square() * both).sum(dim=(1, 2), keepdim=True) + unused / len(image)
             kept = delta[into] / delta[into].norm(dim=(1, 2), keepdim=True).clamp_min(1e-12)
-            new = _bump(side, generator).to(image.device) * _signs((3, 1, 1), generator).to(image.device) + kept
+            new = (
+                _bump(side, generator).to(image.device) * _signs((len(image), 1, 1), generator).to(image.device) + kept
+            )
             delta[out] = 0.0
             delta[into] = new * (mass.sqrt() / new.norm(dim=(1, 2), keepdim=True).clamp_min(1e-12))
             here = _better(here, (yield ball.project(image + delta), ()))
@@ -332,7 +334,7 @@ class Square(Attack):
         height, width = size = threat.size(*room)
         yield image, ()  # any painted point is worth more to the search, however it does
         corners = random_corners(threat.count, room, size, generator)
-        content = (_signs((threat.count, 3, 1, width), generator).expand(-1, -1, height, -1) > 0).to(image)
+        content = (_signs((threat.count, len(image), 1, width), generator).expand(-1, -1, height, -1) > 0).to(image)
         here = yield PatchCanvas(image, size, corners).paint(content), corners
         for query in range(2, self.queries + 1):
             left = 1.0 - query / self.queries
@@ -342,7 +344,7 @@ class Square(Attack):
                 new_corners[which] = _moved(corners[which], room, size, left, generator)
             else:
                 window = _window(self._side(query, height * width, min(height, width)), size, generator)
-                new_content[which][window] = (_signs((3, 1, 1), generator) > 0).to(image)
+                new_content[which][window] = (_signs((len(image), 1, 1), generator) > 0).to(image)
             painted = PatchCanvas(image, size, tuple(new_corners)).paint(new_content)
             found = yield painted, tuple(new_corners)
             if _order(found) < _order(here):
