@@ -86,6 +86,7 @@ class MMSegSegmenter(nn.Module):
                 if name == "conv_seg":
                     part.register_forward_hook(_planes)
         self._input_size, self._divisor = _input_rule(self.network)
+        self._shortest = _least(self.network)
         self._plain_resize = has_plain_resize(self.network)
         self._needs_edges = any(type(module).__name__ == "PIDHead" for module in self.network.modules())
         # mmsegmentation warns about every resize of a network with align_corners
@@ -230,7 +231,8 @@ class MMSegSegmenter(nn.Module):
     def _padding(self, size: Sequence[int]) -> tuple[int, int]:
         """Rows and columns to add below and to the right so that the network accepts ``size``."""
         if self._input_size is None:
-            return -size[0] % self._divisor, -size[1] % self._divisor
+            bottom, right = (-(-max(side, self._shortest) // self._divisor) * self._divisor - side for side in size)
+            return bottom, right
         bottom, right = (wanted - side for wanted, side in zip(self._input_size, size))
         if bottom < 0 or right < 0:
             raise ModelError(
@@ -267,6 +269,14 @@ def _planes(module: nn.Module, inputs: tuple, logits: Tensor) -> Tensor:
     """Class by class in memory also where the network computes in channels-last order, for the resize that follows and
     for whoever compares classes."""
     return logits.contiguous()
+
+
+def _least(network: EncoderDecoder) -> int:
+    """The shortest side that the backbone takes: with a shorter one nothing is left for its last stage."""
+    kinds = {type(module).__name__ for module in network.backbone.modules()}
+    if "ConvNeXtBlock" in kinds:
+        return 32
+    return 29 if kinds & {"MixVisionTransformer", "ConvStemConvNeXt"} else 1
 
 
 def _input_rule(network: EncoderDecoder) -> tuple[tuple[int, int] | None, int]:

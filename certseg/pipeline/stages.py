@@ -379,4 +379,11 @@ def _ball(norm: str, radius: Any) -> Threat:
             expected=", ".join(THREATS),
             remedy="Leave it out: the threat of the certificate is attacked",
         )
+    if norm == "linf" and is_number(radius) and radius > 1:
+        raise ConfigError(
+            "attack.radius is on the [0, 1] image scale, and no perturbation of an l-inf norm above 1 fits into it",
+            expected="at most 1",
+            received=radius,
+            remedy=f"Write attack.radius={radius:g}/255 if 8-bit values are meant",
+        )
     return THREATS[norm](radius)

@@ -90,7 +90,8 @@ def _without_bad_files(built: SegmentationDataset) -> SegmentationDataset:
     kept, unreadable = readable(built)
     if (problems := incomplete + unreadable) and rank() == 0:
         say(
-            f"{built.name}, split {built.split}: {len(kept)} images are used. {len(problems)} problems, such as "
+            f"{built.name}, split {built.split}: {len(kept)} images are used. {len(problems)} "
+            f"problem{'' if len(problems) == 1 else 's'}, such as "
             f"{problems[0]}"
         )
     return kept
@@ -105,10 +106,18 @@ def training_data(spec: RunSpec, remedy: str) -> SegmentationDataset:
 
     Raises:
         ConfigError: the run has no split to train on.
+        DataError: the split cannot be used.
     """
     if spec.dataset.train_split is None:
         raise ConfigError("There is nothing to train on", remedy=remedy)
-    return build_dataset(spec, "train")
+    try:
+        return build_dataset(spec, "train")
+    except DataError as error:
+        raise DataError(
+            f"The split to train on, dataset.train_split={spec.dataset.train_split}, cannot be used",
+            received=str(error).rstrip("."),
+            remedy="Name the split that the network is to be trained on, or give trained weights: model.checkpoint=...",
+        ) from error
 
 
 def check_same_classes(dataset: SegmentationDataset, class_names: Sequence[str]) -> None:

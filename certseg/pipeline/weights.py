@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from certseg.checks import is_number
 from certseg.compute.hardware import Hardware, rank
 from certseg.datasets import Legend, TellsLegend, check_headers
 from certseg.errors import CheckpointError, ConfigError
@@ -34,7 +35,7 @@ from certseg.pipeline.label_survey import check_training_labels
 from certseg.pipeline.places import Identity
 from certseg.pipeline.rehearsal import rehearse
 from certseg.pipeline.settings import build
-from certseg.pipeline.spec import ModelSpec, RunSpec, TrainingSpec
+from certseg.pipeline.spec import ModelSpec, ObjectiveSpec, RunSpec, TrainingSpec
 from certseg.pipeline.trainings import build_dataset, check_same_classes, find_or_train, training_data
 from certseg.training import Recipe
 from certseg.types import Certifier, SegmentationDataset, Segmenter, segmenter_of, sides_of
@@ -273,6 +274,7 @@ def obtain(
         raise ConfigError("There is no training", remedy="Give model.checkpoint=... or choose one: training=clean")
     if training.starts_from_checkpoint and not model.pretrained:
         class_order(model, str(model.checkpoint), legend, is_start=True)
+    _tell_of_noise(training, certifier)
     recipe: Recipe = build("training", training)  # also where it is finished: a setting that is wrong is said
     data = training_data(spec, remedy)
     check_same_classes(data, legend.class_names)
@@ -339,6 +341,17 @@ def _brought(spec: RunSpec) -> dict[str, str]:
         return {}
     segmenter = build("model", spec.model, num_classes=len(legend_of(spec).class_names))
     return {"start_weights": _digest(segmenter)}
+
+
+def _tell_of_noise(training: TrainingSpec, certifier: Certifier | None) -> None:
+    """Say where a network is trained with other noise than its certificates are sampled with."""
+    objective = training.objective.arguments if isinstance(training.objective, ObjectiveSpec) else {}
+    learned, sampled = objective.get("sigma"), None if certifier is None else certifier.settings.get("sigma")
+    if is_number(learned) and is_number(sampled) and learned != sampled:
+        _tell(
+            f"The network is trained with noise of sigma {learned:g} and certified with {sampled:g}: it best bears the "
+            "noise it was trained with (training.objective.sigma, certifier.sigma)."
+        )
 
 
 def _not_trained(model: ModelSpec, training: TrainingSpec) -> str:

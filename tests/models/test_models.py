@@ -8,9 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from support.pipeline_runs import configuration
 
 from certseg.errors import ConfigError, ModelError
 from certseg.models import MMSegSegmenter
+from certseg.pipeline.settings import parse
+from certseg.pipeline.weights import build_segmenter
 from certseg.types import Segmenter
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -204,6 +207,18 @@ def test_windows_by_hand(tiny):
 def test_windows_of_the_shipped_config():
     shipped = build("hrnet/fcn_hr18s_4xb4-40k_pascal-context-480x480", inference="slide")
     assert shipped._window == ((480, 480), (320, 320))
+
+
+@pytest.mark.parametrize("name", ["segformer_b0", "upernet_convnext_t", "upernet_convnext_t_convstem"])
+def test_small_images_are_padded_where_nothing_would_be_left_of_them(name):
+    model = build_segmenter(parse(configuration("outputs", f"model={name}", base=())).model, 3).eval()
+    shortest = 32 if name == "upernet_convnext_t" else 29
+    image = torch.rand(1, 3, 9, 40)
+    with torch.no_grad():
+        assert model(image).shape == (1, 3, 9, 40)
+        mean = model.mean if model._rgb else model.mean.flip(1)
+        padded = torch.cat([image, mean.expand(1, 3, 1, 1).expand(-1, -1, shortest - 9, 40)], dim=2)
+        assert torch.allclose(model(image), model(padded)[:, :, :9], atol=1e-5)
 
 
 def test_one_input_size_is_padded_or_windowed():

@@ -57,7 +57,8 @@ def test_bad_files_are_left_out_on_demand_and_counted(root, tmp_path, capsys):
     go(root, tmp_path, "dataset.on_error=skip")
     out = capsys.readouterr().out.replace("\n", " ")
     for split in ("test", "train", "val"):
-        assert f"folder, split {split}: 3 images are used. 1 problems, such as" in out
+        assert f"folder, split {split}: 3 images are used. 1 problem, such as" in out
+    assert "left out: 1 of 4 images cannot be read" in (tmp_path / "report" / "report.md").read_text().replace("*", "")
     rows = next((tmp_path / "out").glob("*/*/prediction-*/rows.jsonl")).read_text().splitlines()
     assert sorted(json.loads(row)["image"] for row in rows) == ["0", "2", "3"]
 
@@ -72,3 +73,16 @@ def test_a_data_set_without_a_single_good_file_is_an_error(root, tmp_path):
 def test_there_are_two_ways(root, tmp_path):
     with pytest.raises(ConfigError, match=r"dataset\.on_error must be stop or skip"):
         go(root, tmp_path, "dataset.on_error=continue")
+
+
+def test_a_training_split_that_is_not_there_is_called_that(root, tmp_path):
+    for overrides in (("dataset.train_split=night",), ("dataset.train_split=null",)):
+        with pytest.raises((ConfigError, DataError), match=r"to train on.*model\.checkpoint=") as error:
+            go(root, tmp_path, *overrides)
+        assert "\n" not in str(error.value)
+
+
+def test_other_noise_than_that_of_the_certificates_is_said(root, tmp_path, capsys):
+    words = ("dataset=folder", f"dataset.root={root}", "dataset.num_classes=2", "certifier.sigma=0.5", "certifier.n=60")
+    run(configuration(tmp_path / "out", *words, base=BASE), tmp_path / "report")
+    assert "trained with noise of sigma 0.25 and certified with 0.5" in capsys.readouterr().out.replace("\n", " ")

@@ -14,7 +14,8 @@ import yaml
 from certseg.attacks.objective import checked_logits
 from certseg.bracket import Finished, check
 from certseg.compute.hardware import Hardware, rank, world_size
-from certseg.datasets import Legend, Reader, check_headers, evenly_spaced
+from certseg.datasets import Legend, Reader, View, check_headers, evenly_spaced
+from certseg.datasets.files import ImageDataset
 from certseg.errors import ResultError
 from certseg.evaluation import evaluate as evaluate_stage
 from certseg.metrics import focus_figures
@@ -38,6 +39,7 @@ from certseg.reporting import (
     write_json_atomic,
     write_report,
 )
+from certseg.reporting.entries import plural
 from certseg.types import Sample, SegmentationDataset, Segmenter, Stage, checked_sample, sides_of
 
 RESULT_FILE = "result.json"
@@ -127,6 +129,7 @@ def evaluate(task: Task) -> Path | None:
     seconds = time.perf_counter() - started
     context = provenance(task.hardware) | {
         "dataset": f"{whole.name} {whole.split}",
+        **({"left out": left_out} if (left_out := _left_out(whole)) else {}),
         "network": _described(spec.model),
         **({"scale": scale} if (scale := Reader.of(*spec.dataset.reading).scale) else {}),
         "seconds": seconds,
@@ -254,6 +257,16 @@ def _run_stage(job: Job, dataset: SegmentationDataset, store: RowStore) -> dict[
         return evaluate_stage(job.stage, dataset, store)
     with progress(job.stage.name, _share(len(dataset) - finished)) as on_image:
         return evaluate_stage(job.stage, dataset, store, on_image=on_image)
+
+
+def _left_out(dataset: SegmentationDataset) -> str:
+    """How many images of a split are no part of any figure, since they or their labels cannot be used; empty for
+    none."""
+    whole = dataset.dataset if isinstance(dataset, View) else dataset
+    unread, incomplete = len(whole) - len(dataset), len(whole.problems) if isinstance(whole, ImageDataset) else 0
+    parts = [f"{unread} of {plural(len(whole), 'image')} cannot be read"] if unread else []
+    parts += [f"{plural(incomplete, 'file')} beside them cannot be used"] if incomplete else []
+    return ", ".join(parts)
 
 
 def _described(model: ModelSpec) -> str:
