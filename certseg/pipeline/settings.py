@@ -42,7 +42,8 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
         raise ConfigError(
             "The configuration has no value for a setting",
             received=str(error).splitlines()[0],
-            remedy="Set it on the command line, or choose a certifier that has it (attack=pgd_smoothed, square_smoothed need one)",
+            remedy="Set it on the command line, or choose a certifier that has it (attack=pgd_smoothed and "
+            "square_smoothed need one)",
         ) from error
     plain: dict[str, Any] = _with_numbers(settings)
     return plain
