@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 from certseg.compute.forward import check_logits
@@ -226,6 +225,8 @@ class _Look:
     def check_draws(self) -> None:
         """Raise ModelError if a random function draws for whole batches, or answers by what else is in them: an F test
         of batches of copies (one-way random effects), and means among copies against means among others."""
+        from scipy.stats import f  # takes long to load, and few networks are random
+
         copies = min(self._most, _COPIES)
         if copies < 2:
             return
@@ -233,7 +234,7 @@ class _Look:
         means = drawn.mean(dim=1)
         between = copies * float(means.var(dim=0).sum())
         within = float((drawn - means[:, None]).square().sum()) / (_BATCHES * (copies - 1))
-        critical = float(stats.f.isf(_CHANCE, _BATCHES - 1, _BATCHES * (copies - 1)))
+        critical = float(f.isf(_CHANCE, _BATCHES - 1, _BATCHES * (copies - 1)))
         if between > critical * within:
             raise ModelError(
                 "The network is random, and draws its random numbers once for all images of a batch; what is sampled "

@@ -60,6 +60,14 @@ def test_it_is_trained_and_certified_by_the_command(library, tmp_path):
     found = {entry["summary"]["kind"]: entry["summary"] for entry in json.loads(result.read_text())["entries"]}
     assert set(found) == {"prediction", "certifier", "attack"}
     assert found["attack"]["figures"]["bracket/violations"] == 0
+    base = [word for word in BASE if not word.startswith("certifier.")]
+    words = [*LIBRARIES[library][1], "certifier=demasked_recovery", "attack=sea_fast", "attack.norm=linf"]
+    words += ["attack.radius=2/255", "attack.iterations=3", "pictures=0"]
+    status, out, err = Command(*base, *words, cwd=tmp_path).finish()
+    assert status == 0, out + err
+    assert "Reused training" in out
+    assert len(list(tmp_path.glob("outputs/*/*/demasked_recovery-*/summary.json"))) == 1
+    assert len(list(tmp_path.glob("outputs/*/*/sea_fast-*/summary.json"))) == 1
 
 
 class Small(nn.Module):
