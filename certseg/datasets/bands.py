@@ -47,7 +47,7 @@ class Reader:
         """The reader of the settings ``dataset.bands`` and ``dataset.window``.
 
         Args:
-            bands: a list of numbers from 0 on, each once; None.
+            bands: a list of numbers from 0 on, of which one may stand several times, as grey in three channels; None.
             window: ``[low, high]``, or a list of such pairs, one for each band; None.
 
         Raises:
@@ -225,10 +225,8 @@ def _unreadable(file: Path, error: object) -> DataError:
 def _checked_bands(bands: object) -> tuple[int, ...]:
     listed = list(bands) if isinstance(bands, Sequence) and not isinstance(bands, str) else []
     numbers = tuple(band for band in listed if is_count(band, 0))
-    if not numbers or len(numbers) != len(listed) or len(set(numbers)) < len(numbers):
-        raise ConfigError(
-            "dataset.bands cannot be read", expected="a list of numbers from 0 on, each once", received=repr(bands)
-        )
+    if not numbers or len(numbers) != len(listed):
+        raise ConfigError("dataset.bands cannot be read", expected="a list of numbers from 0 on", received=repr(bands))
     return numbers
 
 

@@ -42,6 +42,8 @@ class MMSegSegmenter(nn.Module):
             ``crop_size`` comes from there, else two thirds of the window.
         overrides: entries merged into the model config, nested or with dotted keys (``backbone.depth: 18``,
             ``auxiliary_head.0.channels: 64``); ``_delete_: true`` replaces an entry instead of merging into it.
+            ``backbone.in_channels`` makes a network for images of other channels than three, which are all normalised
+            by the mean of the statistics.
 
     Raises:
         ConfigError: an argument is outside its domain.
@@ -76,9 +78,12 @@ class MMSegSegmenter(nn.Module):
         model = model_config(config, overrides)
         self._window = _windows(model.get("test_cfg"), crop_size, stride) if inference == "slide" else None
         statistics = normalisation(model.pop("data_preprocessor", None))
-        self._rgb = statistics.rgb
+        self.channels = int(model["backbone"].get("in_channels", 3))
+        self._rgb = statistics.rgb or self.channels != 3
         for key in ("mean", "std"):
             values = torch.tensor(getattr(statistics, key)).view(1, 3, 1, 1) / 255
+            if self.channels != 3:  # for which there are no statistics
+                values = values.mean(dim=1, keepdim=True)
             self.register_buffer(key, values, persistent=False)
         self.network = build(model, num_classes)
         for module in self.network.modules():
@@ -103,7 +108,7 @@ class MMSegSegmenter(nn.Module):
         Raises:
             ModelError: ``images`` has another shape.
         """
-        check_images(images)
+        check_images(images, self.channels)
         with _quiet_resize(self._warns):
             if len(self.scales) == 1 and not self.flip:
                 return self._at_scale(images, self.scales[0])
@@ -122,7 +127,7 @@ class MMSegSegmenter(nn.Module):
         Raises:
             ModelError: ``images`` has another shape.
         """
-        check_images(images)
+        check_images(images, self.channels)
         if len(self.scales) > 1 or self.flip or self._window is not None or not self._plain_resize:
             return None
         inputs = self._normalise(infer.rescale(images, self.scales[0]))
@@ -172,7 +177,7 @@ class MMSegSegmenter(nn.Module):
         return TrainingOutput(losses, F.interpolate(found[-1], size, mode="bilinear", align_corners=align), labels)
 
     def _training_inputs(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        check_images(images)
+        check_images(images, self.channels)
         check_labels(labels, images, self.num_classes)
         scale = self.scales[0] if len(self.scales) == 1 else 1.0
         inputs = self._normalise(infer.rescale(images, scale))

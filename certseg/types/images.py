@@ -152,8 +152,9 @@ def check_images(images: Tensor, channels: int | None = 3) -> None:
             received=f"{images.dtype} of shape {tuple(images.shape)}",
             remedy=None
             if images.ndim != 4 or images.shape[1] == channels
-            else "Choose three bands for this network (dataset.bands), or a network for these: model=custom, or "
-            f"model=smp model.channels={images.shape[1]}",
+            else f"Choose {channels} bands for this network (dataset.bands), or a network for these: model=custom, "
+            f"model=smp model.channels={images.shape[1]}, or with backbones of mmsegmentation "
+            f"+model.overrides.backbone.in_channels={images.shape[1]}",
         )
 
 

@@ -7,11 +7,13 @@ import pytest
 import torch
 from PIL import Image
 from support.commands import Command
-from support.pipeline_runs import SMALL
+from support.pipeline_runs import SMALL, configuration
 
 from certseg.compute.opencv import cv2
 from certseg.datasets import Folder, Reader
-from certseg.errors import ConfigError, DataError
+from certseg.errors import ConfigError, DataError, ModelError
+from certseg.pipeline.settings import parse
+from certseg.pipeline.weights import build_segmenter
 
 SHAPE = (6, 8)
 
@@ -61,6 +63,8 @@ def test_bands_of_8_bits_need_no_window(tmp_path):
     assert np.allclose(Reader.of([3, 1], None).read(tmp_path / "a.png"), values[..., [3, 1]] / np.float32(255))
     Image.fromarray(values[..., 0]).save(tmp_path / "g.png")
     assert Reader.of([0], None).read(tmp_path / "g.png").shape == (*SHAPE, 1)
+    grey = Reader.of([0, 0, 0], None).read(tmp_path / "g.png")
+    assert np.array_equal(grey, np.repeat(values[..., :1] / np.float32(255), 3, axis=-1))
     with pytest.raises(DataError, match="has no band 3"):
         Reader.of([3], None).read(tmp_path / "g.png")
 
@@ -94,7 +98,7 @@ def test_what_is_no_single_picture(tmp_path):
     ("settings", "words"),
     [
         (([], None), "dataset.bands"),
-        (([0, 0], None), "dataset.bands"),
+        (([0, "1"], None), "dataset.bands"),
         (([-1], None), "dataset.bands"),
         (("0", None), "dataset.bands"),
         ((None, [3, 1]), "low < high"),
@@ -182,6 +186,16 @@ def test_networks_of_three_channels_say_so_before_they_are_trained(tmp_path):
     assert "Received: torch.float32 of shape (1, 4, 48, 64)" in err
     assert "model=smp model.channels=4" in err
     assert not list(tmp_path.rglob("model.pt"))
+
+
+def test_networks_of_mmsegmentation_take_other_channels():
+    torch.manual_seed(0)
+    words = ("model=upernet_tiny", "model.scales=[1.0]", "+model.overrides.backbone.in_channels=4")
+    network = build_segmenter(parse(configuration("outputs", *words, base=())).model, 3).eval()
+    image = torch.rand(1, 4, 32, 48)
+    assert network(image).shape == (1, 3, 32, 48)
+    with pytest.raises(ModelError, match=r"images of shape \(B, 4, H, W\)"):
+        network(image[:, :3])
 
 
 def test_a_patch_certificate_of_four_bands():
