@@ -11,6 +11,8 @@ from typing import Any, BinaryIO
 
 import torch
 
+_NOT_OWN = (Path(__file__).parents[1], Path(os.__file__).parent)
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
@@ -57,3 +59,18 @@ def first_line(error: Exception) -> str:
     """
     text = str(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}"
+
+
+def place_of(error: BaseException) -> str:
+    """Where in a user's own code an error was raised, as `` (mine.py, line 3)``; empty if it was not in such code.
+
+    Code of installed packages, of Python and of certseg is nobody's own.
+    """
+    trace, place = error.__traceback__, ""
+    while trace is not None:
+        file = Path(trace.tb_frame.f_code.co_filename)
+        is_own = file.is_file() and not any(file.is_relative_to(folder) for folder in _NOT_OWN)
+        if is_own and "site-packages" not in file.parts:
+            place = f" ({file.name}, line {trace.tb_lineno})"
+        trace = trace.tb_next
+    return place

@@ -259,6 +259,8 @@ class AttackStage(NetworkStage):
         for radius, parts in zip(radii, levels):
             candidates += _candidates(parts)
             figures, worst = _figures(parts, candidates)
+            if not self._attack.needs_gradient:
+                figures.pop("zero_gradients/image_mean", None)
             by_radius.append({"radius": radius} | figures)
         summary: dict[str, Any] = {
             "predictor": self._predictor,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from certseg.compute.atomic import first_line
+from certseg.compute.atomic import first_line, place_of
 from certseg.compute.forward import check_logits
 from certseg.compute.hardware import Hardware
 from certseg.errors import CertsegError, ModelError
@@ -65,7 +65,7 @@ def _logits(segmenter: Segmenter, shape: tuple[int, int, int], device: torch.dev
     except Exception as error:  # whatever a network of anybody's raises
         raise ModelError(
             f"The network cannot take images of {shape[1]} x {shape[2]} pixels in {shape[0]} channels",
-            received=first_line(error),
+            received=f"{first_line(error)}{place_of(error)}",
             remedy="Choose another dataset.size, training.crop or model; certseg.wrap pads what is too small or does "
             "not divide",
         ) from error

@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from certseg.compute.atomic import first_line, place_of
 from certseg.errors import CertsegError, ConfigError
 from certseg.pipeline.declarations import options_of
 from certseg.pipeline.spec import ObjectSpec, RunSpec
@@ -79,6 +80,10 @@ def build(group: str, spec: ObjectSpec, **extra: Any) -> Any:
         cause = error.__cause__
         if isinstance(cause, CertsegError):
             raise cause from None
+        if isinstance(cause, Exception) and (where := place_of(cause)):
+            raise ConfigError(
+                f"What {group} names cannot be built", received=f"{first_line(cause)}{where}", remedy="Correct it there"
+            ) from error
         raise ConfigError(
             f"The settings of {group} do not fit {spec.target}",
             received=cause if cause is not None else str(error).splitlines()[0],

@@ -282,3 +282,18 @@ def test_a_training_from_weights_that_a_network_comes_with_knows_them(shipped, t
         shipped(seed)
         run(configuration(tmp_path / "out", *words, base=base), tmp_path / f"report{seed}")
     assert len(list((tmp_path / "out").rglob("model.pt"))) == 2
+
+
+@pytest.mark.parametrize(("place", "status"), [("__init__", 2), ("forward", 2)])
+def test_an_error_in_a_network_of_ones_own_names_its_line(place, status, tmp_path):
+    raised = {"__init__": "        raise RuntimeError('boom')\n", "forward": ""}[place]
+    (tmp_path / "mine.py").write_text(
+        "import torch\n\n\nclass Net(torch.nn.Conv2d):\n    def __init__(self, classes):\n"
+        f"        super().__init__(3, classes, 3, padding=1)\n{raised}\n"
+        "    def forward(self, images):\n        return missing(images)\n"
+    )
+    words = ["model=custom", "model.network._target_=mine.Net", "model.classes_argument=classes"]
+    found, out, err = Command(*BASE, *words, cwd=tmp_path).finish()
+    assert found == status, out + err
+    line = {"__init__": "RuntimeError: boom (mine.py, line 7)", "forward": "(mine.py, line 9)"}[place]
+    assert line in err
