@@ -12,6 +12,7 @@ from certseg.metrics import known_figures as known
 from certseg.metrics.certified import CertifiedCounts
 from certseg.metrics.confusion import ClassCounts
 from certseg.metrics.figures import Estimator, Figure
+from certseg.types import Guarantee
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,23 @@ class ClassTally:
         )
 
     @classmethod
-    def of_certificates(cls, images: Sequence[CertifiedCounts], index: int) -> ClassTally:
+    def of_certificates(cls, images: Sequence[CertifiedCounts], index: int, tolerated: int = 0) -> ClassTally:
         """The class ``index`` under the attacker that harms it most: no pixel of it is right that is not certified, and
-        every other pixel is taken for it that is not certified as something else."""
-        return cls._of(
-            [
-                (c.correct[index], c.target[index], c.wrong_as[index] + c.free.sum() - c.free[index], c.target.sum())
-                for c in images
-            ]
-        )
+        every other pixel is taken for it that is not certified as something else.
+
+        Args:
+            images: the counts of each image.
+            index: the class.
+            tolerated: how many certified pixels of an image may be wrong: so many of the class are, and so many others
+                are taken for it.
+        """
+        numbers = []
+        for c in images:
+            others = c.target.sum() - c.target[index]
+            taken = c.wrong_as[index] + c.free.sum() - c.free[index] + tolerated
+            hits = max(0, c.correct[index] - tolerated)
+            numbers.append((hits, c.target[index], min(others, taken), c.target.sum()))
+        return cls._of(numbers)
 
     @classmethod
     def _of(cls, numbers: Sequence[tuple[int, int, int, int]]) -> ClassTally:
@@ -108,22 +117,32 @@ _NAMES = {
 
 
 def focus_figures(
-    kind: str, rows: Sequence[Mapping[str, Any]], class_names: Sequence[str], focus: Sequence[str]
+    kind: str,
+    rows: Sequence[Mapping[str, Any]],
+    class_names: Sequence[str],
+    focus: Sequence[str],
+    guarantee: Guarantee | None = None,
 ) -> dict[str, float]:
-    """Figures of chosen classes over a data set, by their full names.
+    """Figures of chosen classes over a data set, by their full names. Of certificates that promise nothing about the
+    pixels of a single image they are undefined, NaN.
 
     Args:
         kind: ``prediction``, ``certifier`` or ``attack``: what the rows are of.
         rows: one for each image, with its ``counts``.
         class_names: the names of all classes, in the order of their ids.
         focus: the names of the chosen ones.
+        guarantee: what the certificates promise; None for other rows, and for certificates of every pixel.
     """
+    tolerated = 0 if guarantee is None else guarantee.tolerated
+    is_promised = guarantee is None or guarantee.covers_pixels
     figures: dict[str, float] = {}
     for name in focus:
         index = list(class_names).index(name)
         if kind == "certifier":
             certified = [CertifiedCounts.from_json(row["counts"]["certified"]) for row in rows]
-            figures |= _figures(_NAMES[kind], ClassTally.of_certificates(certified, index), name)
+            found = _figures(_NAMES[kind], ClassTally.of_certificates(certified, index, tolerated), name)
+            images = known.IMAGES_WITH.full_name(parameter=name)
+            figures |= found if is_promised else dict.fromkeys(found, float("nan")) | {images: found[images]}
             predicted = [ClassCounts.from_json(row["counts"]["prediction"]) for row in rows]
             tally = ClassTally.of_predictions(predicted, index)
             figures |= _averages(known.PREDICTION_RECALL, tally.recall(), tally.pooled().recall(), name)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from certseg.metrics import CertifiedCounts, ClassCounts, ClassTally, focus_figures
+from certseg.types import L2, Guarantee, Promise
 
 NAMES = ["background", "lesion", "vessel"]
 
@@ -78,3 +79,41 @@ def test_a_certificate_also_has_the_figures_of_its_prediction():
     assert found["prediction_recall@lesion/pooled"] == pytest.approx(2 / 3)
     assert found["worst_case_dice@lesion/pooled"] == pytest.approx(2 / (1 + 3))
     assert found["certified_empty_specificity@background/pooled"] == pytest.approx(1 / 3)
+
+
+def test_pixels_that_may_be_wrong_are_taken_off_at_their_worst_place():
+    """All answers in which at most one certified pixel changes as well."""
+    generator = np.random.default_rng(1)
+    for _ in range(10):
+        target = torch.tensor(generator.choice([0, 1, 2], (1, 5)))
+        classes = torch.tensor(generator.integers(3, size=(1, 5)))
+        certified = torch.tensor(generator.random((1, 5)) < 0.7)
+        counts = CertifiedCounts.from_maps(classes, certified, target, 3)
+        tally = ClassTally.of_certificates([counts], 1, tolerated=1)
+        for answer in itertools.product(range(3), repeat=5):
+            map_ = torch.tensor([answer])
+            if int(((map_ != classes) & certified).sum()) > 1:
+                continue
+            left = ClassTally.of_predictions([ClassCounts.from_maps(map_, target, 3)], 1)
+            if (target == 1).any():
+                assert tally.recall()[0] <= left.recall()[0]
+                assert tally.dice()[0] <= left.dice()[0] + 1e-12
+                assert tally.missed() >= left.missed()
+            else:
+                assert tally.specificity() <= left.specificity() + 1e-12
+
+
+def test_nothing_is_said_of_images_that_nothing_is_promised_about():
+    classes, target = torch.tensor([[1, 1, 0]]), torch.tensor([[1, 1, 1]])
+    certified = CertifiedCounts.from_maps(classes, torch.tensor([[True, True, True]]), target, 3)
+    prediction = ClassCounts.from_maps(classes, target, 3)
+    row = {"counts": {"certified": certified.to_json(), "prediction": prediction.to_json()}}
+    average = Guarantee(Promise.ERROR_SHARE, "smoothed", L2(0.1), confidence=0.0, error_share=0.05)
+    few = Guarantee(Promise.ALL_BUT, "smoothed", L2(0.1), confidence=0.99, tolerated=1)
+    found = focus_figures("certifier", [row], NAMES, ["lesion"], average)
+    assert math.isnan(found["certified_recall@lesion/pooled"])
+    assert math.isnan(found["worst_case_dice@lesion/image_mean"])
+    assert found["images_with@lesion"] == 1
+    assert found["prediction_recall@lesion/pooled"] == pytest.approx(2 / 3)
+    found = focus_figures("certifier", [row], NAMES, ["lesion"], few)
+    assert found["certified_recall@lesion/pooled"] == pytest.approx(1 / 3)

@@ -179,7 +179,8 @@ def _results(task: Task, plan: Plan, subject: Subject, folder: Path) -> list[Res
             result["subject"] = name
             rows = [store.read()[image] for image in subject.images.names()]
             focus = task.spec.metrics.focus
-            result["figures"] |= focus_figures(step.stage.kind, rows, subject.whole.class_names, focus)
+            names_of, promise = subject.whole.class_names, step.stage.guarantee
+            result["figures"] |= focus_figures(step.stage.kind, rows, names_of, focus, promise)
             write_json_atomic(store.directory / "summary.json", result)
             if len(store.read()) > before:
                 _remember_computation(store.directory, task.spec.composed, hardware, time.perf_counter() - started)
