@@ -554,7 +554,7 @@ def test_a_network_is_trained_and_certified_by_the_command(tmp_path):
     )
     status, out, errors = command.finish()
     assert status == 0, errors
-    assert "3 images are used. 1 problems" in " ".join(out.split())
+    assert "3 images are used. 1 problem" in " ".join(out.split())
     (certified,) = (found for stage, found in summaries(tmp_path / "outputs").items() if "segcertify" in stage)
     assert certified["images"] == 3
     assert len(certified["class_iou"]["prediction"]) == 2

@@ -16,6 +16,16 @@ CPU = Hardware(device="cpu")
 PLAIN = [word for word in SMALL if not word.startswith("certifier.")]
 
 
+LARGE_KERNEL = (
+    "model=custom",
+    "model.network._target_=torch.nn.Conv2d",
+    "model.classes_argument=out_channels",
+    "+model.network.in_channels=3",
+    "+model.network.kernel_size=12",
+)
+"""A network that takes no image of less than 12 pixels a side."""
+
+
 class Particular(nn.Module):
     """Fails on images below a size, answers at half of it where asked to, and draws random numbers."""
 
@@ -52,7 +62,11 @@ def test_what_works_leaves_no_trace():
 @pytest.mark.parametrize(
     ("network", "certifier", "words"),
     [
-        (Particular(least=33), None, r"cannot take images of 4 x 5 pixels.*ValueError: too small\."),
+        (
+            Particular(least=33),
+            None,
+            r"cannot take images of 4 x 5 pixels.*ValueError: too small \(test_rehearsal\.py, line \d+\)",
+        ),
         (Particular(halved=True), None, "logits at image resolution"),
         (nn.Conv2d(3, 2, 1), None, "no segmenter"),
         (two_classes(), Lipschitz(radius=0.1), "audited Lipschitz constant"),
@@ -69,7 +83,7 @@ def test_what_cannot_work_is_one_line(network, certifier, words):
     ("overrides", "kind", "words"),
     [
         (("certifier=lipschitz",), ModelError, "audited Lipschitz constant"),
-        (("certifier=none", "model=segformer_b0", "training.crop=[2,2]"), ModelError, "2 x 2 pixels"),
+        (("certifier=none", *LARGE_KERNEL, "training.crop=[10,10]"), ModelError, "10 x 10 pixels"),
         (("certifier=none", "attack=targeted", "attack.goal=8"), ConfigError, "attack.goal is no class.* 0 to 7"),
         (("certifier=none", "attack=targeted", "attack.goal=-1"), ConfigError, "attack.goal is no class"),
         (("certifier=none", "attack=targeted", "attack.goal=rode"), ConfigError, "attack.goal is no class.*road"),
@@ -78,7 +92,7 @@ def test_what_cannot_work_is_one_line(network, certifier, words):
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
 def test_a_run_finds_it_before_its_training(overrides, kind, words, tmp_path):
-    base = [word for word in PLAIN if "model=segformer_b0" not in overrides or not word.startswith("model.scales")]
+    base = [word for word in PLAIN if "model=custom" not in overrides or not word.startswith("model.scales")]
     with pytest.raises(kind, match=words):
         run(configuration(tmp_path, *overrides, base=base), tmp_path / "report")
     assert not list(tmp_path.rglob("*.pt"))
