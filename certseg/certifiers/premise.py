@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from certseg.compute.forward import check_logits
-from certseg.compute.hardware import Hardware
+from certseg.compute.hardware import PRECISIONS, Hardware
 from certseg.compute.remembered import Remembered
 from certseg.errors import ModelError
 from certseg.types import Certificate, Certifier, Segmenter
@@ -49,7 +49,7 @@ class _Known:
         passes: forward passes of certificates since it was last looked at.
     """
 
-    certifier: weakref.ReferenceType[Certifier]
+    certifier: Callable[[], Certifier | None]
     state: Hashable
     flags: tuple[str, ...]
     passes: int = 0
@@ -84,7 +84,7 @@ def check_premise(certifier: Certifier, segmenter: Segmenter, image: Tensor, har
     found = known.get(key)
     if found is None or found.certifier() is not certifier or found.state != state:
         flags = _flags(certifier, segmenter, image, hardware)
-        found = known[key] = _Known(weakref.ref(certifier), state, flags)
+        found = known[key] = _Known(_reference(certifier), state, flags)
     return found.flags
 
 
@@ -111,6 +111,14 @@ def check_again(
     if found.passes >= _PASSES:
         found.passes = 0
         found.flags = _flags(certifier, segmenter, image, hardware, singles=2, batches=1)
+
+
+def _reference(certifier: Certifier) -> Callable[[], Certifier | None]:
+    """A weak reference, or to a certifier that has none a strong one."""
+    try:
+        return weakref.ref(certifier)
+    except TypeError:
+        return lambda: certifier
 
 
 def _state(segmenter: Segmenter) -> Hashable:
@@ -143,7 +151,8 @@ def _flags(
     functions = [function]
     if certifier.guarantee.is_deterministic and function is not segmenter:  # what hides much also hides habits
         functions.append(segmenter)
-    looks = [_Look(one, segmenter.num_classes, shown, hardware.noise_batch) for one in functions]
+    precision = torch.float32 if certifier.guarantee.is_deterministic else PRECISIONS[hardware.precision]
+    looks = [_Look(one, segmenter.num_classes, shown, hardware.noise_batch, precision) for one in functions]
     with torch.inference_mode():
         alone, together = (max(parts) for parts in zip(*(look.differences(singles, batches) for look in looks)))
         if alone.ratio > 1.0 and not certifier.guarantee.is_deterministic:
@@ -190,10 +199,14 @@ class _Look:
         num_classes: K.
         image: ``3 x H x W`` on the function's device.
         most: the largest batch.
+        precision: the type that the function computes with, whatever that of its answer is.
     """
 
-    def __init__(self, function: Callable[[Tensor], Tensor], num_classes: int, image: Tensor, most: int) -> None:
+    def __init__(
+        self, function: Callable[[Tensor], Tensor], num_classes: int, image: Tensor, most: int, precision: torch.dtype
+    ) -> None:
         self._function, self._num_classes, self._image, self._most = function, num_classes, image, most
+        self._precision = precision
         self._other = (1.0 - image) / 2.0  # has another mean and other extremes
         self._winner: Tensor | None = None
 
@@ -206,7 +219,7 @@ class _Look:
         """
         logits = self._logits(self._image[None])
         first = self._margins(logits)[0]
-        unit = _unit(logits)
+        unit = max(_unit(logits.dtype, logits.device), _unit(self._precision, logits.device))
         top = logits.float().abs().gather(1, logits.float().argmax(dim=1, keepdim=True))[0, 0]
         rounding = ROUNDING * torch.maximum(first, first.flatten().float().quantile(0.25)) + unit * top
         rounding = rounding.clamp_min(torch.finfo(torch.float32).tiny)
@@ -285,9 +298,9 @@ def _largest(difference: Tensor, rounding: Tensor) -> _Difference:
     return _Difference(float(ratios[worst]), float(difference.flatten()[worst]))
 
 
-def _unit(logits: Tensor) -> float:
-    """By how much, as a share of it, a logit may be rounded."""
-    if logits.dtype not in _UNITS:
-        return 4.0 * torch.finfo(logits.dtype).eps
-    has_tf32 = logits.device.type == "cuda" and torch.backends.cudnn.allow_tf32
-    return _UNIT_TF32 if has_tf32 else _UNITS[logits.dtype]
+def _unit(dtype: torch.dtype, device: torch.device) -> float:
+    """By how much, as a share of it, a logit may be rounded that is computed with numbers of this type."""
+    if dtype not in _UNITS:
+        return 4.0 * torch.finfo(dtype).eps
+    has_tf32 = device.type == "cuda" and torch.backends.cudnn.allow_tf32
+    return _UNIT_TF32 if has_tf32 else _UNITS[dtype]

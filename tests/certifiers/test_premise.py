@@ -21,7 +21,7 @@ from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ModelError
 from certseg.evaluation import CertificationStage
-from certseg.types import LipschitzBound, Patch, Sample
+from certseg.types import Certifier, LipschitzBound, Patch, Sample
 
 SIZE = (24, 32)
 PATCH = Patch(height=3, width=3)
@@ -255,3 +255,19 @@ def test_a_network_is_looked_at_once_for_each_shape():
         before = model.images
         certificate = certseg.certify(model, torch.rand(3, height, 8), certifier, hardware=CPU)
         assert model.images - before - certificate.passes.forward == passes
+
+
+def test_a_certifier_without_weak_references_is_told_apart():
+    class Slotted(Certifier):
+        __slots__ = ()
+        name, settings = "slotted", {}
+        guarantee = DemaskedRecovery(patch=PATCH, inpainter=None).guarantee
+
+        def certify(self, segmenter, image, *, stream, hardware):
+            return DemaskedRecovery(patch=PATCH, inpainter=None).certify(
+                segmenter, image, stream=stream, hardware=hardware
+            )
+
+    network = Network(fixed)
+    for _ in range(2):
+        assert certseg.certify(network, IMAGE, Slotted(), hardware=CPU).flags == ()
