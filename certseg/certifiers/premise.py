@@ -80,11 +80,10 @@ def check_premise(certifier: Certifier, segmenter: Segmenter, image: Tensor, har
             a batch, or the answer depends on the batch.
     """
     known, key = _seen.of(segmenter), (id(certifier), tuple(image.shape), hardware)
-    state = _state(segmenter)
     found = known.get(key)
-    if found is None or found.certifier() is not certifier or found.state != state:
+    if found is None or found.certifier() is not certifier or found.state != _state(segmenter):
         flags = _flags(certifier, segmenter, image, hardware)
-        found = known[key] = _Known(_reference(certifier), state, flags)
+        found = known[key] = _Known(_reference(certifier), _state(segmenter), flags)
     return found.flags
 
 

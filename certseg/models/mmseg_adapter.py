@@ -78,7 +78,7 @@ class MMSegSegmenter(nn.Module):
         model = model_config(config, overrides)
         self._window = _windows(model.get("test_cfg"), crop_size, stride) if inference == "slide" else None
         statistics = normalisation(model.pop("data_preprocessor", None))
-        self.channels = int(model["backbone"].get("in_channels", 3))
+        self.channels = int(model.get("backbone", {}).get("in_channels", 3))
         self._rgb = statistics.rgb or self.channels != 3
         for key in ("mean", "std"):
             values = torch.tensor(getattr(statistics, key)).view(1, 3, 1, 1) / 255
