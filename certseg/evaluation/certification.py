@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from functools import reduce
@@ -159,10 +160,14 @@ class CertificationStage(NetworkStage):
         return row, maps
 
     def summarise(self, rows: Sequence[Row]) -> dict[str, Any]:
-        """Certified figures over the data set; the mean IoUs are pooled over it."""
+        """Certified figures over the data set; the mean IoUs are pooled over it. The worst case of the mean IoU takes
+        the certified pixels that may be wrong at their worst place, and is undefined where nothing is promised about an
+        image."""
         certified = reduce(add, (CertifiedCounts.from_json(row["counts"]["certified"]) for row in rows))
         prediction = reduce(add, (ClassCounts.from_json(row["counts"]["prediction"]) for row in rows))
         as_map = certified.as_class_counts()
+        tolerated = self.guarantee.tolerated * len(rows)
+        worst = worst_case_miou(certified, tolerated) if self.guarantee.covers_images else math.nan
         summary: dict[str, Any] = {
             "predictor": self.guarantee.predictor,
             "threat": self.guarantee.threat.to_json(),
@@ -175,7 +180,7 @@ class CertificationStage(NetworkStage):
                 "prediction_accuracy/image_mean": image_mean(rows, "prediction_accuracy"),
                 "prediction_miou/pooled": prediction.miou(),
                 "certified_miou/pooled": as_map.miou(),
-                "worst_case_miou/pooled": worst_case_miou(certified),
+                "worst_case_miou/pooled": worst,
                 "samples/image_mean": image_mean(rows, "samples"),
             },
             "class_iou": {
