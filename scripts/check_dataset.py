@@ -113,7 +113,7 @@ def main(arguments: list[str]) -> int:
         problems.append(obstacle)
     for problem in problems:
         print(problem, file=sys.stderr)
-    print(f"{len(problems)} problems" if problems else "no problems")
+    print(f"{len(problems)} problem{'' if len(problems) == 1 else 's'}" if problems else "no problems")
     return 1 if problems else 0
 
 
