@@ -19,6 +19,19 @@ def survey(dataset: SegmentationDataset) -> LabelCounts:
     return few if few.images == len(dataset) or not few.obstacle(dataset.class_names) else _counts(dataset)
 
 
+def check_validation(dataset: SegmentationDataset, number: int | None) -> None:
+    """Read what a training validates on, for a file that cannot be read there would end it after its work.
+
+    Args:
+        dataset: the split that is validated on.
+        number: how many of its first images are; None for all.
+
+    Raises:
+        DataError: an image cannot be read, or a label is no class.
+    """
+    _counts(dataset, number)
+
+
 def check_training_labels(train_set: SegmentationDataset, evaluated: SegmentationDataset | None) -> None:
     """Look at the labels before a training. Where all labels of a split are one class, that is said.
 
@@ -45,6 +58,6 @@ def check_training_labels(train_set: SegmentationDataset, evaluated: Segmentatio
             say(f"{split}: {obstacle}")
 
 
-def _counts(dataset: SegmentationDataset) -> LabelCounts:
-    samples = (checked_sample(dataset[index], index) for index in range(len(dataset)))
+def _counts(dataset: SegmentationDataset, number: int | None = None) -> LabelCounts:
+    samples = (checked_sample(dataset[index], index) for index in range(min(len(dataset), number or len(dataset))))
     return LabelCounts.of(samples, len(dataset.class_names))

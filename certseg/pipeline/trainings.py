@@ -16,6 +16,7 @@ from certseg.datasets import check_headers, readable
 from certseg.datasets.files import ImageDataset
 from certseg.errors import ConfigError, DataError
 from certseg.pipeline.console import say
+from certseg.pipeline.label_survey import check_validation
 from certseg.pipeline.places import TRAININGS, Identity, place
 from certseg.pipeline.settings import build
 from certseg.pipeline.spec import DatasetSpec, RunSpec
@@ -167,6 +168,8 @@ def find_or_train(
                 check_same_classes(split, data.class_names)
                 check_headers(split)
         recipe, module = parts()
+        if val_set is not None and recipe.validations:
+            check_validation(val_set, recipe.val_images)
         report = train(
             module.to(hardware.torch_device),
             data,

@@ -86,3 +86,11 @@ def test_other_noise_than_that_of_the_certificates_is_said(root, tmp_path, capsy
     words = ("dataset=folder", f"dataset.root={root}", "dataset.num_classes=2", "certifier.sigma=0.5", "certifier.n=60")
     run(configuration(tmp_path / "out", *words, base=BASE), tmp_path / "report")
     assert "trained with noise of sigma 0.25 and certified with 0.5" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_a_label_that_is_no_class_is_found_in_the_validation_split_before_a_training(root, tmp_path):
+    Image.fromarray(np.full((32, 40), 7, np.uint8)).save(root / "val" / "labels" / "1.png")
+    with pytest.raises(DataError, match=r"val/labels/1\.png holds values that are no class"):
+        go(root, tmp_path)
+    assert not list(tmp_path.rglob("history.jsonl"))
+    go(root, tmp_path, "training.val_images=1")  # which does not reach it
