@@ -283,7 +283,7 @@ class ImageDataset(ABC):
             raise DataError(
                 f"{origin.title}, split {split}, is incomplete: {shown}" + (f"; and {more} more" if more > 0 else ""),
                 expected=origin.tree,
-                remedy=f"Complete the files; scripts/check_dataset.py dataset={self.name} lists every bad file",
+                remedy="Complete the files; scripts/check_dataset.py with the same settings lists every bad file",
             )
         if not self.pairs:
             raise DataError(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from certseg.checks import check_count, check_flag
+from certseg.checks import check_count, check_flag, check_word
 from certseg.datasets.bands import Reader
 from certseg.datasets.declared import (
     MOST_VALUE,
@@ -71,6 +71,8 @@ class Folder(FileDataset):
             number of them. None with a window for all, and without one for what a screen shows: 8-bit RGB.
         window: the values ``[low, high]`` of image files that become 0 and 1, or one such pair for each band; None for
             0 and 255. See :class:`~certseg.datasets.bands.Reader`.
+        name: what results, their folders and reports call the data set: letters, digits, ``.``, ``_`` and ``-``; None
+            for ``folder``.
 
     Raises:
         ConfigError: the classes are told by none of ``class_names``, ``num_classes``, ``values`` and ``colours``, or
@@ -96,9 +98,10 @@ class Folder(FileDataset):
         lists: str | Path | None = None,
         bands: Sequence[int] | None = None,
         window: Sequence[Any] | None = None,
+        name: str | None = None,
     ):
         reader = Reader.of(bands, window)
-        legend = self.legend(class_names, num_classes, palette, values, colours)
+        legend = self.legend(class_names, num_classes, palette, values, colours, name)
         declared = _declared(values, colours, ignore_index, ignore_colours, quantise)
         coding = _coding(len(legend.class_names), declared, ignore_index, reduce_zero_label)
         base = checked_root(root, ORIGIN)
@@ -130,6 +133,7 @@ class Folder(FileDataset):
         palette: Sequence[Sequence[int]] | None = None,
         values: Declared | None = None,
         colours: Declared | None = None,
+        name: str | None = None,
         **settings: Any,
     ) -> Legend:
         """The classes; the constructor's other arguments ``settings`` change nothing about them.
@@ -141,6 +145,7 @@ class Folder(FileDataset):
                 evenly spaced hues.
             values: the values of the classes in label files, by name or in order; None if not declared.
             colours: the colours of the classes in label files, by name or in order; None if not declared.
+            name: what the data set is called; None for ``folder``.
 
         Raises:
             ConfigError: nothing tells the classes, or what does contradicts itself, or the palette has another length.
@@ -150,6 +155,8 @@ class Folder(FileDataset):
         >>> Folder.legend(values={"background": 0, "lesion": 255}).class_names
         ('background', 'lesion')
         """
+        name = "folder" if name is None else name
+        check_word("dataset.name", name)
         declared = _declared(values, colours)
         named = declared_names(values if values is not None else colours)
         if class_names is not None and named is not None and tuple(map(str, class_names)) != named:
@@ -170,7 +177,7 @@ class Folder(FileDataset):
             )
         if palette is None and declared is not None and declared.what == "colours":
             palette = [codes[0] for codes in declared.classes]
-        return Legend("folder", names, checked_palette(palette, len(names)))
+        return Legend(name, names, checked_palette(palette, len(names)))
 
 
 def _folder_of(base: Path, split: str | None) -> Path:

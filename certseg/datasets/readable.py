@@ -26,7 +26,7 @@ def check_headers(dataset: SegmentationDataset) -> None:
         more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise DataError(
             f"{dataset.name}, split {dataset.split}, has files that cannot be used: {'; '.join(found[:_SHOWN])}{more}",
-            remedy=f"Repair or remove them (scripts/check_dataset.py dataset={dataset.name} lists every bad file), or "
+            remedy="Repair or remove them (scripts/check_dataset.py with the same settings lists every bad file), or "
             "leave them out: dataset.on_error=skip",
         )
 

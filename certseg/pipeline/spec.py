@@ -56,6 +56,7 @@ class DatasetSpec(ObjectSpec):
     """The data of a run. The images of a split and their content take part in keys by the split's fingerprint.
 
     Args:
+        name: what folders and tables call the data set, where it can be chosen; None for what its class calls it.
         root: the data set's folder.
         split: the split that is attacked and certified.
         lists: a folder with files that list the images of each split.
@@ -73,6 +74,7 @@ class DatasetSpec(ObjectSpec):
         hierarchy: groups of the classes, which a certifier's settings may refer to; None for none.
     """
 
+    name: Any = identity(ANYTHING, default=LEFT_OUT, argument=True, off=None)
     root: Any = not_identity(ANYTHING, default=LEFT_OUT, argument=True)
     split: str | None | LeftOut = not_identity(TEXT_OR_NULL, default=LEFT_OUT, argument=True)
     lists: Any = not_identity(ANYTHING, default=LEFT_OUT, argument=True)

@@ -459,3 +459,10 @@ def test_a_header_that_tells_of_16_bits_or_of_colours_is_read_before_work(folder
     Image.fromarray(np.zeros((*SHAPE, 3), np.uint8)).save(label_file(folder))
     with pytest.raises(DataError, match="is a colour picture"):
         check_headers(Folder(folder, num_classes=3))
+
+
+def test_a_folder_may_have_a_name(folder):
+    plain, named = Folder(folder, num_classes=3), Folder(folder, num_classes=3, name="lesions")
+    assert (plain.name, named.name) == ("folder", "lesions")
+    assert Folder.legend(num_classes=3, name="lesions").name == "lesions"
+    assert plain.fingerprint() != named.fingerprint()

@@ -75,6 +75,7 @@ CASES = [
     ("dataset=camvid dataset.root=3", "dataset.root is not set"),
     ("dataset=cityscapes dataset.root=nowhere", "was not found"),
     ("certifier=none attack=pgd attack.norm=linf attack.radius=8", "Write attack.radius=8/255"),
+    ("dataset=folder dataset.num_classes=2 dataset.name=a/b", "dataset.name must be a plain word"),
     ("dataset=folder dataset.num_classes=2 dataset.bands=[]", "dataset.bands cannot be read"),
     ("dataset=folder dataset.num_classes=2 dataset.window=[5,1]", "dataset.window cannot be read"),
     ("dataset=coco dataset.root=nowhere", "was not found"),
