@@ -13,11 +13,12 @@ from PIL import Image, ImageOps
 from certseg.checks import is_count, is_number
 from certseg.compute.extras import library
 from certseg.compute.opencv import cv2
-from certseg.datasets.reading import image_size, read_image, turn
+from certseg.datasets.reading import SPREAD, image_size, read_image, turn
 from certseg.errors import ConfigError, DataError, DependencyError
 from certseg.types import Sides
 
 _TIFF = (".tif", ".tiff")
+_ORIENTATION = 274  # the tag of a TIFF
 _BANDS_FIRST, _BANDS_LAST = ("SYX", "CYX"), ("YXS", "YXC")  # tifffile's names of axes
 _PLAIN_MODES = ("1", "L", "LA", "RGB", "RGBA", "I;16", "I;16B", "I;16L", "I", "F")
 
@@ -148,6 +149,13 @@ def _picture(file: Path) -> np.ndarray:
     try:
         with Image.open(file) as picture:
             stored = " ".join(str(tile[3]) for tile in picture.tile)
+            if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":  # of formats that may hold several
+                raise DataError(f"Image file {file} holds several pictures", expected="one page or frame")
+            if ";16" in stored and picture.mode == "LA":
+                raise DataError(
+                    f"Image file {file} is grey with an alpha channel of 16 bits, which is not read",
+                    remedy="Write it without alpha, or as TIFF",
+                )
             if ";16" not in stored or picture.mode in ("I;16", "I;16B", "I"):
                 picture.load()
                 if picture.mode not in _PLAIN_MODES:
@@ -158,6 +166,8 @@ def _picture(file: Path) -> np.ndarray:
                         remedy="Write it without a palette, in RGB",
                     )
                 values = np.asarray(ImageOps.exif_transpose(picture))
+                if picture.mode == "L" and stored in SPREAD:
+                    values = values // SPREAD[stored]
                 return values.astype(np.uint16) if picture.mode == "I" and ";16" in stored else values
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise _unreadable(file, error) from error
@@ -187,6 +197,9 @@ def _tiff(file: Path) -> np.ndarray:
                     received=len(tiff.series),
                     remedy="Write the one that is meant as a file of its own",
                 )
+            page = tiff.pages[0]
+            if wrong := _untold(page):
+                raise DataError(f"Image file {file} {wrong}", remedy="Write its numbers as they are meant, upright")
             axes, values = tiff.series[0].axes, tiff.series[0].asarray()
     except DataError:
         raise
@@ -211,6 +224,15 @@ def _tiff(file: Path) -> np.ndarray:
         raise DataError(f"Image file {file} has values that are no numbers", received=str(values.dtype))
     found: np.ndarray = values
     return found
+
+
+def _untold(page: Any) -> str:
+    """What a page of a TIFF says of its numbers that reading them would pass over; empty for nothing."""
+    orientation = page.tags.get(_ORIENTATION)
+    if orientation is not None and orientation.value != 1:
+        return "has an orientation, which is not applied to numbers"
+    photometric = str(getattr(page.photometric, "name", page.photometric))  # an enumeration, or a number it lacks
+    return f"is stored as {photometric}" if photometric in ("PALETTE", "MINISWHITE") else ""
 
 
 def _unreadable(file: Path, error: object) -> DataError:

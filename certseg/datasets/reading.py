@@ -20,7 +20,8 @@ _INVALID = -1
 _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 _LABEL_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "F")  # Pillow cuts the values of all others to 8 bits
-_SPREAD = {"L;4": 17, "L;2": 85}  # by how pixels of few bits are stored, what Pillow multiplies them by
+SPREAD = {"L;4": 17, "L;2": 85}
+"""By how pixels of few bits are stored, what Pillow multiplies them by."""
 _LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")
 _LOSSY_COMPRESSIONS = ("jpeg", "tiff_jpeg", "webp")  # of TIFF
 _OVER = (2, 3, 4)  # EXIF orientations that turn or mirror an image and keep its sides
@@ -182,8 +183,8 @@ def read_label(file: Path, kind: FileKind = LABEL) -> np.ndarray:
     """
     picture, stored = _decoded(file, kind)
     values = np.asarray(ImageOps.exif_transpose(picture))
-    if picture.mode == "L" and stored in _SPREAD:  # Pillow spreads the values of few bits over 0 to 255
-        values = values // _SPREAD[stored]
+    if picture.mode == "L" and stored in SPREAD:  # Pillow spreads the values of few bits over 0 to 255
+        values = values // SPREAD[stored]
     return values
 
 

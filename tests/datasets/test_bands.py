@@ -94,6 +94,22 @@ def test_what_is_no_single_picture(tmp_path):
         Reader.of([0], None).read(tmp_path / "p.png")
 
 
+def test_numbers_that_mean_something_else_than_they_seem(tmp_path):
+    values = bands(1, np.uint8, most=9)[..., 0]
+    for options, words in (
+        ({"extratags": [(274, "H", 1, 3, True)]}, "has an orientation"),
+        ({"photometric": "miniswhite"}, "stored as MINISWHITE"),
+        ({"photometric": "palette", "colormap": np.zeros((3, 256), np.uint16)}, "stored as PALETTE"),
+    ):
+        path = tiff(tmp_path / "a.tif", values, **options)
+        with pytest.raises(DataError, match=words):
+            Reader.of([0], None).read(path)
+    frames = [Image.fromarray(values), Image.fromarray(values + 1)]
+    frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:])
+    with pytest.raises(DataError, match="several pictures"):
+        Reader.of([0], None).read(tmp_path / "a.png")
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
