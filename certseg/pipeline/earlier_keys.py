@@ -16,7 +16,11 @@ from certseg.pipeline.names import import_path, logical_name
 _TRAINING_FORMAT = 1
 _INPAINTER_FORMAT = 2
 _NOT_IDENTITY = {
-    "dataset": {"root", "split", "limit", "train_split", "val_split", "hierarchy", "lists", "on_error"},
+    "dataset": {
+        *{"root", "split", "limit", "train_split", "val_split", "hierarchy", "lists", "on_error"},
+        # these were not there then, and change the fingerprint where they are set
+        *{"values", "colours", "ignore_colours", "quantise", "bands", "window", "name"},
+    },
     "model": {
         "checkpoint",
         "trust_checkpoint",

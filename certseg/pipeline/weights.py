@@ -307,13 +307,8 @@ def _as_it_comes(spec: RunSpec, legend: Legend, hardware: Hardware) -> Network:
     may be another thing tomorrow."""
     network, what = build_segmenter(spec.model, len(legend.class_names)), f"{spec.model.name}, as it comes,"
     inner = network.segmenter if isinstance(network, Denoised) else network
-    if isinstance(inner, Wrapped) and inner.is_fresh:
-        raise ConfigError(
-            f"model.pretrained=true, but {spec.model.name} comes with random weights",
-            expected="weights of the whole network: model.weights=DEFAULT with model=torchvision, "
-            "model.pretrained_model=... with model=transformers",
-            remedy="Give them, or model.checkpoint=... in the place of model.pretrained=true, or train it",
-        )
+    if isinstance(inner, Wrapped):
+        _check_weights(spec.model, inner)
     if isinstance(network, Denoised) and not _load_denoiser(network, spec.model) and network.denoiser.state_dict():
         raise ConfigError(
             "The denoiser in front of model.pretrained=true has no weights",
@@ -325,9 +320,24 @@ def _as_it_comes(spec: RunSpec, legend: Legend, hardware: Hardware) -> Network:
     return Network(lambda: ordered, hardware, identity, _label(spec.model, "pretrained"))
 
 
+def _check_weights(model: ModelSpec, network: Wrapped) -> None:
+    """Raise ConfigError if weights that are said to come with a network are random."""
+    if model.pretrained and network.is_fresh:
+        raise ConfigError(
+            f"model.pretrained=true, but {model.name} comes with random weights",
+            expected="weights of the whole network: model.weights=DEFAULT with model=torchvision, "
+            "model.pretrained_model=... with model=transformers",
+            remedy="Give them, or model.checkpoint=... in the place of model.pretrained=true, or train it",
+        )
+
+
 def _digest(network: nn.Module) -> str:
-    """SHA-256 of a network's weights with their names."""
-    digest = hashlib.sha256()
+    """SHA-256 of a network's structure as it prints itself, of what it does to colours, and of its weights with their
+    names: a library may read all of them from one folder."""
+    digest = hashlib.sha256(repr(network).encode())
+    for part in network.modules():
+        if isinstance(part, Wrapped):
+            digest.update(f"{part.told} {part.mean.tolist()} {part.std.tolist()}".encode())
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
@@ -339,7 +349,12 @@ def _brought(spec: RunSpec) -> dict[str, str]:
     brings = spec.model.pretrained or any(spec.model.arguments.get(name) for name in _BRINGING)
     if not brings:
         return {}
-    segmenter = build("model", spec.model, num_classes=len(legend_of(spec).class_names))
+    legend = legend_of(spec)
+    segmenter = build("model", spec.model, num_classes=len(legend.class_names))
+    if isinstance(segmenter, Wrapped):
+        _check_weights(spec.model, segmenter)
+        if spec.model.pretrained:
+            order_of(spec.model, f"{spec.model.name}, as it comes,", segmenter.class_names, legend, is_start=True)
     return {"start_weights": _digest(segmenter)}
 
 

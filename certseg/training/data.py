@@ -171,11 +171,11 @@ class TrainingImages(Dataset):
 
 
 def _has_more_than_8_bits(first: Sample, source: SegmentationDataset) -> bool:
-    """Whether the first image that is not all of one value has values between those of 8 bits; ``first`` is the first
-    of ``source``."""
+    """Whether the first image of more than two values has some between those of 8 bits; ``first`` is the first of
+    ``source``."""
     for index in range(len(source)):
         values = (source[index] if index else first).image * 255
-        if float(values.amax() - values.amin()) > 0:
+        if values.unique().numel() > 2:  # others may be all that a window cuts off
             return bool((values - values.round()).abs().max() > _ROUNDING)
     return False
 
@@ -259,4 +259,12 @@ class _PadTo(mmcv_transforms.Pad):
 
     def transform(self, results: dict) -> dict:
         """Pad to the crop on the right and at the bottom."""
-        return results if results["img"].shape[1::-1] == self.size else super().transform(results)
+        if results["img"].shape[1::-1] == self.size:
+            return results
+        if results["img"].ndim == 2 or results["img"].shape[2] <= 4:
+            return super().transform(results)
+        height, width = results["img"].shape[:2]  # of more channels than OpenCV pads
+        bottom, right = max(0, self.size[1] - height), max(0, self.size[0] - width)
+        image = np.pad(results["img"], ((0, bottom), (0, right), (0, 0)))
+        labels = np.pad(results["gt_seg_map"], ((0, bottom), (0, right)), constant_values=IGNORE_INDEX)
+        return {**results, "img": image, "gt_seg_map": labels}
