@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from certseg.compute.hardware import rank
 from certseg.datasets import Legend
-from certseg.errors import CheckpointError
+from certseg.errors import CheckpointError, ConfigError
 from certseg.models.checkpoint import read_weights
 from certseg.pipeline.console import say
 from certseg.pipeline.spec import ModelSpec
@@ -36,6 +36,7 @@ def class_order(
         CheckpointError: the file cannot be read, or names other classes, or the same in another order and
             ``map_classes`` is not set.
     """
+    _check_settings(model)
     if model.trust_classes:
         return None  # not even read
     named = read_weights(path, trust=model.trust_checkpoint if trust is None else trust).class_names
@@ -51,6 +52,7 @@ def order_of(
     Raises:
         CheckpointError: the classes are others, or the same in another order and ``map_classes`` is not set.
     """
+    _check_settings(model)
     if model.trust_classes:
         return None
     if named is None:
@@ -79,6 +81,14 @@ def order_of(
         remedy="Choose the data set that the checkpoint was trained on (dataset=folder takes dataset.class_names); if "
         "only the names differ, set model.trust_classes=true",
     )
+
+
+def _check_settings(model: ModelSpec) -> None:
+    """Raise ConfigError where classes are to be put into another order and taken as they are."""
+    if model.map_classes and model.trust_classes:
+        raise ConfigError(
+            "model.map_classes and model.trust_classes contradict each other", remedy="Leave one of them out"
+        )
 
 
 def _permuted(path: str, legend: Legend, named: Sequence[str], order: Sequence[int], is_start: bool) -> CheckpointError:

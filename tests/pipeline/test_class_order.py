@@ -9,7 +9,7 @@ from support.pipeline_runs import SMALL, configuration, summaries
 import certseg
 from certseg.certifiers import Lipschitz
 from certseg.datasets import Legend, Streets
-from certseg.errors import CheckpointError
+from certseg.errors import CheckpointError, ConfigError
 from certseg.models import Reordered, reordered
 from certseg.pipeline import run
 from certseg.pipeline.class_order import class_order
@@ -153,3 +153,9 @@ def test_the_constant_of_a_lipschitz_network_survives_another_order():
     assert torch.allclose(mapped.radii, plain.radii)
     assert torch.equal(mapped.certified, plain.certified)
     assert reordered(network, None) is network
+
+
+def test_an_order_is_not_mapped_and_trusted_at_once(tmp_path):
+    path = saved(tmp_path / "c.pt", meta={"CLASSES": ("sky", "road", "Traffic Sign")})
+    with pytest.raises(ConfigError, match="contradict each other"):
+        class_order(model("model.map_classes=true", "model.trust_classes=true"), path, LEGEND)

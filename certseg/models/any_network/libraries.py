@@ -265,6 +265,11 @@ def _processor_colours(transformers: ModuleType, model: str) -> Normalisation:
     except (OSError, ValueError, ImportError):  # of a folder without one
         return None
     told = processor.to_dict()
+    if told.get("do_flip_channel_order", False):
+        raise ConfigError(
+            f"The image processor of {model} gives blue, green and red, which model.normalise=auto does not",
+            remedy="Give model.normalise, and a network of your own that turns the order",
+        )
     if not told.get("do_normalize", False) or told.get("image_mean") is None:
         return "none"
     return tuple(told["image_mean"]), tuple(told["image_std"])
