@@ -32,9 +32,6 @@ together, by independent draws of both."""
 
 _UNITS = {torch.float32: 1e-5, torch.float64: 1e-5}  # rounding of a logit, as a share of it
 _UNIT_TF32 = 2e-3  # of GPUs that multiply with 10 bits
-_BATCHES, _COPIES = 8, 8  # of one image, that show whether draws are independent
-_CHANCE = 1e-6  # with which independent draws are taken for shared ones
-_SQUARED_DEVIATION = 30.0  # in squared standard errors, above which a mean depends on the batch
 _PASSES = 20  # of certificates, for each further look
 
 
@@ -63,8 +60,8 @@ def check_premise(certifier: Certifier, segmenter: Segmenter, image: Tensor, har
     each image shape, and whenever the network's weights, modes or plain attributes have changed.
 
     A guarantee without error probability needs a fixed function of each image. One by sampling allows for a network
-    with random answers if its draws are independent of each other: they must not be shared by the images of a batch,
-    and the answer for an image must not depend on the others.
+    with random answers if its draws are independent of each other. Those of the images of one batch may be shared in
+    part, which only many passes would show, so a random network is sampled one copy per pass.
 
     Args:
         certifier: gives the guarantee, and the function that is to be fixed (:meth:`certseg.types.Certifier.premise`).
@@ -76,8 +73,8 @@ def check_premise(certifier: Certifier, segmenter: Segmenter, image: Tensor, har
         Flags for the certificate: :data:`RANDOM` where a smoothed network is random by itself, else none.
 
     Raises:
-        ModelError: the answer changes from call to call and the guarantee needs a fixed one, random draws are shared by
-            a batch, or the answer depends on the batch.
+        ModelError: the answer changes from call to call and the guarantee needs a fixed one or batches are sampled, or
+            the answer depends on the batch.
     """
     known, key = _seen.of(segmenter), (id(certifier), tuple(image.shape), hardware)
     found = known.get(key)
@@ -155,7 +152,14 @@ def _flags(
     with torch.inference_mode():
         alone, together = (max(parts) for parts in zip(*(look.differences(singles, batches) for look in looks)))
         if alone.ratio > 1.0 and not certifier.guarantee.is_deterministic:
-            looks[0].check_draws()
+            if hardware.noise_batch > 1:
+                raise ModelError(
+                    "The network is random: whether copies of an image in one batch draw independently of each other, "
+                    "as samples must, cannot be seen from its answers",
+                    expected="one copy per pass",
+                    received=f"hardware.noise_batch={hardware.noise_batch}",
+                    remedy="Set hardware.noise_batch=1, or switch off what is random in it",
+                )
             return (RANDOM,)
     if alone.ratio > 1.0:
         raise ModelError(
@@ -233,44 +237,6 @@ class _Look:
             return max((_largest((other - first).abs(), rounding) for other in others), default=_Difference(0.0, 0.0))
 
         return largest(apart), largest(beside)
-
-    def check_draws(self) -> None:
-        """Raise ModelError if a random function draws for whole batches, or answers by what else is in them: an F test
-        of batches of copies (one-way random effects), and means among copies against means among others."""
-        from scipy.stats import f  # takes long to load, and few networks are random
-
-        copies = min(self._most, _COPIES)
-        if copies < 2:
-            return
-        drawn = torch.stack([self._draws([self._image] * copies) for _ in range(_BATCHES)]).double()  # batches x copies
-        means = drawn.mean(dim=1)
-        between = copies * float(means.var(dim=0).sum())
-        within = float((drawn - means[:, None]).square().sum()) / (_BATCHES * (copies - 1))
-        critical = float(f.isf(_CHANCE, _BATCHES - 1, _BATCHES * (copies - 1)))
-        if between > critical * within:
-            raise ModelError(
-                "The network is random, and draws its random numbers once for all images of a batch; what is sampled "
-                "is then not independent, and no certificate allows that",
-                expected="answers for copies in one batch that differ as those of different calls",
-                received=f"variances {between:.2g} between and {within:.2g} within batches",
-                remedy="Let it draw for each image, or set hardware.noise_batch=1",
-            )
-        beside = [self._draws([self._image] + [self._other] * (copies - 1))[0] for _ in range(_BATCHES)]
-        variance = drawn.flatten(0, 1).var(dim=0)
-        apart = torch.stack(beside).double().mean(dim=0) - drawn.mean(dim=(0, 1))
-        error = variance * (1.0 / _BATCHES + 1.0 / (_BATCHES * copies))
-        varied = variance > 0
-        if bool(varied.any()) and float((apart.square() / error)[varied].mean()) > _SQUARED_DEVIATION:
-            raise ModelError(
-                "The network is random, and its answer for an image depends on the other images in its batch; no "
-                "certificate allows that",
-                expected="the same mean answer in every batch",
-                received=f"means {float((apart.square() / error)[varied].mean()) ** 0.5:.0f} standard errors apart",
-                remedy="Let it normalise by stored statistics (eval mode), or set hardware.noise_batch=1",
-            )
-
-    def _draws(self, images: list[Tensor]) -> Tensor:
-        return self._margins(self._logits(torch.stack(images)))
 
     def _margins(self, logits: Tensor) -> Tensor:
         """``B x H x W``, how far the class that won the first time lies above the largest other; below 0 where another

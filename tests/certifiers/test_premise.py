@@ -27,6 +27,7 @@ SIZE = (24, 32)
 PATCH = Patch(height=3, width=3)
 IMAGE = torch.rand(3, *SIZE, generator=torch.Generator().manual_seed(0))
 CPU = Hardware(device="cpu", noise_batch=8)
+ONE_BY_ONE = Hardware(device="cpu", noise_batch=1)
 
 
 class Network(torch.nn.Module):
@@ -128,24 +129,17 @@ def test_fixed_networks_pass_without_a_flag(kind):
     assert RANDOM not in certseg.certify(Network(fixed), IMAGE, certifier, hardware=CPU).flags
 
 
-@pytest.mark.parametrize("habit", SHARED_HABITS, ids=lambda habit: habit.__name__)
-def test_draws_that_a_batch_shares_are_no_samples(habit):
-    certifier = SegCertify(sigma=0.1, n=60)
-    with pytest.raises(ModelError, match=r"once for all images of a batch.*hardware.noise_batch=1"):
-        certseg.certify(Network(habit), IMAGE, certifier, hardware=CPU)
-    one_by_one = Hardware(device="cpu", noise_batch=1)
-    assert RANDOM in certseg.certify(Network(habit), IMAGE, certifier, hardware=one_by_one).flags
+@pytest.mark.parametrize(
+    "habit", [*INDEPENDENT_HABITS, *SHARED_HABITS, dropping_beside_batch_statistics], ids=lambda habit: habit.__name__
+)
+def test_a_random_network_is_sampled_one_copy_per_pass(habit):
+    with pytest.raises(ModelError, match=r"The network is random.*hardware.noise_batch=1"):
+        certseg.certify(Network(habit), IMAGE, SegCertify(sigma=0.1, n=60), hardware=CPU)
 
 
-def test_a_random_answer_may_not_depend_on_the_batch_either():
-    certifier = SegCertify(sigma=0.1, n=60)
-    with pytest.raises(ModelError, match="is random, and its answer for an image depends on the other images"):
-        certseg.certify(Network(dropping_beside_batch_statistics), IMAGE, certifier, hardware=CPU)
-
-
-@pytest.mark.parametrize("habit", INDEPENDENT_HABITS, ids=lambda habit: habit.__name__)
+@pytest.mark.parametrize("habit", [*INDEPENDENT_HABITS, *SHARED_HABITS], ids=lambda habit: habit.__name__)
 def test_smoothing_says_that_the_network_is_random(habit):
-    assert RANDOM in certseg.certify(Network(habit), IMAGE, SegCertify(sigma=0.1, n=60), hardware=CPU).flags
+    assert RANDOM in certseg.certify(Network(habit), IMAGE, SegCertify(sigma=0.1, n=60), hardware=ONE_BY_ONE).flags
 
 
 def test_a_random_inpainter_is_refused_too():
@@ -234,7 +228,7 @@ def test_a_run_refuses_and_flags_alike():
     with pytest.raises(ModelError, match="gives one image one answer"):
         refused.run(sample)
     smoothed = SegCertify(sigma=0.1, n=60)
-    flagged = CertificationStage(smoothed, Network(always_dropping), names, seed=0, hardware=CPU)
+    flagged = CertificationStage(smoothed, Network(always_dropping), names, seed=0, hardware=ONE_BY_ONE)
     assert RANDOM in flagged.run(sample)[0]["flags"]
 
 
