@@ -142,6 +142,8 @@ def focus_figures(
             certified = [CertifiedCounts.from_json(row["counts"]["certified"]) for row in rows]
             found = _figures(_NAMES[kind], ClassTally.of_certificates(certified, index, tolerated), name)
             images = known.IMAGES_WITH.full_name(parameter=name)
+            if guarantee is not None and guarantee.excuses_alerts:  # an alert excuses what the attack then leaves
+                found |= {key: float("nan") for key in found if key.startswith("worst_case_")}
             figures |= found if is_promised else dict.fromkeys(found, float("nan")) | {images: found[images]}
             predicted = [ClassCounts.from_json(row["counts"]["prediction"]) for row in rows]
             tally = ClassTally.of_predictions(predicted, index)

@@ -117,3 +117,7 @@ def test_nothing_is_said_of_images_that_nothing_is_promised_about():
     assert found["prediction_recall@lesion/pooled"] == pytest.approx(2 / 3)
     found = focus_figures("certifier", [row], NAMES, ["lesion"], few)
     assert found["certified_recall@lesion/pooled"] == pytest.approx(1 / 3)
+    alerted = Guarantee(Promise.UNTIL_ALERT, "base", L2(0.1), confidence=1.0)
+    found = focus_figures("certifier", [row], NAMES, ["lesion"], alerted)
+    assert math.isnan(found["worst_case_dice@lesion/pooled"])
+    assert found["certified_recall@lesion/pooled"] == pytest.approx(2 / 3)
