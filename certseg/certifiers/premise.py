@@ -166,15 +166,16 @@ def _flags(
             f"certifier={certifier.name} needs a network that gives one image one answer",
             expected="logits whose margins differ from call to call by rounding alone",
             received=str(alone),
-            remedy="Switch off what is random in it (dropout, stochastic depth, crops), or certify it by smoothing, "
-            "which allows for random networks: certifier=segcertify",
+            remedy="Switch off what is random in it (dropout, stochastic depth, crops), let it compute in float32 if "
+            "it rounds by itself, or certify it by smoothing, which allows for random networks: certifier=segcertify",
         )
     if together.ratio > 1.0:
         raise ModelError(
             "The network's answer for an image depends on the other images in its batch; no certificate allows that",
             expected="logits whose margins differ from batch to batch by rounding alone",
             received=str(together),
-            remedy="Let it normalise by stored statistics (eval mode), or set hardware.noise_batch=1",
+            remedy="Let it normalise by stored statistics (eval mode) and compute in float32, whose rounding is small, "
+            "or set hardware.noise_batch=1",
         )
     return ()
 

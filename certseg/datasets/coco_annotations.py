@@ -147,9 +147,10 @@ def _reduced(entry: dict[str, object]) -> object:
             flaw = f"expected file_name, the PNG file of its segments, received {file_name!r:.60}"
             return Annotation(image, "panoptic", what, flaw=flaw)
         return Annotation(image, "panoptic", what, file_name=str(file_name), segments=segments)
-    told, is_crowd = entry.get("category_id"), entry.get("iscrowd") == 1
+    told, is_crowd = entry.get("category_id"), False
     category = told if is_count(told, 0) else None
     try:
+        is_crowd = _is_crowd(entry)
         outline = outline_of(entry.get("segmentation"))
     except ValueError as error:
         return Annotation(image, "instances", what, category, is_crowd, flaw=str(error))
@@ -165,8 +166,20 @@ def _segments(listed: object) -> array[int]:
             raise ValueError(
                 f"expected segments with id, 1 to {MOST_ID}, and category_id, received {repr(segment)[:60]}"
             )
-        segments.extend((number, category, int(told.get("iscrowd") == 1)))
+        segments.extend((number, category, int(_is_crowd(told))))
     return segments
+
+
+def _is_crowd(entry: dict[str, object]) -> bool:
+    """Whether an annotation outlines several objects as one; those that do not say are of one object each.
+
+    Raises:
+        ValueError: it says something else than yes or no.
+    """
+    told = entry.get("iscrowd", 0)
+    if told not in (0, 1):  # also False and True
+        raise ValueError(f"expected iscrowd, 0 or 1, received {told!r:.60}")
+    return told == 1
 
 
 def _is_inside(file_name: object) -> bool:

@@ -18,8 +18,11 @@ from certseg.errors import CertsegError, ResultError
 from certseg.pipeline.suggestions import reworded
 
 USER_ERROR = 2
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
-"""What a disk answers that is full or may not be written to, whoever of the many libraries writes."""
+_DISK = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS), "write"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.ENOTDIR), "open"),  # to read or to write: the system does not say
+}
+"""What a disk answers that is full, or that forbids what is tried, whoever of the many libraries writes."""
 
 
 def explain(error: BaseException) -> int:
@@ -30,7 +33,7 @@ def explain(error: BaseException) -> int:
     """
     if isinstance(error, OSError) and error.errno in _DISK and not isinstance(error, CertsegError):
         error = ResultError(
-            f"Cannot write {error.filename or 'a file'} ({error.strerror})",
+            f"Cannot {_DISK[error.errno]} {error.filename or 'a file'} ({error.strerror})",
             remedy="Check the folder, its rights and the free space; the same command keeps what is finished",
         )
     expected = (CertsegError, HydraException, OmegaConfBaseException)

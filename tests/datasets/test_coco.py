@@ -247,6 +247,7 @@ def test_panoptic_files_that_do_not_fit(tmp_path):
     for segments, words in (
         ([{"id": 1, "category_id": 4}], "segment 1: expected the id of a category, 3, 7, 20, received 4"),
         ([{"id": 2**24, "category_id": 3}], "expected segments with id"),
+        ([{"id": 1, "category_id": 3, "iscrowd": "1"}], "expected iscrowd, 0 or 1, received '1'"),
         ([SEGMENTS[0], SEGMENTS[0]], "expected every id of a segment once"),
         (5, "expected segments with id"),
     ):

@@ -54,11 +54,14 @@ def test_the_weights_at_the_end(tmp_path):
     load_checkpoint(torch.nn.Linear(2, 2), tmp_path / "model.pt")
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
-def test_whoever_writes_it_is_one_line(number, capsys):
+@pytest.mark.parametrize(
+    ("number", "verb"),
+    [(errno.ENOSPC, "write"), (errno.EDQUOT, "write"), (errno.EROFS, "write"), (errno.EACCES, "open")],
+)
+def test_whoever_uses_the_disk_is_one_line(number, verb, capsys):
     assert console.explain(OSError(number, "refused", "somewhere/report.md")) == 2
     printed = capsys.readouterr().err
-    assert printed.startswith("error: Cannot write somewhere/report.md (refused).")
+    assert printed.startswith(f"error: Cannot {verb} somewhere/report.md (refused).")
     assert len(printed.splitlines()) == 1
 
 

@@ -13,7 +13,7 @@ from certseg.certifiers import SegCertify
 from certseg.compute.hardware import Hardware
 from certseg.datasets import Streets
 from certseg.errors import CertsegError, CheckpointError, ConfigError
-from certseg.models import onnx_network, torchscript_network
+from certseg.models import onnx_network, torchscript_network, transformers_network
 from certseg.pipeline import run
 from certseg.pipeline.settings import parse
 from certseg.pipeline.weights import build_segmenter
@@ -97,6 +97,18 @@ def exported(tmp_path_factory):
     )
     program.save(folder / "net.onnx")
     return folder, network
+
+
+def test_an_onnx_may_leave_the_shape_of_its_input_open(tmp_path):
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    onnx = pytest.importorskip("onnx", reason="onnx, which builds a network, is not installed")
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in ("images", "scores")]
+    nodes = [onnx.helper.make_node("Neg", ["images"], ["scores"])]
+    graph = onnx.helper.make_graph(nodes, "negative", [ends[0]], [ends[1]])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "net.onnx")
+    images = torch.rand(2, 3, 8, 9)
+    assert torch.equal(onnx_network(num_classes=3, name="onnx", file=str(tmp_path / "net.onnx"))(images), -images)
 
 
 @pytest.mark.filterwarnings("ignore")  # of the exporter
@@ -272,6 +284,32 @@ def test_what_a_library_says_of_its_weights_is_taken_at_its_word(shipped, tmp_pa
     assert "colours less 0.5, 0.4, 0.3 over 0.2, 0.2, 0.2" in out
     assert "training=noise is not run" in out
     assert "transformers_network(" in (tmp_path / "report" / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "told",
+    [{}, {"do_rescale": False}, {"rescale_factor": 1 / 127.5}, {"do_normalize": False, "do_rescale": False}],
+)
+def test_a_processor_that_rescales_otherwise_is_followed(told, tmp_path):
+    """Against what transformers itself makes of a picture."""
+    transformers = pytest.importorskip("transformers", reason="the extra transformers is not installed")
+    config = transformers.SegformerConfig(
+        num_labels=CLASSES, hidden_sizes=[8] * 4, depths=[1] * 4, decoder_hidden_size=8
+    )
+    transformers.SegformerForSemanticSegmentation(config).save_pretrained(tmp_path)
+    stated = {"image_processor_type": "SegformerImageProcessor", "do_resize": False, "do_normalize": True}
+    stated |= {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]} | told
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(stated))
+    shown = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
+    theirs = transformers.AutoImageProcessor.from_pretrained(tmp_path)(shown, return_tensors="pt")["pixel_values"]
+    architecture = "SegformerForSemanticSegmentation"
+    model = transformers_network(
+        num_classes=CLASSES, name="hf", architecture=architecture, pretrained_model=str(tmp_path)
+    )
+    seen = []
+    model.network.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model.eval()(shown[None] / 255.0)
+    assert torch.allclose(seen[0], theirs.float(), rtol=1e-5, atol=1e-5)
 
 
 def test_a_training_from_weights_that_a_network_comes_with_knows_them(shipped, tmp_path):

@@ -109,7 +109,7 @@ class ONNXNetwork(nn.Module):
             names = ", ".join(entry.name for entry in inputs)
             raise CheckpointError(f"{path} needs several inputs", expected="one, the images", received=names)
         self._input, shape = inputs[0].name, inputs[0].shape
-        self._one_by_one = shape[0] == 1
+        self._one_by_one = list(shape[:1]) == [1]  # an unknown rank has no entries
 
     def forward(self, images: Tensor) -> Tensor:
         """The first output for images ``B x 3 x h x w``.

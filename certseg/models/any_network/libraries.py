@@ -270,9 +270,21 @@ def _processor_colours(transformers: ModuleType, model: str) -> Normalisation:
             f"The image processor of {model} gives blue, green and red, which model.normalise=auto does not",
             remedy="Give model.normalise, and a network of your own that turns the order",
         )
-    if not told.get("do_normalize", False) or told.get("image_mean") is None:
+    return _on_unit_scale(told)
+
+
+def _on_unit_scale(told: Mapping[str, Any]) -> Normalisation:
+    """What an image processor does to the values of 8-bit pictures, on the [0, 1] scale: it multiplies, by 1 / 255
+    where it states no other factor and by 1 where it does not rescale, and then takes mean and standard deviation."""
+    factor = float(told.get("rescale_factor") or 1.0 / 255.0) if told.get("do_rescale", True) else 1.0
+    scale = 255.0 * factor if abs(255.0 * factor - 1.0) > 1e-6 else 1.0
+    if told.get("do_normalize", False) and told.get("image_mean") is not None:
+        mean, std = tuple(told["image_mean"]), tuple(told["image_std"])
+    elif scale == 1.0:
         return "none"
-    return tuple(told["image_mean"]), tuple(told["image_std"])
+    else:
+        mean, std = (0.0,), (1.0,)
+    return tuple(value / scale for value in mean), tuple(value / scale for value in std)
 
 
 def _names_in(id2label: Mapping[int, str], num_classes: int) -> tuple[str, ...] | None:

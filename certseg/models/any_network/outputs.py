@@ -18,19 +18,19 @@ _SLACK = 1e-3  # by which rounding may take probabilities out of [0, 1], and the
 _KEYS = ("out", "logits")  # of torchvision and transformers
 
 
-def tensor_in(answer: Any, size: Sides) -> Tensor:
+def tensor_in(answer: Any, inputs: Tensor) -> Tensor:
     """The tensor of scores in a network's answer: itself, the entry ``out`` or ``logits`` of a mapping, the attribute
     ``logits``, or the first of a tuple or list; ``B x h x w`` counts as one channel where h and w are those of the
     input, up to one stride.
 
     Args:
         answer: what the network gave.
-        size: height and width of its input.
+        inputs: ``B x C x H x W``, what it was shown.
 
     Raises:
-        ModelError: there is none, or it holds class ids in the place of scores.
+        ModelError: there is none, it holds class ids in the place of scores, or it is of another number of images.
     """
-    found = answer
+    found, size = answer, (inputs.shape[-2], inputs.shape[-1])
     if isinstance(found, Mapping):
         found = next((found[key] for key in _KEYS if isinstance(found.get(key), Tensor)), None)
     elif isinstance(found, tuple | list):
@@ -47,6 +47,13 @@ def tensor_in(answer: Any, size: Sides) -> Tensor:
     if isinstance(found, Tensor) and found.ndim == 3 and _is_map((found.shape[-2], found.shape[-1]), size):
         found = found[:, None]
     if isinstance(found, Tensor) and found.ndim == 4:
+        if len(found) != len(inputs):
+            raise ModelError(
+                "The network answers for another number of images than it is shown",
+                expected=f"scores of {len(inputs)}",
+                received=f"shape {tuple(found.shape)}",
+                remedy="Let it keep the batch in its answer, also of a single image",
+            )
         return found
     kinds = f"{type(answer).__name__}" + (f" with {', '.join(map(str, answer))}" if isinstance(answer, Mapping) else "")
     raise ModelError(

@@ -159,7 +159,7 @@ class Wrapped(nn.Module):
         return F.pad(inputs, (0, right, 0, bottom), mode="replicate") if bottom or right else inputs
 
     def _logits(self, inputs: Tensor) -> Tensor:
-        scores = tensor_in(self.network(inputs), (inputs.shape[-2], inputs.shape[-1]))
+        scores = tensor_in(self.network(inputs), inputs)
         if self._may_be_probabilities and not self.training:
             self._look_at(scores, inputs)
         logits = logits_of(scores, self.outputs)
@@ -200,7 +200,7 @@ class Wrapped(nn.Module):
         self.network.eval()
         try:
             with torch.no_grad():
-                scores = tensor_in(self.network(inputs), (inputs.shape[-2], inputs.shape[-1]))
+                scores = tensor_in(self.network(inputs), inputs)
                 return max(2, scores.shape[1])
         except ModelError:
             raise

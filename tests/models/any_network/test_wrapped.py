@@ -206,6 +206,13 @@ def test_class_ids_are_no_scores(keepdim):
         certseg.wrap(Answers(lambda tensor: tensor.argmax(1, keepdim=keepdim)), 4)(IMAGES)
 
 
+def test_an_answer_without_its_batch_is_refused():
+    """Three classes of one image would be read as one class of three images."""
+    for num_classes in (None, 2):
+        with pytest.raises(ModelError, match=r"another number of images.*scores of 1\. Received: shape \(4, 1, "):
+            certseg.wrap(Answers(lambda tensor: tensor.squeeze(0)), num_classes)(IMAGES[:1])
+
+
 def test_the_queries_of_a_detector_are_no_map():
     def queries(tensor):
         return SimpleNamespace(logits=tensor.flatten(2)[..., :17].transpose(1, 2))  # B x Q x C
