@@ -52,7 +52,8 @@ def check(certifier: Finished, attack: Finished, names: Sequence[str]) -> dict[s
     )
     found: dict[str, int | None] = {}
     if attack.attempt.has_budget:
-        pixels = check_pixels(comparison, certifier.store, attack.store, names)
+        radii = [part["radius"] for part in summaries[0].get("by_radius", ())]
+        pixels = check_pixels(comparison, certifier.store, attack.store, names, radii)
         found |= vars(pixels) if pixels else {}
         found["bounds"] = check_bounds(comparison, summaries[0], certifier.store, summaries[1], attack.store, names)
     else:

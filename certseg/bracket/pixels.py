@@ -142,8 +142,19 @@ def _at_level(maps: Mapping[str, np.ndarray], suffix: str, levels: int) -> dict[
     return part | {"candidates": levels * part["candidates"]} if "candidates" in part else part
 
 
+def _within(certificate: Mapping[str, np.ndarray], place: int | None) -> Mapping[str, np.ndarray]:
+    """The maps of a certificate at the radius of this place, in rising order, where it has several."""
+    if place is None or "steps" not in certificate:
+        return certificate
+    return {**certificate, "certified": certificate["steps"] > place}
+
+
 def check_pixels(
-    comparison: Comparison, certificates: MapSource, attacked: MapSource, names: Sequence[str]
+    comparison: Comparison,
+    certificates: MapSource,
+    attacked: MapSource,
+    names: Sequence[str],
+    radii: Sequence[float] = (),
 ) -> PixelFindings | None:
     """Compare certified and attacked maps, image by image and pixel by pixel, at every budget of the attack that the
     guarantee covers. Where only an image tells which of two patches is larger, the images are compared on which those
@@ -151,10 +162,13 @@ def check_pixels(
 
     Args:
         comparison: the certifier's guarantee beside the attack's attempt.
-        certificates: maps ``classes`` and ``certified``, with a hierarchy also ``levels``.
+        certificates: maps ``classes`` and ``certified``, with a hierarchy also ``levels``; ``steps`` where pixels are
+            certified at several radii together, and then an attack within a smaller one is held against all pixels that
+            are certified there.
         attacked: the attack's maps (:func:`broken_pixels` names them); those of smaller radii have a suffix
             (:attr:`certseg.types.Level.suffix`).
         names: the images both have finished.
+        radii: the radii that ``steps`` counts, in rising order.
 
     Returns:
         None where the two may not be compared.
@@ -177,12 +191,16 @@ def check_pixels(
             continue
         maps = attacked.load_map(name)
         levels = [_at_level(maps, budget.suffix, len(budgets)) for budget in budgets]
+        within = [_within(certificate, comparison.smallest_cover(budget, tuple(radii))) for budget in budgets]
         for level in levels:
             if guarantee.excuses_alerts and "alerts" in level:
                 has_alerts, alerted = True, alerted + _alerted(certificate, level)
             else:
                 level.pop("alerts", None)
-        found = [broken_pixels(certificate, level, guarantee.tolerated, hierarchy) for level in levels]
+        found = [
+            broken_pixels(known, level, guarantee.tolerated, hierarchy)
+            for known, level in zip(within, levels, strict=True)
+        ]
         broken, outvoted = (max(numbers) for numbers in zip(*found, strict=True))
         if broken:
             raise BracketError(
@@ -192,7 +210,7 @@ def check_pixels(
                 remedy="Please report this with the run's folder: unless the certificate itself failed, which its "
                 "confidence allows for, it or the attack has a defect",
             )
-        certified_pixels += int(certificate["certified"].sum())
+        certified_pixels += max(int(known["certified"].sum()) for known in within)
         undecided += outvoted
     if skipped and skipped == len(names):
         return None

@@ -3,11 +3,15 @@ guess, test all pixels together, certify those whose test is passed."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from certseg.checks import check_choice, check_count, check_number
+from certseg.checks import check_choice, check_count, check_number, checked_numbers
 from certseg.compute.hardware import Hardware, Stopwatch
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError
@@ -19,6 +23,8 @@ from certseg.types import (
     Certificate,
     Certifier,
     Guarantee,
+    Maps,
+    NormBall,
     Promise,
     Samples,
     Sampling,
@@ -46,6 +52,44 @@ class Guess(NamedTuple):
     groups: Tensor | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class SmoothedCertificate(Certificate):
+    """A certificate at one radius or, jointly, at several.
+
+    Args:
+        steps: ``H x W`` uint8, at how many of the balls, from the smallest on, each pixel is certified.
+        balls: the threats, by rising radius, the last of which is that of the guarantee.
+    """
+
+    steps: Tensor
+    balls: tuple[NormBall, ...]
+
+    @property
+    def radii(self) -> Tensor:
+        """``H x W`` float64, the largest radius at which each pixel is certified, 0 where it is at none. All hold
+        together at the guarantee's confidence, each for every perturbation of its own size."""
+        return torch.tensor([0.0, *(ball.radius for ball in self.balls)], dtype=torch.float64)[self.steps.long()]
+
+    def at_smaller_radii(self) -> tuple[Certificate, ...]:
+        """The certificate at each radius but the largest."""
+        return tuple(
+            replace(self, certified=self.steps > place, guarantee=self.guarantee.within(ball))
+            for place, ball in enumerate(self.balls[:-1])
+        )
+
+    def further_maps(self) -> Maps:
+        """``steps``, if there are several radii."""
+        return {"steps": self.steps.numpy()} if len(self.balls) > 1 else {}
+
+    def pictured_maps(self) -> Maps:
+        """``radii`` in float32, not above the others, if there are several."""
+        if len(self.balls) == 1:
+            return {}
+        radii = self.radii.numpy()
+        small = radii.astype(np.float32)
+        return {"radii": np.where(small > radii, np.nextafter(small, np.float32(0)), small)}
+
+
 class SegCertify(Certifier):
     """Certify every pixel whose smoothed class has a probability above ``tau``; abstain on the others.
 
@@ -63,12 +107,18 @@ class SegCertify(Certifier):
     ``benjamini_yekutieli`` no claim is made about a single image: the expected share of wrong pixels among the
     certified ones is at most ``alpha`` (false discovery rate).
 
+    Several ``tau`` are tested together (:func:`certseg.smoothing.statistics.joint_thresholds`): with probability at
+    least ``1 - alpha`` all of them hold, at every pixel and at each of their radii, so that every pixel has a radius of
+    its own. That costs nothing at the largest of them, whose certified pixels are those of a test of it alone; figures
+    without a radius are about it.
+
     Several certificates may be taken from the same samples, one per tau, alpha and correction. Each claim holds by
     itself with its own probability; a claim picked because of the samples does not.
 
     Args:
         sigma: standard deviation of the noise, on the [0, 1] image scale.
-        tau: probability a certified class must exceed, in [0.5, 1); 0.5 tests but certifies nothing.
+        tau: probability a certified class must exceed, in [0.5, 1); 0.5 tests but certifies nothing. Or a list of
+            different ones, which are tested together.
         n0: number of samples that choose the class.
         n: number of fresh samples that test it; with ``stopping=anytime`` the largest number of them.
         alpha: error rate per image, in [1e-12, 1).
@@ -96,7 +146,7 @@ class SegCertify(Certifier):
         self,
         *,
         sigma: float,
-        tau: float = 0.75,
+        tau: float | Sequence[float] = (0.55, 0.6, 0.65, 0.7, 0.75),
         n0: int = 10,
         n: int = 100,
         alpha: float = 0.001,
@@ -118,14 +168,16 @@ class SegCertify(Certifier):
             raise ConfigError("certifier.k belongs to certifier.correction=kfwer", received=f"{correction}, k={k}")
         check_choice("certifier.noise", noise, NOISES)
         self.noise = NOISES[noise](sigma)
-        self.tau, self.n0, self.n, self.alpha, self.correction, self.k = tau, n0, n, alpha, correction, k
+        self.taus = _rising(tau)
+        self.tau, self.n0, self.n, self.alpha, self.correction, self.k = self.taus[-1], n0, n, alpha, correction, k
         self.stopping, self.look_every, self.gain = stopping, look_every, gain
-        self.radius = self.noise.radius(tau)
+        self.radii = tuple(self.noise.radius(one) for one in self.taus)
+        self.radius = self.radii[-1]
         self.test: AnytimeTest | FixedTest
         if stopping == "anytime":
-            self.test = AnytimeTest(tau, alpha, n, correction, look_every, gain)
+            self.test = AnytimeTest(self.taus, alpha, n, correction, look_every, gain)
         else:
-            self.test = FixedTest(tau, alpha, n, correction, k, look_every if stopping == "curtailed" else None)
+            self.test = FixedTest(self.taus, alpha, n, correction, k, look_every if stopping == "curtailed" else None)
 
     @property
     def guarantee(self) -> Guarantee:
@@ -156,7 +208,8 @@ class SegCertify(Certifier):
         if self.stopping == "anytime":
             names.append("gain")
         kind = {} if self.noise.name == "gaussian" else {"noise": self.noise.name}
-        return {**kind, "sigma": self.noise.sigma, **{name: getattr(self, name) for name in names}}
+        tau = {} if len(self.taus) == 1 else {"tau": list(self.taus)}
+        return {**kind, "sigma": self.noise.sigma, **{name: getattr(self, name) for name in names}, **tau}
 
     @property
     def samples_identity(self) -> dict[str, object]:
@@ -197,11 +250,11 @@ class SegCertify(Certifier):
         sampler, watch = self._sampler(segmenter, image, stream, hardware)
         with watch("sampling"):
             guess = self._guess(sampler.class_counts(0, self.n0))
-        certified, drawn = self.test.certify(sampler, guess.choice, self.n0, guess.groups, watch)
+        steps, drawn = self.test.certify(sampler, guess.choice, self.n0, guess.groups, watch)
         return self._certificate(
             guess.classes,
             guess.levels,
-            certified,
+            steps,
             samples=self.n0 + drawn,
             passes=sampler.passes,
             seconds=watch.seconds,
@@ -224,25 +277,35 @@ class SegCertify(Certifier):
         return Samples(guess.classes, counts, sampler.passes, watch.seconds, flags, guess.levels)
 
     def decide(self, counts: Tensor) -> Tensor:
-        """The pixels (``H x W`` bool) certified by ``counts`` (``H x W`` integers) out of ``n`` fresh samples.
+        """The pixels (``H x W`` bool) certified by ``counts`` (``H x W`` integers) out of ``n`` fresh samples, at the
+        largest tau.
+
+        Raises:
+            ConfigError: ``stopping=anytime``, whose decisions are made on the way.
+        """
+        return self.decide_steps(counts) == len(self.taus)
+
+    def decide_steps(self, counts: Tensor) -> Tensor:
+        """At how many tau, from the smallest on, each pixel is certified (``H x W`` uint8) by ``counts`` (``H x W``
+        integers) out of ``n`` fresh samples.
 
         Raises:
             ConfigError: ``stopping=anytime``, whose decisions are made on the way.
         """
         if not isinstance(self.test, FixedTest):
             raise ConfigError("Counts alone do not decide with certifier.stopping=anytime")
-        return self.test.decide(counts)
+        return self.test.steps(counts)
 
     def from_samples(self, samples: Samples) -> Certificate:
         """The certificate that :meth:`certify` gives for an image with these samples."""
         watch = Stopwatch(samples.counts.device)
         self.check(samples.counts.numel())
         with watch("statistics"):
-            certified = self.decide(samples.counts)
+            steps = self.decide_steps(samples.counts)
         return self._certificate(
             samples.classes,
             samples.levels,
-            certified,
+            steps,
             samples=self.n0 + self.n,
             passes=samples.passes,
             seconds=samples.seconds | watch.seconds,
@@ -261,11 +324,27 @@ class SegCertify(Certifier):
         self.check(image.shape[-2] * image.shape[-1])
         return NoisySampler(segmenter, image, self.noise, stream, hardware), Stopwatch(hardware.torch_device)
 
-    def _certificate(self, classes: Tensor, levels: Tensor | None, certified: Tensor, **facts: Any) -> Certificate:
-        return Certificate(
+    def _certificate(self, classes: Tensor, levels: Tensor | None, steps: Tensor, **facts: Any) -> SmoothedCertificate:
+        steps = steps.cpu()
+        return SmoothedCertificate(
             classes=classes.cpu(),
-            certified=certified.cpu(),
+            certified=steps == len(self.taus),
             guarantee=self.guarantee,
             levels=None if levels is None else levels.cpu(),
+            steps=steps,
+            balls=tuple(self.noise.threat(radius) for radius in self.radii),
             **facts,
         )
+
+
+def _rising(tau: float | Sequence[float]) -> tuple[float, ...]:
+    """All tau, in rising order; the noise checks the domain of each."""
+    if not isinstance(tau, Sequence) or isinstance(tau, str):
+        return (tau,)
+    taus = tuple(sorted(checked_numbers("certifier.tau", tuple(tau), "(0.5, 1)")))
+    if not taus or len(set(taus)) < len(taus) or len(taus) > 255:
+        raise ConfigError(
+            "certifier.tau must be a probability in [0.5, 1), or a list of up to 255 different ones above 0.5",
+            received=list(tau),
+        )
+    return taus

@@ -10,6 +10,7 @@ from operator import add
 from typing import Any
 
 import numpy as np
+import torch
 
 from certseg.certifiers.checked import certify_checked, check_certificate
 from certseg.certifiers.premise import check_premise
@@ -21,6 +22,7 @@ from certseg.evaluation.network import NetworkStage
 from certseg.metrics import CertifiedCounts, ClassCounts, GroupCounts, worst_case_miou
 from certseg.metrics.over_images import image_mean
 from certseg.types import (
+    IGNORE_INDEX,
     Certificate,
     Certifier,
     Guarantee,
@@ -121,35 +123,31 @@ class CertificationStage(NetworkStage):
         """The certificate of one image, counted against its labels. What is certified on a coarser level than that of
         the classes counts as an abstention, but in the figures about groups."""
         certificate = self._certificate(sample)
-        num_classes, levels = len(self._class_names), certificate.levels
-        alone = certificate.certified if levels is None else certificate.certified & (levels == 0)
-        certified = CertifiedCounts.from_maps(certificate.classes, alone, sample.target, num_classes)
-        prediction = ClassCounts.from_maps(certificate.classes, sample.target, num_classes)
+        prediction = ClassCounts.from_maps(certificate.classes, sample.target, len(self._class_names))
+        counted = self._counted(certificate, sample)
         row: Row = {
             "figures": {
-                "certified_accuracy": certified.accuracy(),
-                "abstention": certified.abstention(),
+                **counted["figures"],
                 "prediction_accuracy": prediction.accuracy(),
-                **_sizes(certificate.threat),
                 "confidence": certificate.confidence,
                 "samples": certificate.samples,
             },
-            "counts": {"certified": certified.to_json(), "prediction": prediction.to_json()},
+            "counts": {**counted["counts"], "prediction": prediction.to_json()},
             "seconds": certificate.seconds,
             "passes": asdict(certificate.passes),
             "flags": list(certificate.flags),
         }
+        smaller = certificate.at_smaller_radii()
+        if smaller:
+            row["radii"] = [self._counted(one, sample) for one in smaller]
+            row["figures"]["certified_radius"] = _mean_radius([*smaller, certificate], sample)
         maps: Maps = {
             "classes": certificate.classes.numpy().astype(np.uint8),
             "certified": certificate.certified.numpy(),
         }
-        if self._hierarchy is not None and levels is not None:
-            groups = GroupCounts.from_maps(
-                certificate.classes, levels, certificate.certified, sample.target, self._hierarchy
-            )
-            row["figures"] |= _group_figures(groups)
-            row["counts"]["groups"] = groups.to_json()
-            maps["levels"] = levels.numpy()
+        if certificate.levels is not None:
+            maps["levels"] = certificate.levels.numpy()
+        maps |= certificate.further_maps()
         if self._pictured is None or sample.name in self._pictured:
             maps |= certificate.pictured_maps()
             maps |= self._certifier.views(self._segmenter, sample.image, hardware=self._hardware, name=sample.name)
@@ -159,28 +157,41 @@ class CertificationStage(NetworkStage):
         row["seconds"] = row["seconds"] | score.seconds
         return row, maps
 
+    def _counted(self, certificate: Certificate, sample: Sample) -> dict[str, Any]:
+        """Figures and counts of what is certified in one ball, and its size."""
+        num_classes, levels = len(self._class_names), certificate.levels
+        alone = certificate.certified if levels is None else certificate.certified & (levels == 0)
+        certified = CertifiedCounts.from_maps(certificate.classes, alone, sample.target, num_classes)
+        figures: dict[str, Any] = {
+            "certified_accuracy": certified.accuracy(),
+            "abstention": certified.abstention(),
+            **_sizes(certificate.threat),
+        }
+        counts: dict[str, Any] = {"certified": certified.to_json()}
+        if self._hierarchy is not None and levels is not None:
+            groups = GroupCounts.from_maps(
+                certificate.classes, levels, certificate.certified, sample.target, self._hierarchy
+            )
+            figures |= _group_figures(groups)
+            counts["groups"] = groups.to_json()
+        return {"figures": figures, "counts": counts}
+
     def summarise(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Certified figures over the data set; the mean IoUs are pooled over it. The worst case of the mean IoU takes
         the certified pixels that may be wrong at their worst place, and is undefined where nothing is promised about an
-        image."""
-        certified = reduce(add, (CertifiedCounts.from_json(row["counts"]["certified"]) for row in rows))
+        image. Where smaller balls are certified together with that of the guarantee, ``by_radius`` has the figures of
+        all of them."""
         prediction = reduce(add, (ClassCounts.from_json(row["counts"]["prediction"]) for row in rows))
-        as_map = certified.as_class_counts()
-        tolerated = self.guarantee.tolerated * len(rows)
-        worst = worst_case_miou(certified, tolerated) if self.guarantee.covers_images else math.nan
+        own, as_map = self._certified_figures(rows)
         summary: dict[str, Any] = {
             "predictor": self.guarantee.predictor,
             "threat": self.guarantee.threat.to_json(),
             "confidence": min(row["figures"]["confidence"] for row in rows),
             "guarantee": self.guarantee.to_json(),
             "figures": {
-                "certified_accuracy/image_mean": image_mean(rows, "certified_accuracy"),
-                "certified_accuracy/pooled": certified.accuracy(),
-                "abstention/image_mean": image_mean(rows, "abstention"),
+                **own,
                 "prediction_accuracy/image_mean": image_mean(rows, "prediction_accuracy"),
                 "prediction_miou/pooled": prediction.miou(),
-                "certified_miou/pooled": as_map.miou(),
-                "worst_case_miou/pooled": worst,
                 "samples/image_mean": image_mean(rows, "samples"),
             },
             "class_iou": {
@@ -190,14 +201,60 @@ class CertificationStage(NetworkStage):
             "settings": dict(self._certifier.settings),
         }
         if self._hierarchy is not None:
-            groups = reduce(add, (GroupCounts.from_json(row["counts"]["groups"]) for row in rows))
-            summary["figures"] |= {f"{name}/image_mean": image_mean(rows, name) for name in _group_figures(groups)}
-            summary["figures"]["certified_group_accuracy/pooled"] = groups.accuracy()
-            summary["figures"]["certified_information_gain/pooled"] = groups.information_gain()
             summary["hierarchy"] = self._hierarchy.names
+        smaller = list(zip(*(row.get("radii", ()) for row in rows), strict=True))
+        if smaller:
+            summary["figures"]["certified_radius/image_mean"] = image_mean(rows, "certified_radius")
+            summary["by_radius"] = [
+                {"radius": parts[0]["figures"]["radius"], **self._certified_figures(parts)[0]}
+                for parts in (*smaller, tuple(rows))
+            ]
         more = self._certifier.summarise(rows, self._class_names)
         joined = {name: summary[name] | more.get(name, {}) for name in ("figures", "class_iou")}
         return {**summary, **more, **joined}
+
+    def _certified_figures(self, parts: Sequence[Row]) -> tuple[dict[str, float], ClassCounts]:
+        """Figures over the data set of what is certified in one ball, and the certified map as a prediction.
+
+        Args:
+            parts: ``figures`` and ``counts`` of each image.
+        """
+        certified = reduce(add, (CertifiedCounts.from_json(part["counts"]["certified"]) for part in parts))
+        as_map = certified.as_class_counts()
+        tolerated = self.guarantee.tolerated * len(parts)
+        figures = {
+            "certified_accuracy/image_mean": image_mean(parts, "certified_accuracy"),
+            "certified_accuracy/pooled": certified.accuracy(),
+            "abstention/image_mean": image_mean(parts, "abstention"),
+            "certified_miou/pooled": as_map.miou(),
+            "worst_case_miou/pooled": (
+                worst_case_miou(certified, tolerated) if self.guarantee.covers_images else math.nan
+            ),
+        }
+        if self._hierarchy is not None:
+            groups = reduce(add, (GroupCounts.from_json(part["counts"]["groups"]) for part in parts))
+            figures |= {f"{name}/image_mean": image_mean(parts, name) for name in _group_figures(groups)}
+            figures["certified_group_accuracy/pooled"] = groups.accuracy()
+            figures["certified_information_gain/pooled"] = groups.information_gain()
+        return figures, as_map
+
+
+def _mean_radius(certificates: Sequence[Certificate], sample: Sample) -> float:
+    """Mean over the labelled pixels of the largest radius at which each is certified as its class, 0 where at none; NaN
+    without labels.
+
+    Args:
+        certificates: of one image in balls of rising radius.
+        sample: the image, with its labels.
+    """
+    labelled = sample.target != IGNORE_INDEX
+    if not labelled.any():
+        return math.nan
+    radii = torch.zeros(sample.target.shape, dtype=torch.float64)
+    for one in certificates:
+        alone = one.certified if one.levels is None else one.certified & (one.levels == 0)
+        radii[alone & (one.classes == sample.target)] = _sizes(one.threat)["radius"]
+    return float(radii[labelled].mean())
 
 
 def _sizes(threat: Threat) -> dict[str, Any]:

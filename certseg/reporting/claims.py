@@ -176,6 +176,8 @@ def claim(entry: Entry) -> str:
     if not guarantee.covers_images:
         return f"{statement}."
     scale = "R counts the whole image, on the [0, 1] scale." if entry.threat.get("radius") is not None else ""
+    if entry.by_radius and not guarantee.is_deterministic:
+        scale += " That holds at all radii of its curve together, with this one probability."
     confidence = guarantee.confidence if entry.confidence is None else entry.confidence
     if guarantee.is_deterministic:
         return f"Deterministic, without any error probability: {statement}. {scale}".strip()
@@ -188,6 +190,23 @@ def claim(entry: Entry) -> str:
     return (
         f"{text} Jointly for all {plural(entry.images, 'image')}: with probability ≥ {_probability(joint)} ({bound})."
     )
+
+
+def separate_tests(entries: Sequence[Entry]) -> list[str]:
+    """A sentence for each model whose certificates by sampling were tested at several radii one by one: a figure joins
+    them to a curve that no probability is claimed for."""
+    radii: dict[tuple[str, str, str], set[float]] = {}
+    for entry in entries:
+        sampled = entry.kind == "certifier" and entry.size is not None and not entry.guarantee.is_deterministic
+        if sampled and not entry.by_radius and entry.guarantee.covers_images:
+            radii.setdefault((entry.model, entry.name, entry.predictor), set()).add(entry.size or 0.0)
+    return [
+        f"{name} of `{predictor}` was tested at {len(found)} radii one by one. Each holds with its own probability; "
+        "the curve through them is no joint statement. certifier=segcertify and adaptive_certify test a list as "
+        "certifier.tau together."
+        for (_, name, predictor), found in radii.items()
+        if len(found) > 1
+    ]
 
 
 def _probability(value: float) -> str:

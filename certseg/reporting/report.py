@@ -13,7 +13,7 @@ from rich.text import Text
 
 from certseg.errors import ResultError
 from certseg.metrics.figures import words
-from certseg.reporting.claims import bracket_status, claim, masked_gradients, pairs
+from certseg.reporting.claims import bracket_status, claim, masked_gradients, pairs, separate_tests
 from certseg.reporting.entries import Entry, duration, labels, threat_text
 from certseg.reporting.plots import radius_figures, save_figure
 from certseg.reporting.storage import write_text_atomic
@@ -134,6 +134,7 @@ def _meaning(entries: Sequence[Entry]) -> Iterator[str]:
         yield f"- {', '.join(dict.fromkeys(names))}: {statement}"
     yield f"- **Bracket**, certified ≤ worst case ≤ attacked: {bracket_status(entries)}."
     yield from (f"- **Self-check**: {line}" for line in masked_gradients(entries))
+    yield from (f"- **Curve**: {line}" for line in separate_tests(entries))
     single = (pair for pair in pairs(entries) if not pair.is_collective)  # the others have a table of their own
     for pair in (pair for pair in single if pair.holds and pair.lower <= pair.upper):
         surely = "without error probability" if pair.certifier.confidence == 1 else "with the confidence above"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from certseg.checks import check_number, is_number
 from certseg.errors import ConfigError
-from certseg.types import L1, L2, Distribution, Threat
+from certseg.types import L1, L2, Distribution, NormBall
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Noise(Distribution):
         """:meth:`radius` of a valid tau."""
 
     @abstractmethod
-    def threat(self, radius: float) -> Threat:
+    def threat(self, radius: float) -> NormBall:
         """The perturbations that ``radius`` is about: a ball of the norm that belongs to this noise.
 
         Raises:
@@ -84,7 +84,7 @@ class Gaussian(Noise):
     def _radius(self, tau: float) -> float:
         return self.sigma * ndtri(tau)
 
-    def threat(self, radius: float) -> Threat:
+    def threat(self, radius: float) -> NormBall:
         """An l2 ball."""
         return L2(radius)
 
@@ -104,7 +104,7 @@ class Laplace(Noise):
     def _radius(self, tau: float) -> float:
         return 0.0 if tau == 0.5 else -self.sigma / math.sqrt(2.0) * math.log(2.0 * (1.0 - tau))
 
-    def threat(self, radius: float) -> Threat:
+    def threat(self, radius: float) -> NormBall:
         """An l1 ball."""
         return L1(radius)
 
@@ -123,7 +123,7 @@ class Uniform(Noise):
     def _radius(self, tau: float) -> float:
         return 2.0 * math.sqrt(3.0) * self.sigma * (tau - 0.5)
 
-    def threat(self, radius: float) -> Threat:
+    def threat(self, radius: float) -> NormBall:
         """An l1 ball."""
         return L1(radius)
 

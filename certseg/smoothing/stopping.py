@@ -1,12 +1,13 @@
-"""How many samples test the guessed classes, and which pixels they certify.
+"""How many samples test the guessed classes, and which pixels they certify at which tau.
 
-A rule draws from a :class:`certseg.smoothing.sampling.NoisySampler` and returns the certified pixels and the number of
-samples it used: :class:`FixedTest` after a number of samples fixed in advance, :class:`AnytimeTest` when it pays no
-longer to go on.
+A rule draws from a :class:`certseg.smoothing.sampling.NoisySampler` and returns how many tau each pixel is certified at
+and the number of samples it used: :class:`FixedTest` after a number of samples fixed in advance, :class:`AnytimeTest`
+when it pays no longer to go on.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,9 +22,9 @@ from certseg.smoothing.statistics import (
     Bets,
     e_bonferroni_threshold,
     e_holm_threshold,
+    joint_thresholds,
     largest_level,
     minimum_samples,
-    rejection_threshold,
     upper_tail,
 )
 
@@ -33,7 +34,8 @@ class FixedTest:
     """The binomial test after ``n`` samples, corrected for the number of pixels (Algorithm 2 of seed 001).
 
     Args:
-        tau: probability that a certified class must exceed, in [0.5, 1).
+        tau: probability that a certified class must exceed, in [0.5, 1), or several in rising order, which are tested
+            together (:func:`certseg.smoothing.statistics.joint_thresholds`).
         alpha: error rate that the correction keeps to, in (0, 1).
         n: number of samples, at least 1.
         correction: how many tests at once are accounted for, one of
@@ -43,20 +45,25 @@ class FixedTest:
             as no outcome of the rest could change any decision (curtailment: the same decisions from fewer samples).
     """
 
-    tau: float
+    tau: float | tuple[float, ...]
     alpha: float
     n: int
     correction: str
     k: int = 1
     look_every: int | None = None
 
+    @property
+    def taus(self) -> tuple[float, ...]:
+        """All tau, in rising order."""
+        return self.tau if isinstance(self.tau, tuple) else (self.tau,)
+
     def samples_needed(self, num_pixels: int) -> int:
-        """Smallest n with which a pixel of an image of ``num_pixels`` can be certified at all.
+        """Smallest n with which a pixel of an image of ``num_pixels`` can be certified at every tau.
 
         >>> FixedTest(tau=0.75, alpha=0.001, n=100, correction="holm").samples_needed(num_pixels=360 * 480)
         66
         """
-        return minimum_samples(self.tau, largest_level(num_pixels, self.alpha, self.correction, self.k))
+        return minimum_samples(self.taus[-1], largest_level(num_pixels, self.alpha, self.correction, self.k))
 
     def certify(
         self,
@@ -76,7 +83,8 @@ class FixedTest:
             watch: adds up the seconds of ``sampling`` and ``statistics``; None keeps no time.
 
         Returns:
-            The certified pixels (``H x W`` bool) and the number of samples drawn.
+            The number of tau, from the smallest on, at which each pixel is certified (``H x W`` uint8), and the number
+            of samples drawn.
         """
         watch = watch or Stopwatch(choice.device)
         counts, drawn, settled = torch.zeros_like(choice, dtype=torch.int32), 0, False
@@ -88,25 +96,32 @@ class FixedTest:
             with watch("statistics"):
                 settled = self._is_settled(histogram_of(counts, drawn), drawn)
         with watch("statistics"):
-            return self.decide(counts), drawn
+            return self.steps(counts), drawn
 
     def decide(self, counts: Tensor) -> Tensor:
-        """The pixels whose hypothesis ``p <= tau`` is rejected by ``counts`` (``H x W``) out of ``n``."""
-        return counts >= self._threshold(histogram_of(counts, self.n))
+        """The pixels (bool) whose hypothesis ``p <= tau`` is rejected by ``counts`` (``H x W``) out of ``n``, for the
+        largest tau."""
+        return self.steps(counts) == len(self.taus)
 
-    def _threshold(self, histogram: np.ndarray) -> int:
-        return rejection_threshold(histogram, upper_tail(self.n, self.tau), self.alpha, self.correction, self.k)
+    def steps(self, counts: Tensor) -> Tensor:
+        """For how many tau, from the smallest on, that hypothesis is rejected at each pixel: ``H x W`` uint8."""
+        return _steps(counts, self._thresholds(histogram_of(counts, self.n)))
+
+    def _thresholds(self, histogram: np.ndarray) -> tuple[int, ...]:
+        tails = [upper_tail(self.n, tau) for tau in self.taus]
+        return joint_thresholds(histogram, tails, self.alpha, self.correction, self.k)
 
     def _is_settled(self, histogram: np.ndarray, drawn: int) -> bool:
         """Whether the remaining samples change nothing. Every correction rejects more when counts grow, so the final
         rejections lie between those where no remaining sample agrees and those where all do; equal numbers of pixels
-        in both mean equal pixels."""
+        in both mean equal pixels, for each tau."""
         left = self.n - drawn
         if left == 0:
             return True
         worst = np.concatenate([histogram, np.zeros(left, dtype=histogram.dtype)])
         best = np.concatenate([np.zeros(left, dtype=histogram.dtype), histogram])
-        return bool(worst[self._threshold(worst) :].sum() == best[self._threshold(best) :].sum())
+        pairs = zip(self._thresholds(worst), self._thresholds(best))
+        return all(worst[low:].sum() == best[high:].sum() for low, high in pairs)
 
 
 @dataclass(frozen=True)
@@ -114,12 +129,13 @@ class AnytimeTest:
     """An e-process per pixel, looked at after every batch; valid at every moment
     (:mod:`certseg.smoothing.statistics.anytime`).
 
-    It stops when every pixel is certified, when ``n`` samples are drawn, or when no number of further batches is
-    expected to certify at least ``gain`` of the image per batch. However bad that forecast is, it costs
-    certified pixels only, never validity.
+    It stops when every pixel is certified at every tau, when ``n`` samples are drawn, or when at no tau a number of
+    further batches is expected to certify at least ``gain`` of the image per batch. However bad that forecast is, it
+    costs certified pixels only, never validity.
 
     Args:
-        tau: probability that a certified class must exceed, in [0.5, 1).
+        tau: probability that a certified class must exceed, in [0.5, 1), or several in rising order, which are tested
+            together (:mod:`certseg.smoothing.statistics.anytime`).
         alpha: family-wise error rate over all looks together, in (0, 1).
         n: largest number of samples, at least 1.
         correction: ``holm`` (the closed test of the mean wealth) or ``bonferroni``.
@@ -130,7 +146,7 @@ class AnytimeTest:
         ConfigError: the correction is neither of the two.
     """
 
-    tau: float
+    tau: float | tuple[float, ...]
     alpha: float
     n: int
     correction: str
@@ -145,11 +161,17 @@ class AnytimeTest:
                 received=self.correction,
             )
 
+    @property
+    def taus(self) -> tuple[float, ...]:
+        """All tau, in rising order."""
+        return self.tau if isinstance(self.tau, tuple) else (self.tau,)
+
     def samples_needed(self, num_pixels: int) -> int:
-        """Smallest n with which a pixel can be certified: if all agree, the mean wealth need only reach 1 / alpha."""
+        """Smallest n with which a pixel can be certified at every tau: if all agree, the mean wealth need only reach
+        1 / alpha."""
         goal = np.log((num_pixels if self.correction == "bonferroni" else 1) / self.alpha)
-        bets, needed = self._bets(num_pixels), 1
-        while bets.log_wealth(needed, np.array(needed)) < goal:
+        bets, needed = [self._bets(tau, num_pixels) for tau in self.taus], 1
+        while min(bet.log_wealth(needed, np.array(needed)) for bet in bets) < goal:
             needed += 1
         return needed
 
@@ -171,38 +193,53 @@ class AnytimeTest:
             watch: adds up the seconds of ``sampling`` and ``statistics``; None keeps no time.
 
         Returns:
-            The certified pixels (``H x W`` bool) and the number of samples drawn.
+            The number of tau, from the smallest on, at which each pixel is certified (``H x W`` uint8), and the number
+            of samples drawn.
         """
         watch = watch or Stopwatch(choice.device)
         counts, drawn, pays = torch.zeros_like(choice, dtype=torch.int32), 0, True
-        certified = torch.zeros_like(choice, dtype=torch.bool)
+        steps = torch.zeros_like(choice, dtype=torch.uint8)
         while drawn < self.n and pays:
             step = min(self.look_every, self.n - drawn)
             with watch("sampling"):
                 counts += sampler.agreement(choice, first + drawn, step, groups)
             drawn += step
             with watch("statistics"):
-                certified |= self.decide(counts, drawn)
-                pays = drawn < self.n and self._pays(histogram_of(counts[~certified], drawn), drawn, counts.numel())
-        return certified, drawn
+                steps = torch.maximum(steps, self.steps(counts, drawn))
+                pays = drawn < self.n and any(
+                    self._pays(tau, histogram_of(counts[steps <= place], drawn), drawn, counts.numel())
+                    for place, tau in enumerate(self.taus)
+                )
+        return steps, drawn
 
     def decide(self, counts: Tensor, drawn: int) -> Tensor:
-        """The pixels rejected by ``counts`` (``H x W``) out of ``drawn`` at this look alone."""
+        """The pixels (bool) rejected for the largest tau by ``counts`` (``H x W``) out of ``drawn``, at this look
+        alone."""
+        return self.steps(counts, drawn) == len(self.taus)
+
+    def steps(self, counts: Tensor, drawn: int) -> Tensor:
+        """For how many tau, from the smallest on, each pixel is rejected at this look alone: ``H x W`` uint8."""
         histogram = histogram_of(counts, drawn)
-        rule = e_holm_threshold if self.correction == "holm" else e_bonferroni_threshold
-        return counts >= rule(histogram, self._bets(counts.numel()).log_wealth(drawn, np.arange(drawn + 1)), self.alpha)
+        every = np.stack([self._bets(tau, counts.numel()).log_wealth(drawn, np.arange(drawn + 1)) for tau in self.taus])
+        if self.correction == "holm":
+            least = every.min(axis=0)
+            found = [e_holm_threshold(histogram, wealth, self.alpha, least) for wealth in every]
+        else:
+            found = [e_bonferroni_threshold(histogram, wealth, self.alpha) for wealth in every]
+        return _steps(counts, np.maximum.accumulate(found).tolist())
 
-    def _bets(self, num_pixels: int) -> Bets:
-        return Bets.planned(self.tau, self.n, num_pixels, self.alpha)
+    def _bets(self, tau: float, num_pixels: int) -> Bets:
+        return Bets.planned(tau, self.n, num_pixels, self.alpha)
 
-    def _pays(self, undecided: np.ndarray, drawn: int, num_pixels: int) -> bool:
-        """Whether some number of further batches is expected to certify ``gain`` of the image per batch. A pixel's
-        number of further agreements is forecast as beta-binomial with Jeffreys' prior, here by its normal limit."""
+    def _pays(self, tau: float, undecided: np.ndarray, drawn: int, num_pixels: int) -> bool:
+        """Whether some number of further batches is expected to certify ``gain`` of the image per batch at ``tau``. A
+        pixel's number of further agreements is forecast as beta-binomial with Jeffreys' prior, here by its normal
+        limit."""
         number = undecided.sum()
         if not number:
             return False
         later = np.minimum(drawn + self.look_every * np.arange(1, -(-(self.n - drawn) // self.look_every) + 1), self.n)
-        needed = self._needed(later, num_pixels if self.correction == "bonferroni" else number, num_pixels)
+        needed = self._needed(tau, later, num_pixels if self.correction == "bonferroni" else number, num_pixels)
         seen = np.flatnonzero(undecided)[:, None]
         share, left = (seen + 0.5) / (drawn + 1.0), later - drawn
         spread = np.sqrt(left * share * (1.0 - share) * (1.0 + left / (drawn + 1.0)))
@@ -210,16 +247,22 @@ class AnytimeTest:
         certified = (undecided[seen[:, 0]][:, None] * reached).sum(axis=0)
         return bool((certified / np.arange(1, len(later) + 1)).max() >= self.gain * num_pixels)
 
-    def _needed(self, samples: np.ndarray, number: int, num_pixels: int) -> np.ndarray:
+    def _needed(self, tau: float, samples: np.ndarray, number: int, num_pixels: int) -> np.ndarray:
         """The smallest count whose wealth reaches ``number / alpha`` after each of ``samples``, one more than
         ``samples`` where none does."""
-        bets, goal = self._bets(num_pixels), np.log(number / self.alpha)
+        bets, goal = self._bets(tau, num_pixels), np.log(number / self.alpha)
         low, high = np.zeros_like(samples), samples + 1
         while (low < high).any():
             middle = (low + high) // 2
             enough = bets.log_wealth(samples, np.minimum(middle, samples)) >= goal
             low, high = np.where(enough, low, np.minimum(middle + 1, high)), np.where(enough, middle, high)
         return low
+
+
+def _steps(counts: Tensor, thresholds: Sequence[int]) -> Tensor:
+    """How many of the thresholds, which do not fall, each count reaches."""
+    wide = counts.to(torch.int32)  # a threshold may be one more than the largest number that counts are kept in
+    return torch.bucketize(wide, wide.new_tensor(thresholds), right=True).to(torch.uint8)
 
 
 def check_power(n: int, needed: int, num_pixels: int, *, tau: float, alpha: float) -> None:

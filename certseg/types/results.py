@@ -77,6 +77,15 @@ class Certificate:
         None where classes are certified."""
         return self.guarantee.hierarchy or None
 
+    def at_smaller_radii(self) -> tuple[Certificate, ...]:
+        """The same image certified in smaller balls, by rising radius, where all of that holds together with this
+        certificate at its one confidence; none by default."""
+        return ()
+
+    def further_maps(self) -> Maps:
+        """Further maps by name, kept of every image; none by default."""
+        return {}
+
     def pictured_maps(self) -> Maps:
         """Further maps by name, kept of those images alone that are to be looked at; none by default."""
         return {}

@@ -118,3 +118,20 @@ def test_certifier_and_attack_agree_and_a_planted_fault_is_found(inflation):
     else:
         with pytest.raises(BracketError):
             check_pixels(summaries[0], maps[0], summaries[1], maps[1], ["x"])
+
+
+@pytest.mark.parametrize(("radius", "compared"), [(0.05, 3), (0.1, 3), (0.11, 2), (0.2, 1)])
+def test_an_attack_is_held_against_what_is_certified_at_its_own_radius(radius, compared):
+    """Pixels certified within .1, .15 and .2 or at none: of the four, those are looked at that hold at the attack's."""
+    maps = certificate([0] * 4, [False, False, True, False]) | {"steps": np.array([[1, 2, 3, 0]], dtype=np.uint8)}
+    attack, radii = {**ATTACK, "threat": {"norm": "l2", "radius": radius}}, [0.1, 0.15, 0.2]
+    found = check_pixels(CERTIFIER, Maps(a=maps), attack, Maps(a=vote([99, 99, 99, 1])), ["a"], radii)
+    assert found.certified_pixels == compared
+    for place, holds in enumerate((compared < 3, compared < 2, False, True)):
+        votes = [99, 99, 99, 1]
+        votes[place] = 1
+        if holds:
+            check_pixels(CERTIFIER, Maps(a=maps), attack, Maps(a=vote(votes)), ["a"], radii)
+        else:
+            with pytest.raises(BracketError, match="'a'"):
+                check_pixels(CERTIFIER, Maps(a=maps), attack, Maps(a=vote(votes)), ["a"], radii)

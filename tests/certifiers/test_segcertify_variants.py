@@ -162,3 +162,50 @@ def test_the_first_look_that_can_certify():
 def test_bad_settings(options, words):
     with pytest.raises(ConfigError, match=words):
         SegCertify(sigma=0.25, **options)
+
+
+TAUS = [0.6, 0.9, 0.75]
+RADII = [0.25 * norm.ppf(tau) for tau in sorted(TAUS)]
+
+
+@pytest.mark.parametrize("stopping", ["fixed", "curtailed", "anytime"])
+def test_every_pixel_has_a_radius_of_its_own(stopping):
+    model, image = mixed_scene()
+    certificate = certify(SegCertify(sigma=0.25, tau=TAUS, n=200, stopping=stopping), model, image)
+    assert certificate.guarantee == SegCertify(sigma=0.25, tau=0.9, n=200).guarantee
+    maps = [*(one.certified for one in certificate.at_smaller_radii()), certificate.certified]
+    assert [one.threat.radius for one in certificate.at_smaller_radii()] == pytest.approx(RADII[:2])
+    assert len(maps) == 3
+    for inner, outer in zip(maps[1:], maps):
+        assert not (inner & ~outer).any()
+        assert inner.sum() < outer.sum()
+    expected = sum(certified.double() * step for certified, step in zip(maps, np.diff([0.0, *RADII])))
+    assert torch.allclose(certificate.radii, expected)
+    assert (certificate.pictured_maps()["radii"] <= certificate.radii.numpy()).all()
+    first = model.probability(image, 0.25)
+    truth = torch.where(certificate.classes == 0, first, 1.0 - first)
+    needed = torch.tensor([0.0, *sorted(TAUS)], dtype=torch.float64)[certificate.steps.long()]
+    assert (truth > needed).all()
+
+
+def test_at_the_largest_radius_the_others_take_nothing():
+    model, image = mixed_scene()
+    for stopping in ("fixed", "curtailed"):
+        alone = certify(SegCertify(sigma=0.25, tau=0.9, n=200, stopping=stopping), model, image)
+        joint = certify(SegCertify(sigma=0.25, tau=TAUS, n=200, stopping=stopping), model, image)
+        assert torch.equal(joint.certified, alone.certified)
+        assert alone.at_smaller_radii() == ()
+        assert alone.pictured_maps() == alone.further_maps() == {}
+
+
+def test_the_smallest_number_of_samples_is_that_of_the_largest_tau():
+    SegCertify(sigma=0.25, tau=0.9, n=130).check(100)
+    for tau in (0.9, TAUS):
+        with pytest.raises(ConfigError, match=r"n=100 cannot certify .* tau=0\.9.*n >= 110"):
+            SegCertify(sigma=0.25, tau=tau, n=100).check(100)
+
+
+@pytest.mark.parametrize("tau", [[], [0.6, 0.6], [0.5, 0.75], [0.75, 1.0], [0.75, "0.8"], "0.75", [[0.6, 0.7]], [True]])
+def test_lists_that_are_none_of_probabilities_are_refused(tau):
+    with pytest.raises(ConfigError, match="tau"):
+        SegCertify(sigma=0.25, tau=tau)

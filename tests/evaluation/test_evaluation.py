@@ -215,3 +215,27 @@ def test_nan_logits_name_the_image():
         model.bias[1] = float("nan")
     with pytest.raises(ModelError, match="image/0"):
         evaluate(PredictionStage(model, NAMES, CPU), Images(), Memory())
+
+
+def test_a_certificate_at_several_radii_is_counted_at_each():
+    taus = (0.6, 0.7, 0.75)
+
+    def run(tau):
+        certifier, store = SegCertify(sigma=0.25, tau=tau, n=60, correction="bonferroni"), Memory()
+        stage = CertificationStage(certifier, two_classes(), NAMES, seed=0, hardware=CPU)
+        return evaluate(stage, Images(), store), store, certifier
+
+    joint, store, certifier = run(taus)
+    alone = [run(tau)[0]["figures"] for tau in taus]  # of Bonferroni's level the others of a list take nothing
+    assert [part["radius"] for part in joint["by_radius"]] == list(certifier.radii)
+    for part, figures in zip(joint["by_radius"], alone, strict=True):
+        assert {name: figures[name] for name in part if name != "radius"} == {
+            k: v for k, v in part.items() if k != "radius"
+        }
+    assert {name: joint["figures"][name] for name in alone[2]} == alone[2]
+    assert len({part["certified_accuracy/pooled"] for part in joint["by_radius"]}) == 3
+    sample, row = Images()[0], store.rows["image/0"]
+    maps = store.maps["image/0"]
+    right, labelled = maps["classes"] == sample.target.numpy(), sample.target.numpy() != 255
+    radii = np.array([0.0, *certifier.radii])[maps["steps"]]
+    assert row["figures"]["certified_radius"] == pytest.approx(radii[right].sum() / labelled.sum())

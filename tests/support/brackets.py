@@ -52,8 +52,8 @@ def changed(summary, **fields):
     return summary | own | {"guarantee": guarantee}
 
 
-def check_pixels(certifier, certificates, attack, attacked, names):
-    return bracket.check_pixels(comparison_of(certifier, attack), certificates, attacked, names)
+def check_pixels(certifier, certificates, attack, attacked, names, radii=()):
+    return bracket.check_pixels(comparison_of(certifier, attack), certificates, attacked, names, radii)
 
 
 def check_norms(certifier, certificates, attack, attacked, names):

@@ -6,6 +6,7 @@ from certseg.smoothing.statistics.confidence import clopper_pearson_lower
 from certseg.smoothing.statistics.multiple_testing import (
     CORRECTIONS,
     check_correction,
+    joint_thresholds,
     largest_level,
     rejection_threshold,
 )
@@ -17,6 +18,7 @@ __all__ = [
     "clopper_pearson_lower",
     "e_bonferroni_threshold",
     "e_holm_threshold",
+    "joint_thresholds",
     "largest_level",
     "minimum_samples",
     "rejection_threshold",

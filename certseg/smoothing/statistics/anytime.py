@@ -20,6 +20,14 @@ starts at 1, in the filtration of all pixels together. A true null i is rejected
 contains i has a mean of at least 1 / alpha at t, this one among them. By Ville's inequality
 P[exists t: M_t >= 1 / alpha] <= alpha. []
 
+Several tau at once. Let tau_1 < ... < tau_T, and let every pixel have an e-process of its own for each. A pixel's null
+hypotheses ``p <= tau_t`` are true from some t* on. Let W_j be the smallest of the T wealths of pixel j. Reject a pixel
+at tau_t as soon as, for every tau_s <= tau_t, its wealth for tau_s and the W_j of any set of further pixels have a mean
+of at least 1 / alpha. Then all rejections together, of all pixels and all tau, hold with probability at least
+1 - alpha. For M_t, the mean over the pixels with a true null hypothesis of the wealth for their t*, is a
+supermartingale as before; a wrong rejection of pixel i at any tau comes with one at its tau of t*, and there the W_j of
+the other pixels of that set are no more than their wealths for t*, so that M_t >= 1 / alpha.
+
 (Vovk and Wang 2021, "E-values: calibration, combination and applications", closed testing with the arithmetic mean;
 Waudby-Smith and Ramdas 2024 for betting. It rejects at least as much as Holm's procedure applied to 1 / wealth.)
 """
@@ -114,18 +122,23 @@ def _share_of(tau: float, divergence: float) -> float:
     return float(brentq(excess, tau, 1.0 - 1e-15))
 
 
-def e_holm_threshold(histogram: np.ndarray, log_values: np.ndarray, alpha: float) -> int:
+def e_holm_threshold(
+    histogram: np.ndarray, log_values: np.ndarray, alpha: float, least: np.ndarray | None = None
+) -> int:
     """Smallest count whose pixels are rejected now; every larger count is rejected too.
 
-    For a pixel of value e the set with the smallest mean that contains it consists of it and of all pixels of smaller
-    value up to some count, so only such sets are looked at. A larger count is rejected with a smaller one: its own
-    value is larger, and what its sets hold beyond the other's has a value of at least 1 / alpha. So the threshold is
-    found by bisection, in O(n log n) after the histogram.
+    For a pixel of value e the set with the smallest mean that contains it consists of it and of all pixels up to some
+    count, so only such sets are looked at. (The pixel itself may be among these and count twice: that lowers a mean
+    only where another value than its own stands for it, and is conservative then.) A larger count is rejected with a
+    smaller one, for its own value is larger and its sets are the same. So the threshold is found by bisection, in
+    O(n log n) after the histogram.
 
     Args:
         histogram: ``(t + 1,)`` integers, number of pixels with each count.
         log_values: ``(t + 1,)`` logarithm of the wealth at each count, growing (:meth:`Bets.log_wealth`).
         alpha: family-wise error rate over all times, in (0, 1).
+        least: ``(t + 1,)`` logarithm of the wealth with which a pixel counts in the sets of others, growing, where
+            several tau are tested together: the smallest of all of them; None for ``log_values``.
 
     Returns:
         A count in ``0 .. t``, or ``t + 1`` where nothing is rejected.
@@ -140,11 +153,12 @@ def e_holm_threshold(histogram: np.ndarray, log_values: np.ndarray, alpha: float
             received=f"shapes {histogram.shape} and {log_values.shape}",
         )
     values = np.exp(log_values)
-    number = np.concatenate([[0], np.cumsum(histogram)])[:-1].astype(np.float64)  # pixels of smaller counts
-    total = np.concatenate([[0.0], np.cumsum(histogram * values)])[:-1]
+    others = values if least is None else np.exp(least)
+    number = np.concatenate([[0], np.cumsum(histogram)]).astype(np.float64)  # pixels of smaller counts
+    total = np.concatenate([[0.0], np.cumsum(histogram * others)])
 
     def is_rejected(count: int) -> bool:
-        means = (values[count] + total[: count + 1]) / (1.0 + number[: count + 1])
+        means = (values[count] + total) / (1.0 + number)
         return bool(means.min() >= 1.0 / alpha)
 
     counts = np.flatnonzero(histogram)

@@ -6,6 +6,8 @@ therefore maps a histogram to that threshold in O(n) after one pass over the pix
 All of them hold whatever the dependence between pixels.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from certseg.checks import check_choice, check_count, check_number
@@ -58,6 +60,54 @@ def rejection_threshold(
     if correction == "benjamini_yekutieli":
         return _step_up(histogram, p_values, alpha)
     return _step_down(histogram, p_values, alpha, k if correction == "kfwer" else 1)
+
+
+def joint_thresholds(
+    histogram: np.ndarray, p_values: Sequence[np.ndarray], alpha: float, correction: str = "holm", k: int = 1
+) -> tuple[int, ...]:
+    """For each of T nested null hypotheses of a pixel, ``p <= tau_1``, ..., ``p <= tau_T`` with tau_1 < ... < tau_T,
+    the smallest count with which it is rejected, all of them together at the error rate of one.
+
+    Claim. With ``holm``, ``bonferroni`` and ``kfwer`` the probability that k pixels or more have *any* of their true
+    null hypotheses rejected is at most alpha (k = 1 but for ``kfwer``), whatever the dependence. Larger T costs nothing
+    at tau_T, where the rejections are those of :func:`rejection_threshold` alone.
+
+    Proof. The true null hypotheses of a pixel are those from some t* on, and of its p-values, which grow with t, that
+    of t* is the smallest. So a pixel is in error only where its p-value at t* is rejected: one event a pixel. Let I be
+    the pixels with a true null hypothesis; that of T is one of each. Before the k-th of them is in error at most k - 1
+    of them are rejected at T, so of all N at most r = N - |I| + k - 1, and the level k alpha / (N + k - max(k, r + 1))
+    that decides at every t is at most k alpha / |I|. The expected number of pixels of I with a p-value at t* of no more
+    than this is at most k alpha, and by Markov's inequality the probability of k of them at most alpha. []
+
+    ``benjamini_yekutieli`` is applied at each tau: the expected share of wrong pixels is bounded at each of them.
+
+    Args:
+        histogram: ``(n + 1,)`` integers, number of pixels with each count ``0 .. n``.
+        p_values: for each tau, in rising order, the ``(n + 1,)`` p-values of the counts.
+        alpha: error rate that the correction keeps to, in (0, 1).
+        correction: the procedure, one of :data:`CORRECTIONS`.
+        k: number of wrong rejections that ``kfwer`` guards against, at least 1; other procedures ignore it.
+
+    Returns:
+        A count in ``0 .. n`` for each tau, none below the one before, or ``n + 1`` where nothing is rejected.
+
+    Raises:
+        ConfigError: as :func:`rejection_threshold`.
+
+    >>> histogram = np.array([0, 0, 3, 1])
+    >>> lower, upper = np.array([1.0, 0.3, 0.015, 0.001]), np.array([1.0, 0.5, 0.03, 0.01])
+    >>> joint_thresholds(histogram, [lower, upper], alpha=0.05)  # 0.015 <= 0.05 / 3, once one pixel is rejected
+    (2, 3)
+    """
+    last = rejection_threshold(histogram, p_values[-1], alpha, correction, k)
+    if correction == "benjamini_yekutieli":
+        return (*(rejection_threshold(histogram, row, alpha, correction) for row in p_values[:-1]), last)
+    num_tests, rejected = int(histogram.sum()), int(histogram[last:].sum())
+    k = k if correction == "kfwer" else 1
+    level = alpha / max(1, num_tests)
+    if correction != "bonferroni":
+        level = k * alpha / max(1, num_tests + k - max(k, min(rejected + 1, num_tests)))
+    return (*(min(last, int((row > level).sum())) for row in p_values[:-1]), last)
 
 
 def check_correction(correction: str, alpha: float, k: int) -> None:
