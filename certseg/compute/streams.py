@@ -4,7 +4,8 @@ The samples of one stream are distinct; different streams overlap with a negligi
 (:meth:`NoiseStream.generator`).
 
 A sample's noise does not depend on batch size, on which rank draws it or on what was drawn before, so results survive
-resuming and sharding unchanged. It does depend on the kind of device: CPU and GPU generators differ.
+resuming and sharding unchanged. torch's generators, which draw floating point noise and whatever is not noise, differ
+between CPU and GPU; draws from a table (:mod:`certseg.compute.table_draws`) are the same on both.
 """
 
 from __future__ import annotations
@@ -42,17 +43,22 @@ class NoiseStream:
         """The stream of the same image for another purpose."""
         return NoiseStream(self.seed, self.name, purpose)
 
+    @property
+    def key(self) -> int:
+        """A hash of the stream, below 2^64: the key of a counter-based generator, whose counters tell samples apart.
+        Two streams have one key with a probability of 2^-64."""
+        name = f"{self.seed}\0{self.name}\0{self.purpose}".encode()
+        return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big")
+
     def generator(self, index: int, device: torch.device) -> torch.Generator:
-        """The generator of sample ``index``: seeded with a hash of the stream plus ``index``.
+        """torch's generator of sample ``index``: seeded with :attr:`key` plus ``index``.
 
         torch's CPU generator keeps the lowest 32 bits of a seed. Because the index is added to the hash, not hashed
         with it, the first 2^32 samples of a stream are distinct all the same, with certainty, and it is this that a
         certificate rests on. Two streams of m and n samples (two images, or two purposes of one image) have a
         sample in common with probability below (m + n) / 2^32 on the CPU and (m + n) / 2^63 on a GPU.
         """
-        key = f"{self.seed}\0{self.name}\0{self.purpose}".encode()
-        base = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big")
-        return torch.Generator(device).manual_seed((base + index) % 2**63)
+        return torch.Generator(device).manual_seed((self.key + index) % 2**63)
 
     def fill(
         self, out: Tensor, draw: Callable[[Tensor, torch.Generator], None], first: int, onto: Tensor | None = None
