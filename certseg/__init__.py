@@ -84,7 +84,8 @@ def attack(
         model: the network, with ``num_classes``, that maps ``B x 3 x H x W`` images in [0, 1] to logits at the same
             resolution and is differentiable; a torch module is put on the hardware's device, and in eval mode
             until this returns.
-        image: ``3 x H x W`` in [0, 1].
+        image: ``3 x H x W`` in [0, 1]; perturbations of a model smoothed on grey levels are measured from the image
+            rounded to them.
         target: ``H x W`` int64 labels, 255 ignored.
         threat: what the attack may do, for example ``certseg.types.L2(0.5)``.
         method: the attack, for example ``certseg.attacks.PGD(steps=40)``.
@@ -106,6 +107,7 @@ def attack(
     stream = NoiseStream(seed, name)
     with _placed(model, hardware) as segmenter:
         check_target(target, image.shape[-2:], segmenter.num_classes)
+        image = method.clean(image)
         result = method(segmenter, image.clone(), target.clone(), threat, stream=stream, hardware=hardware)
         check_budget(result, image, method.predictor, threat, name)
         check_prediction(result, segmenter, name, hardware)

@@ -30,6 +30,10 @@ class BudgetedAttack(Attack):
         """The attacked model, in the words of the certificates it may be compared with."""
         return self.smoothing.predictor if self.smoothing else "base"
 
+    def clean(self, image: Tensor) -> Tensor:
+        """The image, rounded to grey levels where the attacked model is smoothed on them."""
+        return self.smoothing.clean(image) if self.smoothing else image
+
     @property
     def instead(self) -> str:
         """The choice that attacks the same model without gradient."""

@@ -37,6 +37,9 @@ class Smoothing:
         votes: noisy copies whose majority is the prediction at the adversarial image, at least 50: of fewer not even
             a unanimous vote against a certified pixel of a large image would be significant.
         noise: kind of the certified model's noise, a key of :data:`certseg.smoothing.noise.NOISES`.
+        grey_levels: that of the certified model, whose network sees noisy copies rounded to them; None where it is
+            certified with floating point noise. Points of an attack lie between grey levels, so their noise is drawn
+            in floating point either way; gradients pass the rounding as if it were not there.
 
     Raises:
         ConfigError: an argument is outside its domain.
@@ -46,6 +49,7 @@ class Smoothing:
     samples: int = 4
     votes: int = 100
     noise: str = "gaussian"
+    grey_levels: int | None = 255
 
     def __post_init__(self) -> None:
         check_choice("attack.smoothing.noise", self.noise, NOISES)
@@ -61,7 +65,13 @@ class Smoothing:
     @property
     def distribution(self) -> Noise:
         """The noise that is added."""
-        return NOISES[self.noise](self.sigma)
+        return NOISES[self.noise](self.sigma, self.grey_levels)
+
+    def clean(self, image: Tensor) -> Tensor:
+        """The image ``C x H x W`` that the certificate is about, from which perturbations are measured: rounded to grey
+        levels."""
+        lattice = self.distribution.lattice
+        return image if lattice is None or lattice.holds(image) else lattice.rounded(image)
 
 
 @dataclass(frozen=True)
@@ -236,9 +246,10 @@ class AttackObjective:
 
     def _probabilities(self, leaf: Tensor, noise: Noise, first: int, size: int) -> Tensor:
         """Class probabilities of noisy copies ``first`` to ``first + size - 1``: ``size x K x H x W``."""
-        drawn = torch.empty(size, *leaf.shape[1:], device=leaf.device)
-        self._stream.fill(drawn, noise.fill, first)
-        return (self.scale * checked_logits(self.segmenter, leaf + drawn, self.instead)).log_softmax(dim=1).exp()
+        copies = torch.empty(size, *leaf.shape[1:], device=leaf.device)
+        noise.copies_around(leaf.detach()[0], self._stream, first, copies)
+        seen = copies + (leaf - leaf.detach())  # adds 0, and the gradient of the point
+        return (self.scale * checked_logits(self.segmenter, seen, self.instead)).log_softmax(dim=1).exp()
 
     def predict(self, point: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Prediction ``H x W`` at a point, and all votes where the predictor is sampled. Flags a network that does not
@@ -273,7 +284,8 @@ def voted(
     Raises:
         ModelError: NaN or infinite logits.
     """
-    sampler = NoisySampler(segmenter, point, smoothing.distribution, stream.for_purpose("attack evaluation"), hardware)
+    votes = stream.for_purpose("attack evaluation")
+    sampler = NoisySampler(segmenter, point, smoothing.distribution, votes, hardware, is_point=True)
     return sampler.class_counts(0, smoothing.votes), sampler.passes
 
 

@@ -173,7 +173,7 @@ class SmoothedQueries(NetworkQueries):
     def _sum(self, point: Tensor, first: int, size: int) -> Tensor:
         """The sum of the probabilities ``K x H x W`` of copies ``first`` to ``first + size - 1``."""
         copies = torch.empty(size, *point.shape, device=point.device)
-        self._noise.fill(copies, self._smoothing.distribution.fill, first, onto=point)
+        self._smoothing.distribution.copies_around(point, self._noise, first, copies)
         return checked_logits(self.segmenter, copies).softmax(dim=1).sum(dim=0)
 
 

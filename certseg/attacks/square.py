@@ -161,6 +161,10 @@ class Square(Attack):
         attacked = self.smoothing or self.defence
         return attacked.predictor if attacked else "base"
 
+    def clean(self, image: Tensor) -> Tensor:
+        """The image, rounded to grey levels where the attacked model is smoothed on them."""
+        return self.smoothing.clean(image) if self.smoothing else image
+
     def check_size(self, size: Sides, threat: Threat) -> None:
         """Raise :class:`ConfigError` if patches do not fit into an image of this height and width, or a certifier
         against patches is attacked by anything else."""

@@ -8,6 +8,7 @@ radius without a tau, as in the paper, is :meth:`AllOrNothing.untied_radius`.
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import abstractmethod
 from collections import Counter
 
@@ -38,6 +39,8 @@ class AllOrNothing(Certifier):
         n: fresh samples that test them.
         alpha: error rate per image, in [1e-12, 1).
         noise: ``gaussian`` certifies l2 balls, ``laplace`` and ``uniform`` l1 balls.
+        grey_levels: number of steps from 0 to 1 in an image, to which it is rounded; None for floating point noise
+            (:class:`SegCertify`).
 
     Raises:
         ConfigError: an argument is outside its domain.
@@ -54,9 +57,10 @@ class AllOrNothing(Certifier):
         n: int = 100,
         alpha: float = 0.001,
         noise: str = "gaussian",
+        grey_levels: int | None = 255,
     ) -> None:
         # it checks the arguments, and has the same threat and the same smoothed model
-        self._model = SegCertify(sigma=sigma, tau=tau, n0=n0, n=n, alpha=alpha, noise=noise)
+        self._model = SegCertify(sigma=sigma, tau=tau, n0=n0, n=n, alpha=alpha, noise=noise, grey_levels=grey_levels)
         self.noise, self.radius = self._model.noise, self._model.radius
         self.tau, self.n0, self.n, self.alpha = tau, n0, n, alpha
 
@@ -99,8 +103,9 @@ class AllOrNothing(Certifier):
     def check(self, num_pixels: int) -> None:
         """Raise :class:`ConfigError` if no image of ``num_pixels`` could ever be certified."""
         level = self.alpha / self.number_of_tests(num_pixels)
-        needed = minimum_samples(self.tau, level)
-        if clopper_pearson_lower(self.n, self.n, level) <= self.tau:  # an equality at n = needed is not enough
+        tested = self.noise.tested(self.tau)
+        needed = minimum_samples(tested, level)
+        if clopper_pearson_lower(self.n, self.n, level) <= tested:  # an equality at n = needed is not enough
             needed = max(needed, self.n + 1)
         check_power(self.n, needed, num_pixels, tau=self.tau, alpha=self.alpha)
 
@@ -155,7 +160,8 @@ class AllOrNothing(Certifier):
         )
 
     def lower_bound(self, counts: Tensor) -> float:
-        """The smallest lower bound on the probability of a guess; all bounds hold together with ``1 - alpha``.
+        """The smallest lower bound on the probability of a guess as it is drawn; all bounds hold together with
+        ``1 - alpha``.
 
         Args:
             counts: integers in ``0 .. n``, one for each test, any shape.
@@ -163,12 +169,12 @@ class AllOrNothing(Certifier):
         return float(clopper_pearson_lower(int(counts.min()), self.n, self.alpha / counts.numel()))
 
     def decide(self, counts: Tensor) -> bool:
-        """Whether every test's lower bound exceeds ``tau``.
+        """Whether every test's lower bound exceeds ``tau``, by what drawn noise may differ from the ideal one.
 
         Args:
             counts: integers in ``0 .. n``, one for each test, any shape.
         """
-        return self.lower_bound(counts) > self.tau
+        return self.lower_bound(counts) > self.noise.tested(self.tau)
 
     def untied_radius(self, counts: Tensor) -> float | None:
         """The radius without a threshold, as in the paper: sigma * Phi^-1(smallest lower bound).
@@ -182,7 +188,7 @@ class AllOrNothing(Certifier):
         Returns:
             The radius, or None where the bound is at most 1/2 and there is no certificate.
         """
-        bound = self.lower_bound(counts)
+        bound = math.nextafter(self.lower_bound(counts) - self.noise.total_variation, -math.inf)
         return self.noise.radius(bound) if bound > 0.5 else None
 
 

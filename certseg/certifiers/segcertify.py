@@ -100,6 +100,11 @@ class SegCertify(Certifier):
     its proof gives only P[f_i(x + d + e) = c_i] > 1/2, so that is not claimed here.) For M images the joint
     confidence is ``1 - M * alpha``. With Laplace or uniform noise the same holds for ||d||_1 and that noise's radius.
 
+    With ``grey_levels`` this is true of the program, not of real numbers alone: x is the image rounded to a lattice, f
+    rounds what it sees to the lattice, and f_i(x + e) is drawn exactly (:mod:`certseg.smoothing.lattice`). The law of
+    the drawn noisy image lies within d of the ideal one in total variation, so f_i = c_i is drawn with probability at
+    most tau + d where H0: p_i <= tau holds: that is tested (:meth:`certseg.smoothing.noise.Noise.tested`).
+
     Algorithm 2 of the paper: guess c_i from ``n0`` samples, count it in fresh samples, test H0: p_i <= tau for all
     pixels of the image together.
 
@@ -130,13 +135,15 @@ class SegCertify(Certifier):
         look_every: number of samples between two looks of ``curtailed`` and ``anytime``.
         noise: ``gaussian`` certifies l2 balls, ``laplace`` and ``uniform`` l1 balls (:mod:`certseg.smoothing.noise`).
         gain: share of the image that a further batch of ``anytime`` must be expected to certify.
+        grey_levels: number of steps from 0 to 1 in an image, to which it is rounded: 255 for 8 bits, 65535 for 16. None
+            for floating point noise, which certificates are flagged with.
 
     Raises:
         ConfigError: an argument is outside its domain.
 
     >>> certifier = SegCertify(sigma=0.25, tau=0.75, alpha=0.001)
     >>> certifier.predictor, str(certifier.threat), certifier.guarantee.confidence
-    ('smoothed(gaussian, sigma=0.25)', 'l2 <= 0.168622', 0.999)
+    ('smoothed(gaussian, sigma=0.25, grey levels of 1/255)', 'l2 <= 0.168622', 0.999)
     >>> certifier.check_size((360, 480))  # 100 samples are enough to certify pixels of such an image
     """
 
@@ -156,6 +163,7 @@ class SegCertify(Certifier):
         look_every: int = AnytimeTest.look_every,
         gain: float = AnytimeTest.gain,
         noise: str = "gaussian",
+        grey_levels: int | None = 255,
     ) -> None:
         for option, value in (("n0", n0), ("n", n), ("look_every", look_every)):
             check_count(f"certifier.{option}", value)
@@ -167,17 +175,18 @@ class SegCertify(Certifier):
         if k != 1 and correction != "kfwer":
             raise ConfigError("certifier.k belongs to certifier.correction=kfwer", received=f"{correction}, k={k}")
         check_choice("certifier.noise", noise, NOISES)
-        self.noise = NOISES[noise](sigma)
+        self.noise = NOISES[noise](sigma, grey_levels)
         self.taus = _rising(tau)
         self.tau, self.n0, self.n, self.alpha, self.correction, self.k = self.taus[-1], n0, n, alpha, correction, k
         self.stopping, self.look_every, self.gain = stopping, look_every, gain
         self.radii = tuple(self.noise.radius(one) for one in self.taus)
         self.radius = self.radii[-1]
         self.test: AnytimeTest | FixedTest
+        tested = tuple(self.noise.tested(one) for one in self.taus)
         if stopping == "anytime":
-            self.test = AnytimeTest(self.taus, alpha, n, correction, look_every, gain)
+            self.test = AnytimeTest(tested, alpha, n, correction, look_every, gain)
         else:
-            self.test = FixedTest(self.taus, alpha, n, correction, k, look_every if stopping == "curtailed" else None)
+            self.test = FixedTest(tested, alpha, n, correction, k, look_every if stopping == "curtailed" else None)
 
     @property
     def guarantee(self) -> Guarantee:
@@ -186,11 +195,13 @@ class SegCertify(Certifier):
         Raises:
             ConfigError: tau is 0.5, at which the radius is 0 and no perturbation is covered.
         """
-        threat = self.noise.threat(self.radius)
+        threat, assuming = self.noise.threat(self.radius), self.noise.assumption
         if self.correction == "benjamini_yekutieli":
-            return Guarantee(Promise.ERROR_SHARE, self.predictor, threat, confidence=0.0, error_share=self.alpha)
-        promise = Promise.EVERY_PIXEL if self.k == 1 else Promise.ALL_BUT
-        return Guarantee(promise, self.predictor, threat, confidence=1.0 - self.alpha, tolerated=self.k - 1)
+            share, error = Promise.ERROR_SHARE, self.alpha
+            return Guarantee(share, self.predictor, threat, confidence=0.0, error_share=error, assuming=assuming)
+        promise, tolerated = Promise.EVERY_PIXEL if self.k == 1 else Promise.ALL_BUT, self.k - 1
+        confidence = 1.0 - self.alpha
+        return Guarantee(promise, self.predictor, threat, confidence=confidence, tolerated=tolerated, assuming=assuming)
 
     @property
     def predictor(self) -> str:
@@ -207,7 +218,8 @@ class SegCertify(Certifier):
             names += ["stopping", "look_every"]
         if self.stopping == "anytime":
             names.append("gain")
-        kind = {} if self.noise.name == "gaussian" else {"noise": self.noise.name}
+        kind: dict[str, object] = {} if self.noise.name == "gaussian" else {"noise": self.noise.name}
+        kind |= {} if self.noise.grey_levels is None else {"grey_levels": self.noise.grey_levels}
         tau = {} if len(self.taus) == 1 else {"tau": list(self.taus)}
         return {**kind, "sigma": self.noise.sigma, **{name: getattr(self, name) for name in names}, **tau}
 

@@ -103,7 +103,8 @@ class AttackStage(NetworkStage):
         return self.run_together([sample])[0]
 
     def run_together(self, samples: Sequence[Sample]) -> list[tuple[Row, Maps]]:
-        """The attack on images of one shape side by side."""
+        """The attack on images of one shape side by side, each as the attacked model takes it."""
+        samples = [replace(sample, image=self._attack.clean(sample.image)) for sample in samples]
         levels: list[list[AttackResult]] = []
         for threat in (level.threat for level in self.attempt.levels):
             levels.append(self._at(samples, threat, levels[-1] if levels else None))

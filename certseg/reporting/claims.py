@@ -174,10 +174,11 @@ def claim(entry: Entry) -> str:
     guarantee = entry.guarantee
     statement = guarantee.statement()
     if not guarantee.covers_images:
-        return f"{statement}."
+        return f"{statement}. {guarantee.assuming}".strip()
     scale = "R counts the whole image, on the [0, 1] scale." if entry.threat.get("radius") is not None else ""
     if entry.by_radius and not guarantee.is_deterministic:
         scale += " That holds at all radii of its curve together, with this one probability."
+    scale = f"{scale} {guarantee.assuming}".strip()
     confidence = guarantee.confidence if entry.confidence is None else entry.confidence
     if guarantee.is_deterministic:
         return f"Deterministic, without any error probability: {statement}. {scale}".strip()

@@ -27,21 +27,31 @@ class NoisySampler:
         segmenter: the base model, in eval mode on the hardware's device. On the CPU its ``coarse_logits``, if it has
             that method (:class:`certseg.types.CoarseLogits`), are used in place of logits at image resolution.
         image: ``3 x H x W`` in [0, 1]; noise is added at this resolution and not clipped.
-        noise: the smoothing distribution.
+        noise: the smoothing distribution, with the lattice that images are rounded to if it has one.
         stream: where the noise of each sample comes from.
         hardware: device, precision and number of copies per forward pass. When memory runs out the number is halved
             and the batch repeated (:class:`WorkingBatch`).
+        is_point: whether the image is a point between those of the lattice, such as the end of an attack, about which
+            nothing is certified: it is then not rounded (:meth:`certseg.smoothing.noise.Noise.copies_around`).
     """
 
     def __init__(
-        self, segmenter: Segmenter, image: Tensor, noise: Noise, stream: NoiseStream, hardware: Hardware
+        self,
+        segmenter: Segmenter,
+        image: Tensor,
+        noise: Noise,
+        stream: NoiseStream,
+        hardware: Hardware,
+        *,
+        is_point: bool = False,
     ) -> None:
         check_frozen(segmenter)
         self._segmenter = segmenter
         self._may_be_coarse = hardware.torch_device.type == "cpu" and not hardware.compile
         self._order = torch.channels_last if hardware.channels_last else torch.contiguous_format
         self._image = image.to(hardware.torch_device, torch.float32)[None].contiguous(memory_format=self._order)
-        self._noise = noise
+        self._copies = noise.copies_around if is_point else noise.copies
+        self._noise_flags = noise.flags(self._image[0])
         self._stream = stream
         self._hardware = hardware
         self._batch = WorkingBatch(segmenter, tuple(image.shape), hardware)
@@ -52,7 +62,7 @@ class NoisySampler:
     @property
     def flags(self) -> set[str]:
         """What a reader of the image's row should know."""
-        return self._batch.flags
+        return self._batch.flags | self._noise_flags
 
     @property
     def passes(self) -> Passes:
@@ -145,7 +155,7 @@ class NoisySampler:
             self._buffer = torch.empty(0)  # given back before the next one is taken
             with torch.inference_mode(False):  # the threads that fill it are not in inference mode
                 self._buffer = torch.empty_like(self._image.expand(size, -1, -1, -1), memory_format=self._order)
-        self._stream.fill(self._buffer, self._noise.fill, first, onto=self._image[0])
+        self._copies(self._image[0], self._stream, first, self._buffer)
         return self._buffer
 
 

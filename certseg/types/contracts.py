@@ -207,6 +207,11 @@ class AnyAttack:
         """The attacked model, in the words of certificates; ``base``, the default, is the network itself."""
         return "base"
 
+    def clean(self, image: Tensor) -> Tensor:
+        """What the attacked model takes for the image ``C x H x W`` in [0, 1], from which perturbations are measured:
+        the image itself by default, of a model smoothed on grey levels the image rounded to them."""
+        return image
+
     @property
     def instead(self) -> str:
         """Of an attack that needs a gradient the choice that attacks the same model without, for messages."""

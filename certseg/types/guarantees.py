@@ -50,6 +50,8 @@ class Guarantee:
             ``hierarchy[l][c]`` (:class:`certseg.types.hierarchy.Hierarchy`); empty where classes are certified.
         wording: what is guaranteed, as a clause that follows "With probability ≥ p per image," for a promise that the
             standard wording does not fit; empty for the standard wording (:meth:`statement`).
+        assuming: what the claim rests on besides its proof and how the image is meant, in whole sentences; empty for
+            nothing.
 
     Raises:
         ConfigError: the numbers do not fit the promise, or the threat is called by the name of another kind.
@@ -63,6 +65,7 @@ class Guarantee:
     error_share: float | None = None
     hierarchy: tuple[tuple[str, ...], ...] = ()
     wording: str = ""
+    assuming: str = ""
 
     def __post_init__(self) -> None:
         check_kind(self.threat)
@@ -171,6 +174,7 @@ class Guarantee:
             "error_share": self.error_share,
             "hierarchy": [list(level) for level in self.hierarchy],
             "wording": self.wording,
+            "assuming": self.assuming,
         }
 
     @classmethod
@@ -190,6 +194,7 @@ class Guarantee:
                 error_share=fields["error_share"],
                 hierarchy=tuple(tuple(level) for level in fields["hierarchy"]),
                 wording=fields["wording"],
+                assuming=fields.get("assuming", ""),  # summaries from before there were assumptions tell none
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ResultError(

@@ -15,13 +15,15 @@ class Hoeffding(Certifier):
 
     name = "hoeffding"
 
-    def __init__(self, *, sigma, noise="gaussian", tau=0.75, n0=10, n=200, alpha=0.001):
-        self.noise, self.tau, self.n0, self.n, self.alpha = NOISES[noise](sigma), tau, n0, n, alpha
+    def __init__(self, *, sigma, noise="gaussian", grey_levels=255, tau=0.75, n0=10, n=200, alpha=0.001):
+        self.noise = NOISES[noise](sigma, grey_levels)
+        self.tau, self.n0, self.n, self.alpha = tau, n0, n, alpha
 
     @property
     def guarantee(self):
         threat = self.noise.threat(self.noise.radius(self.tau))
-        return Guarantee(Promise.EVERY_PIXEL, f"smoothed({self.noise})", threat, confidence=1 - self.alpha)
+        predictor, confidence = f"smoothed({self.noise})", 1 - self.alpha
+        return Guarantee(Promise.EVERY_PIXEL, predictor, threat, confidence, assuming=self.noise.assumption)
 
     @property
     def settings(self):
@@ -31,12 +33,15 @@ class Hoeffding(Certifier):
         return math.sqrt(math.log(pixels / self.alpha) / (2 * self.n))
 
     def check_size(self, size):
-        if 1 - self.slack(size[0] * size[1]) <= self.tau:
+        if 1 - self.slack(size[0] * size[1]) <= self.noise.tested(self.tau):
             raise ConfigError("No pixel can be certified", received=f"n={self.n}", remedy="Raise n or lower tau")
 
     def certify(self, segmenter, image, *, stream, hardware):
         sampler = NoisySampler(segmenter, image, self.noise, stream, hardware)
         classes = sampler.class_counts(0, self.n0).argmax(dim=0)
         share = sampler.agreement(classes, self.n0, self.n).double() / self.n
-        certified = share - self.slack(classes.numel()) > self.tau
-        return Certificate(classes.cpu(), certified.cpu(), self.guarantee, sampler.passes, samples=self.n0 + self.n)
+        certified = share - self.slack(classes.numel()) > self.noise.tested(self.tau)
+        flags = tuple(sorted(sampler.flags))
+        return Certificate(
+            classes.cpu(), certified.cpu(), self.guarantee, sampler.passes, flags=flags, samples=self.n0 + self.n
+        )

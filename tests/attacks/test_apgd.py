@@ -248,7 +248,7 @@ def test_apgd_through_noise_reaches_the_known_boundary():
     smoothing = Smoothing(sigma=0.25, samples=4, votes=200)
     result = attack(model, image, torch.zeros(1, 2).long(), L2(0.3), iterations=12, smoothing=smoothing)
     assert result.prediction.tolist() == [[1, 0]]
-    assert result.predictor == "smoothed(gaussian, sigma=0.25)"
+    assert result.predictor == "smoothed(gaussian, sigma=0.25, grey levels of 1/255)"
     assert result.num_votes == 200
 
 

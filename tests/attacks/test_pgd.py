@@ -86,7 +86,7 @@ def test_smoothed_attack_reaches_the_known_boundary():
     assert result.prediction.tolist() == [[1, 0]]
     assert result.votes is not None
     assert result.num_votes == 400
-    assert result.predictor == "smoothed(gaussian, sigma=0.25)"
+    assert result.predictor == "smoothed(gaussian, sigma=0.25, grey levels of 1/255)"
 
 
 @pytest.mark.parametrize("noise", ["laplace", "uniform"])
@@ -97,7 +97,7 @@ def test_l1_attacks_through_the_noise_of_l1_certificates_cross_the_known_boundar
     smoothing = Smoothing(sigma=0.25, samples=256, votes=400, noise=noise)
     result = attack(model, image, torch.zeros(1, 2).long(), L1(0.3), steps=4, step_size=1.0, smoothing=smoothing)
     assert result.prediction.tolist() == [[1, 0]]
-    assert result.predictor == f"smoothed({noise}, sigma=0.25)"
+    assert result.predictor == f"smoothed({noise}, sigma=0.25, grey levels of 1/255)"
     assert result.norm <= 0.3
     assert Smoothing(sigma=0.25, noise=noise).distribution.threat(0.3) == L1(0.3)
 

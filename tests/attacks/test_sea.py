@@ -85,7 +85,7 @@ def test_through_noise_all_members_face_the_same_votes():
     sea = SEA(LOSSES[:2], iterations=4, reference_steps=2, smoothing=Smoothing(0.25, samples=2, votes=100))
     result = run(sea, model, image, target, L2(0.3))
     assert result.prediction.tolist() == [[1, 0]]
-    assert result.predictor == sea.predictor == "smoothed(gaussian, sigma=0.25)"
+    assert result.predictor == sea.predictor == "smoothed(gaussian, sigma=0.25, grey levels of 1/255)"
     assert result.votes.sum(dim=0).unique().tolist() == [100]
     assert "weaker_beats_stronger" not in result.flags
 

@@ -338,7 +338,7 @@ def test_the_noise_is_the_same_at_every_query_and_in_every_batch():
         copies = torch.cat(given)[:12]
         noise = copies[:6] - IMAGE
         others = copies[6:] - copies[6] + noise[0]
-        assert torch.allclose(others, noise, atol=1e-6)
+        assert torch.allclose(others, noise, atol=2.01 / 255)  # each of the four is rounded by half a grey level
         assert noise.std() == pytest.approx(0.1, rel=0.1)
         assert noise[0].ne(noise[1]).any()
     assert torch.equal(results[0].adversarial, results[1].adversarial)

@@ -11,6 +11,7 @@ from certseg.certifiers import SegCertify
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError, DataError
+from certseg.smoothing.noise import Noise
 from certseg.smoothing.statistics import upper_tail
 
 CPU = Hardware(device="cpu", noise_batch=16)
@@ -85,13 +86,13 @@ def test_certifies_exactly_the_pixels_that_are_clearly_above_tau():
 
 @pytest.mark.parametrize("batch", [1, 7, 64])
 def test_every_sample_is_drawn_once_so_that_testing_never_reuses_a_guess(batch, monkeypatch):
-    drawn, fill = [], NoiseStream.fill
+    drawn, copies = [], Noise.copies
 
-    def recorded(self, out, noise, first, onto):
-        drawn.extend((self, index) for index in range(first, first + len(out)))
-        fill(self, out, noise, first, onto)
+    def recorded(self, image, stream, first, out):
+        drawn.extend((stream, index) for index in range(first, first + len(out)))
+        copies(self, image, stream, first, out)
 
-    monkeypatch.setattr(NoiseStream, "fill", recorded)
+    monkeypatch.setattr(Noise, "copies", recorded)
     stream = NoiseStream(0, "x")
     hardware = Hardware(device="cpu", noise_batch=batch)
     certifier = SegCertify(sigma=0.25, n0=12, n=45)

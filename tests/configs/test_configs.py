@@ -181,7 +181,7 @@ def test_a_data_set_that_cannot_tell_its_classes_is_built_for_them(monkeypatch):
 def test_certseg_defaults_are_the_papers():
     certifier = Plan.of(settings_of()).certifier
     papers = {"sigma": 0.25, "tau": 0.75, "n0": 10, "n": 100, "alpha": 0.001, "correction": "holm"}
-    assert certifier.settings | {"tau": certifier.tau} == papers
+    assert certifier.settings | {"tau": certifier.tau} == {"grey_levels": 255, **papers}
     assert certifier.taus == (0.55, 0.6, 0.65, 0.7, 0.75), "the smaller ones take nothing from the paper's"
     assert round(certifier.radius, 2) == 0.17
 

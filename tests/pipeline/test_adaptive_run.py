@@ -46,7 +46,7 @@ def test_a_run_reports_levels_and_information(output):
     assert summary["hierarchy"][2].count("backdrop") == 3
     assert {level for maps in maps_of(summary_file) for level in np.unique(maps["levels"])} <= {0, 1, 2}
     text = (output / "report" / "report.md").read_text()
-    assert "the most likely group of `smoothed(gaussian, sigma=0.25)`" in text
+    assert "the most likely group of `smoothed(gaussian, sigma=0.25, grey levels of 1/255)`" in text
     assert "information gain % (image mean)" in text
     assert "Bracket**, certified ≤ worst case ≤ attacked: holds" in text or "no significant violation" in text
     assert list((output / "report" / "figures").glob("test_*.png"))

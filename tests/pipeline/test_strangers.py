@@ -160,7 +160,11 @@ def test_the_example_in_the_documentation_certifies_street_scenes(folder, tmp_pa
     assert status == 0, out + err
     found, newest = entries(tmp_path)
     assert found["certifier"]["name"] == "hoeffding"
-    assert found["attack"]["predictor"] == found["certifier"]["predictor"] == "smoothed(gaussian, sigma=0.25)"
+    assert (
+        found["attack"]["predictor"]
+        == found["certifier"]["predictor"]
+        == "smoothed(gaussian, sigma=0.25, grey levels of 1/255)"
+    )
     assert found["attack"]["figures"]["bracket/violations"] == 0
     assert "hoeffding" in newest.with_name("report.md").read_text()
 

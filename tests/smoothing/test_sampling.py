@@ -11,6 +11,7 @@ from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ModelError
 from certseg.smoothing import sampling
+from certseg.smoothing.lattice import Lattice
 from certseg.smoothing.noise import Gaussian, Laplace, Uniform
 from certseg.smoothing.sampling import NoisySampler
 from certseg.types import Patch
@@ -19,8 +20,9 @@ CPU = Hardware(device="cpu")
 
 
 def sampler(model, image, batch=8, sigma=0.3, name="a", seed=0, purpose="certify"):
-    hardware = Hardware(device="cpu", noise_batch=batch)
-    return NoisySampler(model, image, Gaussian(sigma), NoiseStream(seed, name, purpose), hardware)
+    """Of the image rounded to grey levels, which hardly changes it."""
+    hardware, noise = Hardware(device="cpu", noise_batch=batch), Gaussian(sigma, 255)
+    return NoisySampler(model, noise.lattice.rounded(image), noise, NoiseStream(seed, name, purpose), hardware)
 
 
 def test_noise_depends_on_seed_name_purpose_and_index_only():
@@ -103,7 +105,7 @@ def test_agreement_is_the_class_count_of_the_class():
 
 def test_counts_follow_the_exact_probability():
     model = two_classes()
-    image = image_with_margins(model, torch.linspace(-0.6, 0.6, 64).reshape(8, 8))
+    image = Lattice(255).rounded(image_with_margins(model, torch.linspace(-0.6, 0.6, 64).reshape(8, 8)))
     exact = model.probability(image, 0.3)
     share = sampler(model, image, 50).agreement(torch.zeros(8, 8, dtype=torch.int64), 0, 4000) / 4000
     error = (exact * (1 - exact) / 4000).sqrt()

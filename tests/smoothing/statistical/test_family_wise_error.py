@@ -87,7 +87,7 @@ def test_certify_itself_draws_fresh_samples(monkeypatch):
     doubles the chance that a pixel passes, does not. (alpha puts the first threshold just above P[Bin(20, 1/2) >= 16],
     so that the discrete test loses little of it.)"""
     images = 400
-    certifier = SegCertify(sigma=0.25, tau=0.5 + 1e-9, n0=20, n=20, alpha=0.296)
+    certifier = SegCertify(sigma=0.25, tau=0.5 + 1e-9, n0=20, n=20, alpha=0.296, grey_levels=None)  # 0.5 is no level
     most = limit(certifier.alpha, images)
     assert rate_of_certified_coin_flips(certifier, images) <= most
     agreement = NoisySampler.agreement

@@ -21,8 +21,8 @@ PROBABILITIES = row(*NULLS, *SURE)[:, 0]
 # n, the samples between two looks, and an alpha that the test reaches (at 16 of 20 and at 7 of 7 samples), so that
 # nothing of it is lost.
 DESIGNS = {
-    "fixed": (20, 20, len(NULLS) * upper_tail(20, TAU)[16]),
-    "curtailed": (20, 10, len(NULLS) * upper_tail(20, TAU)[16]),
+    "fixed": (20, 20, len(NULLS) * upper_tail(20, TAU)[16] * (1 + 1e-9)),
+    "curtailed": (20, 10, len(NULLS) * upper_tail(20, TAU)[16] * (1 + 1e-9)),
     "anytime": (7, 3, len(NULLS) * TAU**7 * (1 + 1e-9)),
 }
 
