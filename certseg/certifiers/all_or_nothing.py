@@ -80,6 +80,11 @@ class AllOrNothing(Certifier):
         return {name: value for name, value in self._model.settings.items() if name != "correction"}
 
     @property
+    def draws_on_device(self) -> bool:
+        """Whether its noise is drawn in floating point, by torch's generators."""
+        return self.noise.lattice is None
+
+    @property
     @abstractmethod
     def samples_identity(self) -> dict[str, object]:
         """What decides :meth:`sample`."""

@@ -224,6 +224,11 @@ class SegCertify(Certifier):
         return {**kind, "sigma": self.noise.sigma, **{name: getattr(self, name) for name in names}, **tau}
 
     @property
+    def draws_on_device(self) -> bool:
+        """Whether its noise is drawn in floating point, by torch's generators."""
+        return self.noise.lattice is None
+
+    @property
     def samples_identity(self) -> dict[str, object]:
         """What decides :meth:`sample`, in plain values."""
         return {"noise": str(self.noise), "n0": self.n0, "n": self.n}

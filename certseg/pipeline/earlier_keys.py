@@ -140,6 +140,8 @@ def attack_identity(composed: Mapping[str, Any], surrogate: str | None) -> dict[
         surrogate: the digest of the file ``attack.surrogate``; None where the attack has no surrogate.
     """
     attack = _pruned(composed["attack"], "attack")
+    if (smoothing := attack.get("smoothing")) and smoothing.get("grey_levels") is None:  # it was not there then
+        attack["smoothing"] = {name: value for name, value in smoothing.items() if name != "grey_levels"}
     return {**attack, "surrogate": surrogate} if surrogate else attack
 
 

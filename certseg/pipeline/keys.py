@@ -1,8 +1,8 @@
 """Identities: exactly the settings that change a result, and the directories named after their hashes.
 
 Paths, batch sizes, worker counts and the number of images evaluated are no part of an identity. The content of the data
-(by fingerprint), the seed, the precision of sampling and the kind of device that draws the noise are. Each setting is
-declared as the one or the other in :mod:`certseg.pipeline.spec`.
+(by fingerprint), the seed and the precision of sampling are, and the kind of device is where random numbers follow it.
+Each setting is declared as the one or the other in :mod:`certseg.pipeline.spec`.
 """
 
 from __future__ import annotations
@@ -171,7 +171,12 @@ def file_digest(path: str, setting: str) -> str:
 
 
 def evaluation_identity(
-    seed: int, network: Mapping[str, Any], fingerprint: str, stage: Mapping[str, Any], hardware: Hardware | None
+    seed: int,
+    network: Mapping[str, Any],
+    fingerprint: str,
+    stage: Mapping[str, Any],
+    hardware: Hardware | None,
+    draws_on_device: bool = True,
 ) -> dict[str, Any]:
     """What decides a stage's rows.
 
@@ -181,6 +186,9 @@ def evaluation_identity(
         fingerprint: the fingerprint of the evaluated split.
         stage: what decides the rows of a certifier or attack on given weights and data.
         hardware: where random numbers are drawn, and at which precision; None for a stage that draws none.
+        draws_on_device: whether the random numbers depend on the kind of device.
     """
-    sampled = {"seed": seed, "precision": hardware.precision, "noise": hardware.torch_device.type} if hardware else {}
+    sampled: dict[str, Any] = {"seed": seed, "precision": hardware.precision} if hardware else {}
+    if hardware and draws_on_device:
+        sampled["noise"] = hardware.torch_device.type
     return {"format": EVALUATION_FORMAT, "network": network, "data": fingerprint, "stage": dict(stage), **sampled}

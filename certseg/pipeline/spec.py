@@ -222,6 +222,17 @@ class TrainingSpec(ObjectSpec):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SmoothingSpec(ObjectSpec):
+    """The smoothed model that an attack is on.
+
+    Args:
+        grey_levels: number of steps from 0 to 1 to which that model rounds images; None for floating point noise.
+    """
+
+    grey_levels: int | None | LeftOut = identity(ANYTHING, default=LEFT_OUT, argument=True, off=None)
+
+
+@dataclass(frozen=True, kw_only=True)
 class AttackSpec(ObjectSpec):
     """An attack and its budget. Norm, radius and patch become a threat, and keys hold that threat.
 
@@ -232,6 +243,7 @@ class AttackSpec(ObjectSpec):
         surrogate: file with the weights of another network that the attack also uses; None for none. Keys hold the
             digest of its content.
         patch: size and number of the patches that an attack paints; empty for those of the certifier's threat.
+        smoothing: the smoothed model that is attacked; None for the network itself.
         defence: how a patch attack differentiates through the certifier, which is built with that certifier; None for
             an attack on the network's own answer.
     """
@@ -241,6 +253,9 @@ class AttackSpec(ObjectSpec):
     radius: Any = told(ANYTHING, default=None)
     surrogate: str | None = by_content()
     patch: Mapping[str, Any] = told(MAPPING, default=dict)
+    smoothing: SmoothingSpec | None | LeftOut = identity(
+        spec_kind(SmoothingSpec, optional=True), default=LEFT_OUT, argument=True
+    )
     defence: ObjectSpec | None = identity(spec_kind(ObjectSpec, optional=True), default=None, off=None)
 
     def __post_init__(self) -> None:

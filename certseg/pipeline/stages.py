@@ -15,7 +15,7 @@ from certseg.pipeline import earlier_keys
 from certseg.pipeline.keys import attack_identity, file_digest
 from certseg.pipeline.names import CLASS, foreign_parts
 from certseg.pipeline.settings import build
-from certseg.pipeline.spec import AttackSpec, CertifierSpec, RunSpec
+from certseg.pipeline.spec import AttackSpec, CertifierSpec, RunSpec, SmoothingSpec
 from certseg.pipeline.suggestions import meant
 from certseg.pipeline.weights import legend_of, load_surrogate
 from certseg.types import (
@@ -44,12 +44,16 @@ class Job:
         identity: what decides the rows on given weights and data, in plain values.
         is_sampled: whether the rows depend on random numbers.
         earlier: the identity as keys of earlier versions held it; None where that is not known.
+        draws_on_device: whether the random numbers depend on the kind of device.
+        by_float_noise: the identity of the same stage with floating point noise; None where it has that or none.
     """
 
     stage: Stage
     identity: dict[str, Any]
     is_sampled: bool
     earlier: dict[str, Any] | None
+    draws_on_device: bool = True
+    by_float_noise: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,19 @@ class Plan:
             return None
         return {**sampling.samples_identity, **_foreign(self.spec.certifier)}
 
+    @property
+    def by_float_noise(self) -> Plan | None:
+        """The same plan with floating point noise; None where certifier and attack have that or none."""
+        certifier, attack = self.spec.certifier, self.spec.attack
+        arguments = {} if certifier is None else certifier.arguments
+        smoothing = None if attack is None else attack.smoothing
+        if certifier is not None and arguments.get("grey_levels") is not None:
+            certifier = replace(certifier, arguments={**arguments, "grey_levels": None})
+        if attack is not None and isinstance(smoothing, SmoothingSpec) and isinstance(smoothing.grey_levels, int):
+            attack = replace(attack, smoothing=replace(smoothing, grey_levels=None))
+        spec = replace(self.spec, certifier=certifier, attack=attack)
+        return None if spec == self.spec else Plan.of(spec)
+
     def jobs(
         self,
         segmenter: Segmenter | None,
@@ -163,10 +180,17 @@ class Plan:
                 pictured=pictured,
             )
             identity = _certifier_identity(self.certifier, self.spec.certifier)
-            jobs.append(Job(stage, identity, self.certifier.is_sampled, identity))
+            is_sampled, draws_on_device = self.certifier.is_sampled, self.certifier.draws_on_device
+            jobs.append(Job(stage, identity, is_sampled, identity, draws_on_device))
         if self.attack is not None and self.spec.attack is not None:
             jobs.append(self._attack_job(self.attack, self.spec.attack, segmenter, class_names, hardware, pictured))
-        return jobs
+        if (other := self.by_float_noise) is None:
+            return jobs
+        theirs = [job.identity for job in other.jobs(None, class_names, hardware)]
+        return [
+            replace(job, by_float_noise=identity) if identity != job.identity else job
+            for job, identity in zip(jobs, theirs, strict=True)
+        ]
 
     def _attack_job(
         self,

@@ -149,8 +149,13 @@ class Certifier(ABC):
 
     @property
     def is_sampled(self) -> bool:
-        """Whether certificates depend on random numbers. Where they do, the seed, the kind of device and the precision
-        are part of what a result is."""
+        """Whether certificates depend on random numbers. Where they do, the seed, the precision and, where
+        :attr:`draws_on_device` says so, the kind of device are part of what a result is."""
+        return True
+
+    @property
+    def draws_on_device(self) -> bool:
+        """Whether the random numbers, if there are any, depend on the kind of device that draws them."""
         return True
 
     def check_size(self, size: Sides) -> None:  # noqa: B027 - most certifiers take every size

@@ -15,8 +15,8 @@ from certseg.pipeline.tasks import evaluate
 
 MASKED = "certifier/inpainter@training.objective.inpainter"
 CASES = {  # keys that the code of then gave for the configurations of then
-    (): {"training": "b013a79661", "segcertify": "38b61e7156"},
-    ("experiment=demo",): {"training": "98c17ae921", "pgd_smoothed": "6f9ccad42a"},
+    ("certifier.grey_levels=null",): {"training": "b013a79661", "segcertify": "38b61e7156"},
+    ("experiment=demo", "certifier.grey_levels=null"): {"training": "98c17ae921", "pgd_smoothed": "6f9ccad42a"},
     ("training=masked",): {"training": "656548db03"},
     ("training=masked", f"{MASKED}=torchscript", "training.objective.inpainter.path={file}"): {
         "training": "6675a4deab"
@@ -105,6 +105,26 @@ def test_a_run_of_then_is_found_again_and_goes_on(tmp_path, monkeypatch, capsys)
     run(configuration(reference, *options, "dataset.limit=3"), tmp_path / "report")
     assert "earlier version" not in capsys.readouterr().out.split("images are finished already")[-1]
     assert [*figures_of(output)] == [*figures_of(reference)], "continued or done at once, the figures are the same"
+
+
+def test_results_by_float_noise_are_told_of_and_found_again_by_their_setting(tmp_path, capsys):
+    options = ("attack=pgd_smoothed", "attack.steps=2", "attack.smoothing.votes=50", "dataset.limit=2")
+    output, by_float = tmp_path / "out", "certifier.grey_levels=null"
+    run(configuration(output, *options, by_float), tmp_path / "first")
+    before, rows = folders(output), contents(output)
+    assert "floating point noise" not in capsys.readouterr().out
+    noisy = [folder for folder in before if folder.name.startswith(("samples", "segcertify", "pgd_smoothed"))]
+    assert len(noisy) == 3
+    run(configuration(output, *options), tmp_path / "exact")
+    printed = capsys.readouterr().out
+    for folder in noisy:
+        assert printed.count(f"{folder} is the same by floating point noise") == 1
+    assert printed.count("floating point noise") == 3
+    assert len(folders(output)) == len(before) + 3
+    run(configuration(output, *options, by_float), tmp_path / "again")
+    assert "floating point noise" not in capsys.readouterr().out
+    assert {path: text for path, text in contents(output).items() if path in rows} == rows
+    assert len(folders(output)) == len(before) + 3
 
 
 def figures_of(output):

@@ -19,7 +19,7 @@ from certseg.pipeline.keys import (
     training_identity,
 )
 from certseg.pipeline.settings import parse
-from certseg.pipeline.spec import MetricsSpec, ObjectSpec, RunSpec
+from certseg.pipeline.spec import MetricsSpec, ObjectSpec, RunSpec, SmoothingSpec
 from certseg.pipeline.stages import Plan
 
 CLASSES = [kind for name, kind in inspect.getmembers(specs, inspect.isclass) if name.endswith("Spec")]
@@ -56,7 +56,11 @@ def full(files):
     return replace(
         spec,
         training=replace(spec.training, inpainter=network),
-        attack=replace(spec.attack, surrogate=files["first"]),
+        attack=replace(
+            spec.attack,
+            surrogate=files["first"],
+            smoothing=SmoothingSpec(target="certseg.attacks.Smoothing", grey_levels=255, arguments={"sigma": 0.25}),
+        ),
     )
 
 
@@ -101,7 +105,7 @@ def other_than(name, value):
 
 
 def test_every_field_is_declared():
-    assert len(CLASSES) == 13
+    assert len(CLASSES) == 14
     for kind in CLASSES:
         for field in dataclasses.fields(kind):
             assert declaration(field).role in Role, (kind, field.name)
@@ -142,7 +146,7 @@ def test_a_field_changes_keys_exactly_if_it_says_so(full, files):
 def every_plain_field():
     """The fields of all specs that hold no spec of their own in a run with every part."""
     parts = {"dataset", "model", "training", "attack", "certifier", "hardware", "tracking", "metrics"}
-    inner = {"denoiser", "objective", "inpainter", "defence"}
+    inner = {"denoiser", "objective", "inpainter", "smoothing", "defence"}
     for kind in CLASSES:
         for field in dataclasses.fields(kind):
             if field.name not in parts | inner:
@@ -157,7 +161,9 @@ def all_keys(spec, hardware=HARDWARE):
     network = checkpoint_identity(spec) if spec.is_loaded else training_identity(spec, "data")
     jobs = Plan.of(spec).jobs(None, tuple("abcdefgh"), hardware)
     stages = [
-        evaluation_identity(spec.seed, network, "data", job.identity, hardware if job.is_sampled else None)
+        evaluation_identity(
+            spec.seed, network, "data", job.identity, hardware if job.is_sampled else None, job.draws_on_device
+        )
         for job in jobs
     ]
     return [key(identity) for identity in (network, *stages)]
@@ -194,13 +200,15 @@ def test_what_is_told_by_what_is_made_of_it_counts(base, change, files):
     assert of(*base, "pictures=2", "hardware.noise_batch=3", "dataset.limit=7") == before
 
 
-def test_where_noise_is_drawn_and_at_which_precision_counts():
-    spec = parse(configuration("outputs", base=()))
+@pytest.mark.parametrize("grey_levels", ["255", "null"])
+def test_the_precision_of_sampling_counts_and_the_device_where_noise_depends_on_it(grey_levels):
+    spec = parse(configuration("outputs", f"certifier.grey_levels={grey_levels}", "attack=pgd_smoothed", base=()))
     before = all_keys(spec)
     for other in ({"precision": "bfloat16"}, {"torch_device": SimpleNamespace(type="cuda")}):
         after = all_keys(spec, SimpleNamespace(**{**vars(HARDWARE), **other}))
         assert after[:2] == before[:2], "neither a training nor a clean prediction draws noise"
-        assert after[2] != before[2]
+        assert (after[2] == before[2]) == (grey_levels == "255" and "precision" not in other)
+        assert after[3] != before[3], "an attack draws in floating point"
 
 
 def test_nothing_in_a_key_names_a_file_of_certseg(full):

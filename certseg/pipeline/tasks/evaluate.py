@@ -87,6 +87,23 @@ class Subject:
     images: SegmentationDataset
 
 
+@dataclass(frozen=True)
+class Decided:
+    """What decides rows or samples, on given weights and data; the fields are those of
+    :class:`certseg.pipeline.stages.Job`."""
+
+    identity: Mapping[str, Any]
+    earlier: Mapping[str, Any] | None
+    is_sampled: bool
+    draws_on_device: bool = True
+    by_float_noise: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, job: Job) -> Decided:
+        """What decides the rows of a stage."""
+        return cls(job.identity, job.earlier, job.is_sampled, job.draws_on_device, job.by_float_noise)
+
+
 def evaluate(task: Task) -> Path | None:
     """Evaluate the network of the run and report.
 
@@ -156,16 +173,12 @@ def _results(task: Task, plan: Plan, subject: Subject, folder: Path) -> list[Res
     pictured = evenly_spaced(subject.images, task.spec.pictures).names() if task.spec.pictures else ()
     samples = None
     if plan.samples_identity is not None:  # shared by every tau, alpha and correction
-        identity = {"samples": plan.samples_identity}
-        samples = _store(folder, "samples", _identity(task, subject, identity, identity, is_sampled=True))
+        samples = _store(folder, "samples", _identity(task, subject, _samples_decided(plan)))
 
     def jobs(segmenter: Segmenter | None) -> list[Job]:
         return plan.jobs(segmenter, subject.whole.class_names, hardware, samples, pictured)
 
-    stores = [
-        _store(folder, step.stage.name, _identity(task, subject, step.identity, step.earlier, step.is_sampled))
-        for step in jobs(None)
-    ]
+    stores = [_store(folder, step.stage.name, _identity(task, subject, Decided.of(step))) for step in jobs(None)]
     names = set(subject.images.names())
     is_done = all(names <= store.read().keys() for store in stores)
     if not is_done:
@@ -198,18 +211,34 @@ def _check_ability(plan: Plan, segmenter: Segmenter, sample: Sample, hardware: H
         checked_logits(segmenter, images, plan.attack.instead)
 
 
-def _identity(
-    task: Task, subject: Subject, stage: Mapping[str, Any], earlier: Mapping[str, Any] | None, is_sampled: bool
-) -> Identity:
-    """What decides a stage's rows; ``earlier`` is the stage as keys of earlier versions held it."""
-    hardware = task.hardware if is_sampled else None
-    fingerprint, network = subject.fingerprint, subject.network.origin
+def _samples_decided(plan: Plan) -> Decided:
+    """What decides the samples of the certifier, which has some."""
+    certifier, other = plan.certifier, plan.by_float_noise
+    samples = {"samples": plan.samples_identity}
+    before = None if other is None or other.samples_identity is None else {"samples": other.samples_identity}
+    draws_on_device = certifier is None or certifier.draws_on_device
+    return Decided(samples, samples, True, draws_on_device, None if before == samples else before)
+
+
+def _identity(task: Task, subject: Subject, decided: Decided) -> Identity:
+    """What decides a stage's rows on the network and data of the run."""
+    hardware = task.hardware if decided.is_sampled else None
     foreign = foreign_parts({"_target_": task.spec.dataset.target, **task.spec.dataset.arguments})
-    told = {**stage, "dataset": {**identity_of(task.spec.dataset, "dataset"), **foreign}} if foreign else stage
-    now = evaluation_identity(task.spec.seed, network.settings, fingerprint, told, hardware)
-    if earlier is None or network.earlier is None:
-        return Identity(now)
-    return Identity(now, evaluation_identity(task.spec.seed, network.earlier, fingerprint, earlier, hardware))
+    told = {"dataset": {**identity_of(task.spec.dataset, "dataset"), **foreign}} if foreign else {}
+
+    def on(network: Mapping[str, Any], stage: Mapping[str, Any], draws_on_device: bool = True) -> dict[str, Any]:
+        return evaluation_identity(task.spec.seed, network, subject.fingerprint, stage, hardware, draws_on_device)
+
+    network, before = subject.network.origin, decided.by_float_noise
+    now = on(network.settings, {**decided.identity, **told}, decided.draws_on_device)
+    earlier = None
+    if decided.earlier is not None and network.earlier is not None:
+        earlier = on(network.earlier, decided.earlier, decided.draws_on_device)
+    if before is None:
+        return Identity(now, earlier)
+    others = [on(network.settings, {**before, **told})]
+    others += [] if network.earlier is None else [on(network.earlier, before)]
+    return Identity(now, earlier, tuple(others))
 
 
 def _store(folder: Path, name: str, identity: Identity) -> RowStore:
