@@ -6,7 +6,8 @@
 ``scipy.stats.binomtest`` per pixel (timed on a sample of pixels, extrapolated). ``certification``: the whole of
 ``SegCertify.certify`` against the same forward passes alone, at the same batch and precision, medians over interleaved
 repetitions; once against passes that give logits at image size, as every user of the network needs them, once against
-those that stop at the network's own resolution, which is where certification on the CPU decides. ``peak memory``: of a
+those that stop at the network's own resolution, which is where certification on the CPU decides; and once against the
+same with floating point noise. ``noisy copies``: a batch of exact noise against torch's normals. ``peak memory``: of a
 process that certifies one image with ten times as many samples, against one with n.
 
     python scripts/benchmark.py sea [--size 360 480] [--model upernet_tiny] [--iterations 20] [--hardware auto]

@@ -30,6 +30,10 @@ RANDOM = "random_network"
 """The flag of a certificate that is about a network with random answers: what is smoothed is then noise and network
 together, by independent draws of both."""
 
+VARYING = "answers_vary_with_batch"
+"""The flag of a certificate by sampling whose network, on the image that was looked at, gave a pixel another class from
+call to call or in another batch, by no more than rounding explains."""
+
 _UNITS = {torch.float32: 1e-5, torch.float64: 1e-5}  # rounding of a logit, as a share of it
 _UNIT_TF32 = 2e-3  # of GPUs that multiply with 10 bits
 _PASSES = 20  # of certificates, for each further look
@@ -70,7 +74,8 @@ def check_premise(certifier: Certifier, segmenter: Segmenter, image: Tensor, har
         hardware: device, precision and the largest batch.
 
     Returns:
-        Flags for the certificate: :data:`RANDOM` where a smoothed network is random by itself, else none.
+        Flags for the certificate: :data:`RANDOM` where a smoothed network is random by itself, :data:`VARYING` where
+        one decides otherwise by rounding, else none.
 
     Raises:
         ModelError: the answer changes from call to call and the guarantee needs a fixed one or batches are sampled, or
@@ -177,7 +182,8 @@ def _flags(
             remedy="Let it normalise by stored statistics (eval mode) and compute in float32, whose rounding is small, "
             "or set hardware.noise_batch=1",
         )
-    return ()
+    varies = not certifier.guarantee.is_deterministic and any(look.decided_otherwise for look in looks)
+    return (VARYING,) if varies else ()
 
 
 class _Difference(NamedTuple):
@@ -213,9 +219,11 @@ class _Look:
         self._precision = precision
         self._other = (1.0 - image) / 2.0  # has another mean and other extremes
         self._winner: Tensor | None = None
+        self.decided_otherwise = False
 
     def differences(self, singles: int, batches: int) -> tuple[_Difference, _Difference]:
         """How far the margins of one image lie apart: from call to call, and between alone and beside others.
+        :attr:`decided_otherwise` then tells whether some pixel had another class than the first time, or a tie.
 
         Args:
             singles: calls with the image alone, at least 2.
@@ -233,6 +241,7 @@ class _Look:
             batch = places[: max(1, self._most)]
             margins = self._margins(self._logits(torch.stack([self._image if one else self._other for one in batch])))
             beside += [margin for margin, is_image in zip(margins, batch) if is_image]
+        self.decided_otherwise = any(bool(((other > 0.0) != (first > 0.0)).any()) for other in [*apart, *beside])
 
         def largest(others: list[Tensor]) -> _Difference:
             return max((_largest((other - first).abs(), rounding) for other in others), default=_Difference(0.0, 0.0))

@@ -16,8 +16,10 @@ from benchmarks.measuring import MEMORY_GOAL, peak_memory, place, prepare, secon
 from certseg.certifiers import SegCertify
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
+from certseg.smoothing.noise import Gaussian
 
 STATISTICS_GOAL = 0.1  # seconds
+NOISE_GOAL = 1.0  # ratio
 CERTIFICATION_GOAL = {"cpu": 1.05, "cuda": 1.08}  # ratio
 
 
@@ -56,6 +58,22 @@ def forward_passes(
             network(batch[: min(hardware.noise_batch, number - start)])
 
 
+def time_noise(image: torch.Tensor, hardware: Hardware, repeats: int) -> tuple[float, float, float]:
+    """Seconds for a batch of noisy copies of an image on its device, exact and in floating point, and the median of
+    their ratios; repetitions take turns."""
+    out = torch.empty(hardware.noise_batch, *image.shape, device=image.device)
+    kinds = [Gaussian(0.25, grey_levels) for grey_levels in (255, None)]
+
+    def draw(noise: Gaussian) -> float:
+        return seconds(lambda: noise.copies(image, NoiseStream(0, "benchmark"), 0, out), image.device)
+
+    for noise in kinds:  # warm up
+        draw(noise)
+    times = np.array([[draw(noise) for noise in kinds] for _ in range(repeats)])
+    exact, floating = np.median(times, axis=0)
+    return exact, floating, float(np.median(times[:, 0] / times[:, 1]))
+
+
 def certify_once(options: argparse.Namespace, n: int) -> Hardware:
     """Certify one image with n samples."""
     hardware, segmenter, image = prepare(options)
@@ -64,10 +82,11 @@ def certify_once(options: argparse.Namespace, n: int) -> Hardware:
 
 
 def benchmark_segcertify(options: argparse.Namespace) -> None:
-    """Print all three comparisons."""
+    """Print all comparisons."""
     hardware, segmenter, image = prepare(options)
     device = hardware.torch_device
     certifier = SegCertify(sigma=0.25, tau=0.75, n0=10, n=options.n)
+    floating = SegCertify(sigma=0.25, tau=0.75, n0=10, n=options.n, grey_levels=None)
     on_device = image.to(device)
     passes = certifier.n0 + certifier.n
 
@@ -75,15 +94,21 @@ def benchmark_segcertify(options: argparse.Namespace) -> None:
         for number in (certifier.n0, certifier.n):
             forward_passes(network, on_device, number, hardware)
 
-    def whole() -> None:
+    def whole(certifier: SegCertify = certifier) -> None:
         certifier.certify(segmenter, image, stream=NoiseStream(0, "benchmark"), hardware=hardware)
 
-    works = [whole, lambda: alone(segmenter), lambda: alone(getattr(segmenter, "coarse_logits", segmenter))]
+    works = [
+        whole,
+        lambda: alone(segmenter),
+        lambda: alone(getattr(segmenter, "coarse_logits", segmenter)),
+        lambda: whole(floating),
+    ]
     for work in works:  # warm up
         work()
     times = np.array([[seconds(work, device) for work in works] for _ in range(options.repeats)])
-    total, full, coarse = np.median(times, axis=0)
-    ratio, ratio_coarse = np.median(times[:, :1] / times[:, 1:], axis=0)
+    total, full, coarse, by_float = np.median(times, axis=0)
+    ratio, ratio_coarse, ratio_float = np.median(times[:, :1] / times[:, 1:], axis=0)
+    exact_noise, float_noise, ratio_noise = time_noise(on_device, hardware, 5 * options.repeats)
     ours, loop = time_statistics(options.n)
     small, large = (peak_memory(options, n, certify_once) for n in (options.n, 10 * options.n))
 
@@ -114,6 +139,22 @@ def benchmark_segcertify(options: argparse.Namespace) -> None:
         f"{coarse:.3f} s",
         f"{ratio_coarse:.3f}",
         "",
+    )
+    table.add_row(
+        "the same",
+        f"{total:.3f} s",
+        "with floating point noise",
+        f"{by_float:.3f} s",
+        f"{ratio_float:.3f}",
+        "",
+    )
+    table.add_row(
+        f"{hardware.noise_batch} noisy copies, exact",
+        f"{exact_noise * 1000:.2f} ms",
+        "in floating point (normal_)",
+        f"{float_noise * 1000:.2f} ms",
+        f"{ratio_noise:.3f}",
+        verdict(ratio_noise, NOISE_GOAL),
     )
     table.add_row(
         f"peak memory at n={10 * options.n}",

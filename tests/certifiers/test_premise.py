@@ -16,7 +16,7 @@ from certseg.certifiers import (
     SegCertify,
 )
 from certseg.certifiers.checked import certify_checked
-from certseg.certifiers.premise import RANDOM
+from certseg.certifiers.premise import RANDOM, VARYING
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ModelError
@@ -265,3 +265,21 @@ def test_a_certifier_without_weak_references_is_told_apart():
     network = Network(fixed)
     for _ in range(2):
         assert certseg.certify(network, IMAGE, Slotted(), hardware=CPU).flags == ()
+
+
+def undecided_in_larger_batches(logits):
+    """Two classes that rounding alone tells apart, at one pixel, and otherwise in a batch of several."""
+    base = torch.tensor([3.0, 1.0, 0.0])[:, None, None].expand_as(logits).clone()
+    base[:, 1, 0, 0] = 3.0 - 1e-6 if len(logits) == 1 else 3.0 + 1e-6
+    return base
+
+
+def test_decisions_by_rounding_that_vary_with_the_batch_are_flagged():
+    """What the claim takes for one answer to equal copies is then seen not to be; certificates without sampling allow
+    for rounding by themselves."""
+    network = Network(undecided_in_larger_batches)
+    certifier = SegCertify(sigma=0.25, n0=2, n=100)
+    assert VARYING in certseg.certify(network, IMAGE, certifier, hardware=CPU).flags
+    assert VARYING not in certseg.certify(Network(fixed), IMAGE, certifier, hardware=CPU).flags
+    certificate = certseg.certify(network, IMAGE, DemaskedDetection(patch=PATCH, inpainter=None), hardware=CPU)
+    assert VARYING not in certificate.flags

@@ -30,13 +30,15 @@ def test_every_row_states_its_goal(script, capsys, monkeypatch):
     script.main(["segcertify", "--hardware", "cpu", "--size", "32", "32", "--repeats", "1", "--n", "50"])
     out = capsys.readouterr().out
     rows = [line for line in out.splitlines() if "<=" in line]
-    assert len(rows) == 3
+    assert len(rows) == 4
     assert "<= 0.1 s: missed" in rows[0]
     assert "1 / 400" in rows[0]
     assert re.search(r"<= 1\.05: (met|missed)", rows[1])
-    assert "10.000" in rows[2]
-    assert "<= 1.01: missed" in rows[2]
+    assert re.search(r"normal_.*<= 1: (met|missed)", rows[2])
+    assert "10.000" in rows[3]
+    assert "<= 1.01: missed" in rows[3]
     assert float(rows[1].split("│")[-3]) > 0  # the ratio
+    assert float(rows[2].split("│")[-3]) > 0
     assert re.search(r"\b60\b", out)  # forward passes
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from support.linear_pixels import two_classes
+from support.linear_pixels import image_with_margins, two_classes
 
 import certseg
 from certseg.certifiers import IndivClass, SegCertify
@@ -220,3 +220,33 @@ def test_points_between_grey_levels_are_not_rounded_before_their_noise():
     assert torch.equal(noise.lattice.seen(out), out)
     assert float(out.mean()) == pytest.approx(0.4 / 255, abs=5 * 0.25 / out.numel() ** 0.5)
     assert Lattice(255).rounded(point).eq(0).all()
+
+
+@pytest.mark.parametrize("grey_levels", [255, None])
+def test_exact_noise_certifies_what_floating_point_noise_does(grey_levels):
+    """Of pixels of known probabilities as many as the binomial distribution says, within 5 standard errors: a pixel is
+    certified if its count reaches Bonferroni's threshold, which is the same for both."""
+    model = two_classes()
+    image = Lattice(255).rounded(image_with_margins(model, torch.linspace(0.1, 0.6, 3000).reshape(50, 60)))
+    certifier = SegCertify(sigma=0.25, n=100, correction="bonferroni", grey_levels=grey_levels)
+    found = certseg.certify(model, image, certifier, hardware=Hardware(device="cpu", noise_batch=50))
+    levels = np.flatnonzero(stats.binom.sf(np.arange(101) - 1, 100, 0.75) <= 0.001 / 3000)
+    chance = stats.binom.sf(levels[0] - 1, 100, model.probability(image, 0.25).numpy())
+    assert 0.2 < chance.mean() < 0.8
+    error = math.sqrt((chance * (1 - chance)).sum())
+    assert abs(int(found.certified.sum()) - chance.sum()) <= 5 * error
+
+
+@pytest.mark.parametrize("stopping", ["fixed", "curtailed", "anytime"])
+def test_pixels_are_tested_at_the_probability_of_draws(stopping):
+    """A level that the test of tau itself just reaches is not reached by the slightly larger one of exact draws."""
+    level = float(stats.binom.sf(19, 20, 0.75))
+    by_float, exact = (
+        SegCertify(sigma=0.25, tau=0.75, n=20, alpha=level, stopping=stopping, grey_levels=grey_levels).test
+        for grey_levels in (None, 255)
+    )
+    assert by_float.tau == 0.75
+    assert exact.tau == Gaussian(0.25, 255).tested(0.75) > 0.75
+    if stopping != "anytime":
+        assert by_float.decide(torch.tensor([[20]])).all()
+        assert not exact.decide(torch.tensor([[20]])).any()
