@@ -100,6 +100,35 @@ def test_further_bits_decide_open_draws():
     assert torch.equal(table.by_torch(levels, 255, STREAM, 0, 8), out)
 
 
+def test_the_last_of_all_bits_decides():
+    """An open draw is below its threshold from exactly its own further bits on: word, counter and lane are what the
+    module says they are, and so are the halves of the comparison."""
+    table, shape = unequal(10), (3, 64, 64)
+    ends = [
+        DrawTable(table.bits, table.thresholds, np.full_like(table.remainders, end), table.values)
+        for end in (0, 2**64 - 1)
+    ]
+    levels, low = drawn(ends[0], shape, number=1)
+    _, high = drawn(ends[1], shape, number=1)
+    place = int((low != high).flatten().nonzero()[0])
+    lane, counter = place % 1024 // 256, 256 * (place // 1024) + place % 256
+    key = STREAM.key % 2**32, STREAM.key >> 32
+
+    def words(purpose):
+        return [int(word) for word in philox(tuple(torch.tensor([word]) for word in (counter, 0, 0, purpose)), key)]
+
+    cell = words(0)[lane] >> (32 - table.bits)
+    first, second = words(1 + lane)[:2]
+    rest = first << 32 | second
+    for remainder, expected in ((rest, low), (rest + 1, high)):
+        remainders = table.remainders.copy()
+        remainders[cell] = remainder
+        other = DrawTable(table.bits, table.thresholds, remainders, table.values)
+        _, out = drawn(other, shape, number=1)
+        assert out.flatten()[place] == expected.flatten()[place]
+        assert torch.equal(other.by_torch(levels, 255, STREAM, 0, 1), out)
+
+
 def test_draws_depend_on_seed_name_purpose_and_index_only():
     table = DrawTable.of(weights_of(np.arange(1, 200)), first=0)
     _, reference = drawn(table, number=6)
