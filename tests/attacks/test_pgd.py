@@ -2,12 +2,14 @@ import pytest
 import torch
 from support.linear_pixels import LinearPixels, image_with_margins, two_classes
 
+import certseg
 from certseg.attacks import PGD, Smoothing
 from certseg.attacks.geometry import perturbation_norm
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError, DataError, ModelError
-from certseg.types import L1, L2, Linf
+from certseg.evaluation import AttackStage
+from certseg.types import L1, L2, Linf, Sample
 
 CPU = Hardware(device="cpu", noise_batch=4)
 STREAM = NoiseStream(0, "x")
@@ -172,3 +174,25 @@ def test_nan_logits_and_bad_images():
         attack(model, torch.rand(3, 2, 2), torch.zeros(2, 2).long(), L2(0.5))
     with pytest.raises(DataError):
         attack(two_classes(), torch.rand(3, 2, 2) + 3, torch.zeros(2, 2).long(), L2(0.5))
+
+
+def test_a_smoothed_model_on_grey_levels_is_attacked_around_the_image_that_is_certified():
+    """Rounded first, in the API and in a stage: else the ball of the attack lies about another image."""
+    begun = []
+
+    class Recording(PGD):
+        def together(self, segmenter, images, *others, **options):
+            begun.extend(images)
+            return super().together(segmenter, images, *others, **options)
+
+    model, image = two_classes(), torch.full((3, 2, 3), 100.4 / 255)
+    target, method = torch.zeros(2, 3).long(), Recording(steps=2, smoothing=Smoothing(sigma=0.25, samples=2, votes=50))
+    rounded = torch.full_like(image, 100 / 255)
+    certseg.attack(model, image, target, L2(0.001), method, hardware=CPU)
+    stage = AttackStage("pgd", method, L2(0.001), model, ("a", "b"), settings={}, seed=0, hardware=CPU)
+    stage.run(Sample("x", image, target))
+    assert len(begun) == 2
+    assert all(torch.equal(start, rounded) for start in begun)
+    for other in (PGD(steps=2), PGD(steps=2, smoothing=Smoothing(sigma=0.25, grey_levels=None))):
+        assert other.clean(image) is image
+    assert method.clean(rounded) is rounded
