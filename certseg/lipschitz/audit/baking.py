@@ -81,15 +81,17 @@ def _convolution(module: nn.Conv2d | nn.ConvTranspose2d, dtype: torch.dtype) -> 
             if norm <= limit:
                 break
             weight = weight * (limit / norm * (_INSIDE if dtype == torch.float64 else 1.0 - 2.0**-22))
-    plain = _bare(module, dtype)
+    plain = bare(module, dtype, module.weight.device)
     plain.weight.copy_(weight)
     if module.bias is not None and plain.bias is not None:
         plain.bias.copy_(module.bias)
     return plain.eval()
 
 
-def _bare(module: nn.Conv2d | nn.ConvTranspose2d, dtype: torch.dtype) -> nn.Conv2d | nn.ConvTranspose2d:
-    """A plain convolution with the settings of ``module``, on its device; the weights are still to be filled in."""
+def bare(
+    module: nn.Conv2d | nn.ConvTranspose2d, dtype: torch.dtype, device: torch.device
+) -> nn.Conv2d | nn.ConvTranspose2d:
+    """A plain convolution with the settings of ``module``; the weights are still to be filled in."""
     form = module.in_channels, module.out_channels, pair(module.kernel_size), pair(module.stride)
     padding = module.padding if isinstance(module.padding, str) else pair(module.padding)
     if not isinstance(module, nn.ConvTranspose2d):
@@ -100,7 +102,7 @@ def _bare(module: nn.Conv2d | nn.ConvTranspose2d, dtype: torch.dtype) -> nn.Conv
             groups=module.groups,
             bias=module.bias is not None,
             padding_mode=module.padding_mode,
-            device=module.weight.device,
+            device=device,
             dtype=dtype,
         )
     assert not isinstance(padding, str)  # only plain convolutions pad by a word
@@ -112,6 +114,6 @@ def _bare(module: nn.Conv2d | nn.ConvTranspose2d, dtype: torch.dtype) -> nn.Conv
         groups=module.groups,
         bias=module.bias is not None,
         padding_mode=module.padding_mode,
-        device=module.weight.device,
+        device=device,
         dtype=dtype,
     )

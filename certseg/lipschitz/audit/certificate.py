@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from certseg.errors import ModelError
+from certseg.lipschitz.audit.attributes import settings_of, tensors_of
 from certseg.lipschitz.audit.precision import check_arithmetic
 from certseg.lipschitz.audit.rules import RULES
 from certseg.lipschitz.audit.walk import LayerBound, Span, Walk
@@ -20,8 +21,6 @@ from certseg.lipschitz.operator_norms import NormBound
 _UNITS = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
 _ROUNDING = 1.0 + 2.0**-36  # more than what adding and multiplying the bounds of all layers can round off
 _CLAIM = 1.0 + 1e-3
-PLAIN = (int, float, str, tuple, list, type(None))
-"""Types of attributes that are settings of a module."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +80,17 @@ class Audit:
         network: plain modules (:data:`certseg.lipschitz.audit.rules.RULES`) in eval mode, all float32 or all float64.
         channels: number of channels of the images, 3 by default.
 
+    Attributes:
+        weights: sha256 of the network when the audit began (:func:`fingerprint`).
+        unit: unit roundoff of the network's arithmetic.
+
     Raises:
         ModelError: the network has no weights, or weights of another or of mixed dtypes.
     """
 
     def __init__(self, network: nn.Module, channels: int = 3):
         self._network, self._channels = network, channels
-        tensors = [t for t in (*network.parameters(), *network.buffers()) if t.is_floating_point()]
+        tensors = [t for module in network.modules() for _, t in tensors_of(module) if t.is_floating_point()]
         dtypes = {tensor.dtype for tensor in tensors}
         if len(dtypes) != 1 or not dtypes <= _UNITS.keys():
             raise ModelError(
@@ -96,7 +99,8 @@ class Audit:
                 received=", ".join(sorted(map(str, dtypes))) or "no weights",
             )
         self._dtype = dtypes.pop()
-        self._devices = {tensor.device.type for tensor in tensors}
+        self.unit = _UNITS[self._dtype]
+        self._devices = {tensor.device for tensor in tensors}
         self._norms: dict[str, tuple[NormBound, float]] = {}
         self.weights = fingerprint(network)
 
@@ -105,18 +109,20 @@ class Audit:
 
         Raises:
             ModelError: the network is in training mode, holds a module without a rule, was changed since the audit
-                began, its arithmetic is not what its dtype says (autocast, TF32), or nothing holds for this size.
+                began, its arithmetic is not what its dtype says (autocast, TF32), its output has another shape than
+                was proven, or nothing holds for this size.
         """
-        check_arithmetic(self._dtype, self._devices)
+        check_arithmetic(self._dtype, {device.type for device in self._devices})
         if fingerprint(self._network) != self.weights:
             raise ModelError("The network's weights changed during its audit", remedy="Begin a new audit")
         height, width = (int(side) for side in size)
         largest = 2.0 * math.sqrt(self._channels * height * width)
-        walk = Walk(RULES, _UNITS[self._dtype], self._norms)
+        walk = Walk(RULES, self.unit, self._norms)
         end = walk(self._network, Span(1.0, largest, 0.0, self._channels, (height, width)), "")
         if not all(map(math.isfinite, (end.lipschitz, end.error, end.magnitude))):
             received = f"{end.lipschitz}, {end.error}, {end.magnitude}"
             raise ModelError("Constant, rounding error or magnitude of the network is not finite", received=received)
+        self._check_output((height, width), (end.channels, *end.size))
         return ConstantCertificate(
             end.lipschitz * _ROUNDING,
             end.error * _ROUNDING,
@@ -128,6 +134,19 @@ class Audit:
             tuple(walk.table),
             torch.__version__,
         )
+
+    def _check_output(self, size: tuple[int, int], audited: tuple[int, ...]) -> None:
+        """Raise :class:`ModelError` if the network makes of an image of ``size`` an output of another shape than the
+        walk came to: then it does not compute what its modules say."""
+        image = torch.zeros(1, self._channels, *size, dtype=self._dtype, device=next(iter(self._devices)))
+        with torch.no_grad():
+            real = tuple(self._network(image).shape[1:])
+        if real != audited:
+            raise ModelError(
+                "The network's output has another shape than its modules say",
+                expected="x".join(map(str, audited)),
+                received="x".join(map(str, real)),
+            )
 
 
 def audit(
@@ -151,17 +170,12 @@ def audit(
     return certificate
 
 
-def settings_of(module: nn.Module) -> list[tuple[str, object]]:
-    """Attributes of a module that are plain values, by name."""
-    return sorted((name, value) for name, value in vars(module).items() if isinstance(value, PLAIN))
-
-
 def fingerprint(network: nn.Module) -> str:
-    """sha256 of the weights and buffers by name, of the modules by type and of their printed settings."""
+    """sha256 of all tensors by name, registered as weights or not, of the modules by type and of their settings."""
     digest = hashlib.sha256(repr(network).encode())
     for name, module in network.named_modules(remove_duplicate=False):
         digest.update(f"{name}:{type(module).__qualname__}:{settings_of(module)}".encode())
-    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
-        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        for own, tensor in tensors_of(module):
+            digest.update(f"{name}:{own}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

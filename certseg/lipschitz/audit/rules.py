@@ -14,9 +14,13 @@ from torch import Tensor, nn
 
 from certseg.errors import ModelError
 from certseg.lipschitz import layers
+from certseg.lipschitz.audit.attributes import settings_of
+from certseg.lipschitz.audit.baking import bare
 from certseg.lipschitz.audit.resampling_rules import RESAMPLING, checked_sides
 from certseg.lipschitz.audit.walk import Rule, Span, Walk, check_untouched, joined
 from certseg.lipschitz.operator_norms import UNIT, absolute_norm, convolution_norm
+
+_SMALLEST = 1e-30  # what is divided by; float32 tells smaller numbers apart badly or not at all
 
 
 def _sequential(walk: Walk, module: nn.Sequential, span: Span, name: str) -> Span:
@@ -65,6 +69,25 @@ def _check_form(module: nn.Conv2d | nn.ConvTranspose2d, name: str) -> None:
         value = getattr(module, setting)
         if not isinstance(value, str) and (not isinstance(value, tuple) or len(value) != 2):
             raise ModelError(f"{setting} of {name} must be a pair of integers", received=value)
+    _check_built(module, name)
+
+
+def _check_built(module: nn.Conv2d | nn.ConvTranspose2d, name: str) -> None:
+    """Raise ModelError unless the module is what its settings would build: torch pads by what it derived from them when
+    it was built, whatever they say now."""
+    try:
+        built = dict(settings_of(bare(module, module.weight.dtype, torch.device("meta")).eval()))
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{name} has settings that no convolution can be built of", received=error) from error
+    own = dict(settings_of(module))
+    changed = sorted(setting for setting, value in built.items() if own.get(setting) != value)
+    if changed:
+        raise ModelError(
+            f"{name} was changed after it was built",
+            expected=", ".join(f"{setting} {built[setting]}" for setting in changed),
+            received=", ".join(f"{own.get(setting)}" for setting in changed),
+            remedy="Build a convolution of the settings that are meant",
+        )
 
 
 def _convolution(walk: Walk, module: nn.Conv2d | nn.ConvTranspose2d, span: Span, name: str) -> Span:
@@ -158,6 +181,8 @@ def _scale(walk: Walk, module: layers.Scale, span: Span, name: str) -> Span:
 
 def _normalise(walk: Walk, module: layers.Normalise, span: Span, name: str) -> Span:
     _check_by_channel(span, name, module.mean, module.std)
+    if not bool((module.std.double() > _SMALLEST).all()):
+        raise ModelError(f"{name} divides by numbers that are not positive", received=module.std.tolist())
     factor = 1.0 / float(module.std.double().min()) * (1.0 + 2 * UNIT)
     walk.note(module, name, factor)
     added = _norm(module.mean.double() / module.std.double()) * math.sqrt(math.prod(span.size))
@@ -168,6 +193,12 @@ def _batch_norm(walk: Walk, module: nn.BatchNorm2d, span: Span, name: str) -> Sp
     if module.running_var is None or module.running_mean is None:
         raise ModelError(f"{name} normalises by the statistics of the batch, also in eval mode")
     _check_by_channel(span, name, module.running_mean, module.running_var)
+    if not (bool((module.running_var >= 0).all()) and module.eps > _SMALLEST):
+        raise ModelError(  # of a negative variance and eps next to nothing may be left, which rounding multiplies
+            f"{name} has variances that no images have",
+            expected=f"none below 0, and eps above {_SMALLEST:g}",
+            received=f"{float(module.running_var.min()):g} at least, eps {module.eps:g}",
+        )
     weight = torch.ones_like(module.running_var) if module.weight is None else module.weight
     scale = weight.detach().double().abs() / (module.running_var.double() + module.eps).sqrt()
     factor = float(scale.max()) * (1.0 + 8 * UNIT)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from certseg.lipschitz.audit.certificate import PLAIN
+from certseg.lipschitz.audit.attributes import held_by
 from certseg.lipschitz.audit.walk import HOOKS, hooks_of_all
 
 _CHUNK = 1 << 20  # numbers mixed at a time
@@ -19,22 +19,29 @@ _MIXER, _STEP = -7046029254386353131, 6364136223846793005  # odd numbers of 64 b
 
 def state_of(network: nn.Module) -> tuple[object, ...]:
     """A value that stays equal as long as a network is as it was. It covers the modules, their plain settings, hooks
-    and methods put upon them, and a checksum of all weights and buffers, which takes one pass over their memory.
+    and methods put upon them, and a checksum of all tensors, registered as weights or not, which takes one pass over
+    their memory.
 
     Writing through ``tensor.data`` or numpy changes no version counter, and memory is used again, so neither versions
     nor addresses tell.
     """
-    tensors = [*network.parameters(), *network.buffers()]
+    held = [(name, value) for module in network.modules() for name, value in held_by(module)]
+    tensors = [value for _, value in held if isinstance(value, Tensor)]
+    settings = [(name, None if isinstance(value, Tensor) else value) for name, value in held]
     modules = [(id(module), *_own(module)) for module in network.modules()]
     hooks = [id(hook) for found in hooks_of_all() for hook in found.values()]
-    return modules, hooks, [(tensor.shape, tensor.dtype, tensor.device) for tensor in tensors], checksums(tensors)
+    return (
+        modules,
+        settings,
+        hooks,
+        [(tensor.shape, tensor.dtype, tensor.device) for tensor in tensors],
+        checksums(tensors),
+    )
 
 
 def _own(module: nn.Module) -> Iterator[tuple[str, object]]:
     for name, value in vars(module).items():
-        if isinstance(value, PLAIN):
-            yield name, str(value) if type(value) is list else value
-        elif callable(value):
+        if callable(value):
             yield name, id(value)
         elif name in HOOKS and value:
             yield name, tuple(map(id, value.values()))

@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules import module as every_module
 
 from certseg.errors import ModelError
+from certseg.lipschitz.audit.attributes import tensors_of
 from certseg.lipschitz.operator_norms import NormBound
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_TENSORS = (Tensor, nn.Parameter)
 _MARGIN = 16.0  # over the textbook bound of a sum's rounding error, for convolution algorithms that regroup terms
 
 
@@ -140,7 +142,12 @@ def check_untouched(module: nn.Module, name: str) -> None:
         "it is in training mode": module.training,
         "it has forward hooks": any(getattr(module, hooks) for hooks in HOOKS),
         "all modules have forward hooks": any(hooks_of_all()),
-        "a method of it is replaced": any(callable(getattr(type(module), name, None)) for name in vars(module)),
+        "a method of it is replaced": any(
+            callable(value) or callable(getattr(type(module), name, None)) for name, value in vars(module).items()
+        ),
+        "its tensors are of a class of their own": any(
+            type(tensor) not in _TENSORS for _, tensor in tensors_of(module)
+        ),
         "its weights are parametrized": hasattr(module, "parametrizations"),
     }
     for what, holds in changes.items():
