@@ -60,18 +60,18 @@ def check_certificate(found: object, certifier: Certifier, image: Tensor, num_cl
     Raises:
         ConfigError: it is no certificate; its classes are not int64, its mask is not bool or its levels are not uint8,
             or they are not of the image's height and width on the CPU; a class does not exist, a level is none of the
-            guarantee's hierarchy; it has another guarantee than the certifier; its passes are not
+            guarantee's hierarchy; it has another guarantee than the certifier, assumptions aside; its passes are not
             :class:`certseg.types.Passes` or its seconds no numbers by name.
     """
     said = f"{certifier.name} gave image {name!r}"
     if not isinstance(found, Certificate):
         raise ConfigError(f"{said} no certificate", expected="a certseg.types.Certificate", received=type(found))
-    if found.guarantee != certifier.guarantee:
+    if found.guarantee.provided(certifier.guarantee.assumption) != certifier.guarantee:
         raise ConfigError(
             f"{said} another guarantee than it announces",
             expected=certifier.guarantee,
             received=found.guarantee,
-            remedy="Let certify() return the certifier's own guarantee",
+            remedy="Let certify() return the certifier's own guarantee; only an assumption may be added",
         )
     size = image.shape[-2:]
     _check_map(said, "classes", found.classes, torch.int64, size)

@@ -48,8 +48,7 @@ from certseg.types import (
     lipschitz_segmenter_of,
     sides_of,
 )
-
-_LARGEST_CONSTANT = 1e100
+from certseg.types.capabilities import LARGEST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +137,8 @@ class Lipschitz(Certifier):
 
     @property
     def guarantee(self) -> Guarantee:
-        """Every certified pixel of the network itself, in an l2 ball, without any error probability."""
+        """Every certified pixel of the network itself, in an l2 ball, without any error probability. A certificate adds
+        the assumption of a network whose rounding is not proven (:attr:`certseg.types.LipschitzBound.assumption`)."""
         return self._guarantee
 
     def check_size(self, size: Sides) -> None:
@@ -187,7 +187,7 @@ class Lipschitz(Certifier):
         watch = Stopwatch(device)
         with watch("audit"), full_precision(device), torch.no_grad():
             bound = lipschitz_bound_of(segmenter, sides_of(image))
-            if not bound.constant < _LARGEST_CONSTANT:
+            if not bound.constant < LARGEST:
                 raise ModelError("The Lipschitz constant is too large to compute with", received=bound.constant)
         with watch("forward"), full_precision(device), torch.no_grad():
             logits = segmenter(images)
@@ -202,7 +202,7 @@ class Lipschitz(Certifier):
         return LipschitzCertificate(
             classes=classes.cpu(),
             certified=certified.cpu(),
-            guarantee=self.guarantee,
+            guarantee=self.guarantee.provided(bound.assumption),
             passes=Passes(forward=1),
             seconds=watch.seconds,
             flags=bound.flags,

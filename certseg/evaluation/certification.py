@@ -136,6 +136,7 @@ class CertificationStage(NetworkStage):
             "seconds": certificate.seconds,
             "passes": asdict(certificate.passes),
             "flags": list(certificate.flags),
+            "assumption": certificate.guarantee.assumption,
         }
         smaller = certificate.at_smaller_radii()
         if smaller:
@@ -183,11 +184,13 @@ class CertificationStage(NetworkStage):
         all of them."""
         prediction = reduce(add, (ClassCounts.from_json(row["counts"]["prediction"]) for row in rows))
         own, as_map = self._certified_figures(rows)
+        assumed = dict.fromkeys(row.get("assumption") or self.guarantee.assumption for row in rows)
+        guarantee = self.guarantee.provided("; ".join(text for text in assumed if text))
         summary: dict[str, Any] = {
             "predictor": self.guarantee.predictor,
             "threat": self.guarantee.threat.to_json(),
             "confidence": min(row["figures"]["confidence"] for row in rows),
-            "guarantee": self.guarantee.to_json(),
+            "guarantee": guarantee.to_json(),
             "figures": {
                 **own,
                 "prediction_accuracy/image_mean": image_mean(rows, "prediction_accuracy"),

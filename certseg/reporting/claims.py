@@ -173,6 +173,8 @@ def claim(entry: Entry) -> str:
     """
     guarantee = entry.guarantee
     statement = guarantee.statement()
+    if guarantee.assumption:
+        statement = f"provided that {guarantee.assumption}, {statement}"
     if not guarantee.covers_images:
         return f"{statement}. {guarantee.assuming}".strip()
     scale = "R counts the whole image, on the [0, 1] scale." if entry.threat.get("radius") is not None else ""
@@ -180,6 +182,8 @@ def claim(entry: Entry) -> str:
         scale += " That holds at all radii of its curve together, with this one probability."
     scale = f"{scale} {guarantee.assuming}".strip()
     confidence = guarantee.confidence if entry.confidence is None else entry.confidence
+    if guarantee.is_deterministic and guarantee.assumption:
+        return f"Not proven throughout, without any error probability otherwise: {statement}. {scale}".strip()
     if guarantee.is_deterministic:
         return f"Deterministic, without any error probability: {statement}. {scale}".strip()
     text = f"With probability ≥ {_probability(confidence)} per image, {statement}. {scale}".strip()

@@ -52,6 +52,7 @@ class Guarantee:
             standard wording does not fit; empty for the standard wording (:meth:`statement`).
         assuming: what the claim rests on besides its proof and how the image is meant, in whole sentences; empty for
             nothing.
+        assumption: what was not proven and must hold, as a clause that follows "provided that"; empty for nothing.
 
     Raises:
         ConfigError: the numbers do not fit the promise, or the threat is called by the name of another kind.
@@ -66,6 +67,7 @@ class Guarantee:
     hierarchy: tuple[tuple[str, ...], ...] = ()
     wording: str = ""
     assuming: str = ""
+    assumption: str = ""
 
     def __post_init__(self) -> None:
         check_kind(self.threat)
@@ -88,7 +90,7 @@ class Guarantee:
 
     @property
     def is_deterministic(self) -> bool:
-        """Whether it holds without any error probability."""
+        """Whether it holds without any error probability. What it assumes is another matter: :attr:`assumption`."""
         return self.confidence == 1.0
 
     @property
@@ -122,6 +124,10 @@ class Guarantee:
     def within(self, threat: Threat) -> Guarantee:
         """The same promise within another threat."""
         return replace(self, threat=threat)
+
+    def provided(self, assumption: str) -> Guarantee:
+        """The same promise under this assumption; the same without any where it is empty."""
+        return replace(self, assumption=assumption)
 
     def statement(self) -> str:
         """What is guaranteed, in words. The radius of a ball is called R, so that a sweep has one wording.
@@ -175,6 +181,7 @@ class Guarantee:
             "hierarchy": [list(level) for level in self.hierarchy],
             "wording": self.wording,
             "assuming": self.assuming,
+            "assumption": self.assumption,
         }
 
     @classmethod
@@ -195,11 +202,13 @@ class Guarantee:
                 hierarchy=tuple(tuple(level) for level in fields["hierarchy"]),
                 wording=fields["wording"],
                 assuming=fields.get("assuming", ""),  # summaries from before there were assumptions tell none
+                assumption=fields.get("assumption", ""),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ResultError(
                 "A guarantee cannot be read",
-                expected="promise, predictor, threat, confidence, tolerated, error_share, hierarchy and wording",
+                expected="promise, predictor, threat, confidence, tolerated, error_share, hierarchy, wording and "
+                "assumption",
                 received=f"{type(error).__name__}: {error}",
                 remedy="Run the command again: finished images are kept, and the summary is written anew",
             ) from error

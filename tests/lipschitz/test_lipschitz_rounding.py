@@ -10,6 +10,8 @@ from torch import nn
 from certseg.certifiers import Lipschitz
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
+from certseg.errors import ModelError
+from certseg.evaluation import CertificationStage
 from certseg.lipschitz import layers
 from certseg.lipschitz.audit import Audit
 from certseg.lipschitz.worst_case import (
@@ -22,7 +24,7 @@ from certseg.lipschitz.worst_case import (
 )
 from certseg.lipschitz.worst_case.changes import changes_within
 from certseg.models import LipschitzNetwork
-from certseg.types import LipschitzBound
+from certseg.types import Guarantee, LipschitzBound, Sample
 
 UNIT = 2.0**-53
 
@@ -132,6 +134,56 @@ def test_the_measured_slack_is_a_hundredfold():
     assert 30 * seen < bound.slack < 300 * seen
 
 
+def idle_at_first():
+    """A network of one pixel in float32 whose rounding shows where channel 0 is above .8 alone: adding 2^20 and taking
+    it off again then rounds to multiples of 1/8."""
+    raised, lowered = layers.BatchCentering(1), layers.BatchCentering(1)
+    raised.bias.data.fill_(2.0**20)
+    lowered.bias.data.fill_(-(2.0**20))
+    body = nn.Sequential(pixelwise([[1.0, 0.0, 0.0]], [-0.3]), nn.ReLU(), raised, lowered).float()
+    network = LipschitzNetwork(
+        body, 1, num_classes=2, name="x", convolution="free", position_bias=False, arithmetic="float32"
+    ).eval()
+    with torch.no_grad():
+        network.head.weight.copy_(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1))
+        network.head.bias.copy_(torch.tensor([0.1, 0.0]))
+    return network
+
+
+def test_rounding_that_the_measured_images_do_not_show():
+    network, images = idle_at_first(), torch.zeros(2, 3, 1, 1)
+    images[:, 0] = torch.tensor([0.8624, 0.8626]).view(2, 1, 1)
+    with torch.no_grad():
+        assert network(images).argmax(dim=1).flatten().tolist() == [0, 1]  # closer than 3e-4
+    bound = network.certified_bound((1, 1))
+    assert bound.slack > 0.1
+    certificate = Lipschitz(radius=0.04, radii=(0.04,)).certify(
+        network, images[0], stream=NoiseStream(0, "x"), hardware=Hardware(device="cpu")
+    )
+    assert not certificate.certified.any()
+    assert "rounds no logit" in certificate.guarantee.assumption
+    stage = CertificationStage(
+        Lipschitz(radius=0.04, radii=(0.04,)), network, ("a", "b"), seed=0, hardware=Hardware(device="cpu")
+    )
+    row, _ = stage.run(Sample("x", images[0], torch.zeros(1, 1, dtype=torch.int64)))
+    told = Guarantee.from_json(stage.summarise([row])["guarantee"])
+    assert told == certificate.guarantee != stage.guarantee
+    exact = LipschitzNetwork(pixelwise(torch.randn(2, 3)), 2, num_classes=2, name="x", convolution="free").eval()
+    assert exact.certified_bound((2, 2)).assumption == ""
+
+
+def test_the_slack_that_was_measured_is_never_nothing():
+    """Of weights that float32 multiplies exactly nothing is seen on the images measured; one rounding stays."""
+    body = pixelwise([[1.0, 0.0, 0.0]]).float()
+    network = LipschitzNetwork(
+        body, 1, num_classes=2, name="x", convolution="free", position_bias=False, arithmetic="float32"
+    ).eval()
+    with torch.no_grad():
+        network.head.weight.copy_(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1))
+    bound, certificate = network.certified_bound((2, 3)), network.certificate((2, 3))
+    assert bound.slack >= 2.0**-24 * certificate.magnitude > 0
+
+
 def test_a_constant_above_the_claim_is_flagged_and_used():
     weight = torch.eye(3) * 1.0005
     network = LipschitzNetwork(pixelwise(weight), 3, num_classes=4, name="x", convolution="orthogonal").double().eval()
@@ -232,3 +284,14 @@ def test_a_pixel_at_the_boundary_is_certified_by_more_than_rounding_only(excess,
         FlippableImage.of(logits, target, bound), bound, (4, 4), [0.25], false_negative_rate=0.5, worst_case_iou=False
     )
     assert figures.individual == [15 + safe]
+
+
+def test_heads_and_logits_whose_squares_are_infinite_are_refused():
+    """Their costs would be infinite, which no budget pays: certified at every radius."""
+    with pytest.raises(ModelError, match="whose squares float64 can hold"):
+        LipschitzBound(1.0, head=torch.tensor([[1e156], [-1e156]], dtype=torch.float64))
+    logits = torch.tensor([1e156, -1e156], dtype=torch.float64).view(2, 1, 1)
+    with pytest.raises(ModelError, match="too large to compute with"):
+        flip_costs(logits, LipschitzBound(1.0))
+    _, costs = flip_costs(logits * 1e-60, LipschitzBound(1.0))
+    assert costs.item() == pytest.approx(2e192)

@@ -263,6 +263,13 @@ def test_the_claim_of_a_deterministic_certificate_has_no_probability():
     assert "norm ≤ R" in text
 
 
+def test_the_claim_of_a_certificate_that_assumes_something_says_so():
+    text = claim(Entry(with_guarantee(certifier(confidence=1.0), assumption="no logit is rounded by more than 1")))
+    assert text.startswith("Not proven throughout")
+    assert "Deterministic" not in text
+    assert "provided that no logit is rounded by more than 1, for every certified pixel" in text
+
+
 def test_no_joint_claim_where_the_union_bound_is_empty():
     text = claim(Entry(certifier(images=1000)))
     assert "Jointly for all 1000 images nothing follows" in text

@@ -102,22 +102,29 @@ class Frozen:
             )
 
     def rounding(self, certificate: ConstantCertificate) -> float:
-        """Bound of the rounding error of one logit in float64: that of the features, carried through the head, and that
-        of the head's own sum, with the audit's margin."""
-        head = self.matrix
-        rows = head.weight[:, :, 0, 0].double()
-        longest = float(rows.norm(dim=1).max())
-        offsets = 0.0 if head.bias is None else float(head.bias.abs().max())
-        if isinstance(self.offset, PositionBias):
-            offsets += float(self.offset.map.abs().max())
-        rounding = _MARGIN * (rows.shape[1] + 8) * 2.0**-53
+        """Bound of the rounding error of one logit, proven before anything is computed: that of the features, carried
+        through the head, and that of the head's own sum, with the audit's margin. Of use in float64 alone: in float32
+        it is larger than the logits of any deep network."""
+        longest, offsets = self._sizes()
+        rounding = _MARGIN * (self.matrix.in_channels + 8) * self.audit.unit
         features = certificate.magnitude + certificate.error
         return (longest * certificate.error + rounding * (longest * features + offsets)) * (1.0 + 1e-6)
 
-    def measured_rounding(self, size: tuple[int, int]) -> float:
+    def _sizes(self) -> tuple[float, float]:
+        """The norm of the head's longest row, and what no entry of the translation behind it exceeds."""
+        head = self.matrix
+        offsets = 0.0 if head.bias is None else float(head.bias.abs().max())
+        if isinstance(self.offset, PositionBias):
+            offsets += float(self.offset.map.abs().max())
+        return float(head.weight[:, :, 0, 0].double().norm(dim=1).max()), offsets
+
+    def measured_rounding(self, certificate: ConstantCertificate) -> float:
         """A hundred times the largest difference to float64 on images of noise, of black and white noise and of one
-        colour."""
-        device = self.matrix.weight.device
+        colour; at least one rounding of the largest logit that there can be, for a part of the network that these
+        images leave idle shows no difference. No bound: what other images do is not proven."""
+        longest, offsets = self._sizes()
+        least = self.audit.unit * (longest * certificate.magnitude + offsets)
+        size, device = certificate.size, self.matrix.weight.device
         noise = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
         probes = torch.cat([noise, (noise > 0.5).float(), torch.full_like(noise, 0.7)])
         exact = copy.deepcopy((self.body, self.head, self.offset))
@@ -125,7 +132,7 @@ class Frozen:
             wanted = probes.double()
             for part in exact:
                 wanted = part.double()(wanted)
-            return _CALIBRATION * float((self.logits(probes).double() - wanted).abs().max())
+            return max(_CALIBRATION * float((self.logits(probes).double() - wanted).abs().max()), least)
 
 
 class Holder:

@@ -23,6 +23,11 @@ from certseg.types.images import check_images, check_labels
 
 ARITHMETICS = {"float64": torch.float64, "float32": torch.float32}
 HEADS = ("free", "constrained")
+ROUNDING_ASSUMPTION = (
+    "float32 rounds no logit, at any image within R, by more than the slack that certificates leave for it: a hundred "
+    "times what was measured on a few images (model.arithmetic=float64 needs no such assumption)"
+)
+"""What certificates of a network in float32 assume."""
 _NOTICED = 1.0 + 1e-6  # above the claimed constant by more than this: certificates are flagged
 
 
@@ -60,7 +65,8 @@ class LipschitzNetwork(nn.Module):
         tau: positive temperature of the loss CE(tau u, y) / tau of logits u and labels y, where the training objective
             has none of its own.
         arithmetic: floating point type of eval mode: ``float64``, whose rounding is bounded in advance, or ``float32``,
-            which is faster and whose rounding is measured and multiplied by 100 (flag ``calibrated``).
+            which is faster and whose rounding is measured on some images and multiplied by 100 (flag ``calibrated``):
+            certificates then assume that no other image is rounded worse, and say so.
 
     Raises:
         ConfigError: an argument is outside its domain.
@@ -207,12 +213,13 @@ class LipschitzNetwork(nn.Module):
     def _bound(self, frozen: Frozen, certificate: ConstantCertificate) -> LipschitzBound:
         flags: tuple[str, ...]
         if self._dtype == torch.float64:
-            slack, flags = frozen.rounding(certificate), ()
+            slack, flags, assumption = frozen.rounding(certificate), (), ""
         else:
-            slack, flags = frozen.measured_rounding(certificate.size), ("calibrated",)
+            slack, flags, assumption = frozen.measured_rounding(certificate), ("calibrated",), ROUNDING_ASSUMPTION
         if self.constant is not None and certificate.constant > self.constant * _NOTICED:
             flags += ("constant_above_claim",)
-        return LipschitzBound(certificate.constant, frozen.matrix.weight[:, :, 0, 0].double().clone(), slack, flags)
+        head = frozen.matrix.weight[:, :, 0, 0].double().clone()
+        return LipschitzBound(certificate.constant, head, slack, flags, assumption)
 
     def _frozen(self) -> Frozen:
         """The baked network, made anew if anything about the network has changed."""

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from certseg.errors import ModelError
 from certseg.types import LipschitzBound
+from certseg.types.capabilities import LARGEST
 
 _ROWS = 1 << 20  # at a time on other devices
 _SMALLEST = 1e-290  # squared distance between rows that differ
@@ -117,7 +118,7 @@ def flip_costs(logits: Tensor, bound: LipschitzBound) -> tuple[Tensor, Tensor]:
         infinite where no other class can be reached.
 
     Raises:
-        ModelError: a logit is NaN or infinite, or the head has another number of classes.
+        ModelError: a logit is NaN, infinite or so large that its square is, or the head has another number of classes.
 
     >>> logits = torch.tensor([3.0, 1.0, 0.0]).view(3, 1, 1)
     >>> classes, costs = flip_costs(logits, LipschitzBound(constant=1.0))
@@ -125,6 +126,7 @@ def flip_costs(logits: Tensor, bound: LipschitzBound) -> tuple[Tensor, Tensor]:
     (0, 2.0)
     """
     planes = planes_of(logits)
+    _require_squares(planes)
     geometry = ClassGeometry.of(bound, len(planes), planes.device)
     classes, gaps = _compiled_gaps(planes) if _is_compiled_for(planes) else _gaps(planes)
     if geometry.is_joint:
@@ -164,6 +166,18 @@ def _gaps(planes: Tensor) -> tuple[Tensor, Tensor]:
 def _require_finite(is_finite: bool) -> None:
     if not is_finite:
         raise ModelError("The model returned NaN or infinite logits", remedy="Check the checkpoint")
+
+
+def _require_squares(planes: Tensor) -> None:
+    """Raise ModelError if a finite logit is so large that the square of a gap would be infinite, a cost that no budget
+    pays."""
+    largest = float(planes.abs().amax()) if planes.numel() else 0.0
+    if LARGEST <= largest < torch.inf:
+        raise ModelError(
+            "The model returned logits that are too large to compute with",
+            expected=f"below {LARGEST:g}",
+            received=largest,
+        )
 
 
 def _smallest_pairwise(planes: Tensor, classes: Tensor, geometry: ClassGeometry) -> Tensor:
