@@ -1,8 +1,8 @@
 """Where and how tensors are computed: device, precision, seeds, ranks, clocks.
 
 ``precision`` is part of the model that is certified and the kind of device draws the noise, so both are part of a
-result's key. All other settings change rounding at most. In bfloat16 that includes the rounding of enlarged logits:
-with ``compile`` they are enlarged in bfloat16, without it in float32 on the CPU.
+result's key, and results are compared only where they agree. In bfloat16 so is ``compile``: with it logits are enlarged
+in bfloat16, without it in float32 on the CPU. All other settings change rounding at most.
 """
 
 from __future__ import annotations

@@ -188,7 +188,32 @@ def evaluation_identity(
         hardware: where random numbers are drawn, and at which precision; None for a stage that draws none.
         draws_on_device: whether the random numbers depend on the kind of device.
     """
-    sampled: dict[str, Any] = {"seed": seed, "precision": hardware.precision} if hardware else {}
-    if hardware and draws_on_device:
-        sampled["noise"] = hardware.torch_device.type
+    sampled: dict[str, Any] = {"seed": seed, **arithmetic(hardware)} if hardware else {}
+    if not draws_on_device:
+        sampled.pop("noise", None)
     return {"format": EVALUATION_FORMAT, "network": network, "data": fingerprint, "stage": dict(stage), **sampled}
+
+
+def subject_key(network: Mapping[str, Any], fingerprint: str, hardware: Hardware) -> str:
+    """What tells the computed network and the images of a result apart: only results of one subject are compared.
+
+    Args:
+        network: the identity of the network's weights.
+        fingerprint: the fingerprint of the evaluated split.
+        hardware: where and how the network is computed.
+    """
+    return key({"network": network, "data": fingerprint, **arithmetic(hardware)})
+
+
+def arithmetic(hardware: Hardware) -> dict[str, Any]:
+    """What of the hardware makes another network of the same weights, or draws other noise: the precision of sampling
+    and the kind of device, with its own kernels (and TF32, where torch has it on). At reduced precision so does
+    compiling, which enlarges logits there in the place of float32. All else changes the rounding of float32 at most.
+
+    >>> arithmetic(Hardware(device="cpu"))
+    {'precision': 'float32', 'noise': 'cpu'}
+    """
+    found: dict[str, Any] = {"precision": hardware.precision, "noise": hardware.torch_device.type}
+    if hardware.compile and hardware.precision != "float32":
+        found["compile"] = True
+    return found

@@ -153,7 +153,7 @@ def every_plain_field():
                 yield kind, field
 
 
-HARDWARE = SimpleNamespace(precision="float32", torch_device=SimpleNamespace(type="cpu"))
+HARDWARE = SimpleNamespace(precision="float32", compile=False, torch_device=SimpleNamespace(type="cpu"))
 
 
 def all_keys(spec, hardware=HARDWARE):

@@ -20,7 +20,7 @@ from certseg.errors import ResultError
 from certseg.evaluation import evaluate as evaluate_stage
 from certseg.metrics import focus_figures
 from certseg.pipeline.console import progress, say
-from certseg.pipeline.keys import evaluation_identity, identity_of, key
+from certseg.pipeline.keys import evaluation_identity, identity_of, subject_key
 from certseg.pipeline.names import foreign_parts
 from certseg.pipeline.places import RESULTS, Identity, place
 from certseg.pipeline.provenance import provenance
@@ -169,7 +169,7 @@ def evaluate(task: Task) -> Path | None:
 def _results(task: Task, plan: Plan, subject: Subject, folder: Path) -> list[Result]:
     """The results of all stages, computed where they are not finished; none on ranks other than 0."""
     network, hardware, results = subject.network, task.hardware, []
-    name = key({"network": network.identity, "data": subject.fingerprint})
+    name = subject_key(network.identity, subject.fingerprint, hardware)
     pictured = evenly_spaced(subject.images, task.spec.pictures).names() if task.spec.pictures else ()
     samples = None
     if plan.samples_identity is not None:  # shared by every tau, alpha and correction
