@@ -116,8 +116,8 @@ class Comparison:
 
     @property
     def bounds_accuracy(self) -> bool:
-        """Whether certified accuracy and attacked accuracy bound the same worst case from below and from above: where
-        an alert excuses a change, or some certified pixels may be wrong, they do not."""
+        """Whether certified accuracy, less the pixels that may be wrong, and attacked accuracy bound the same worst
+        case from below and from above: where an alert excuses a change they do not."""
         return self.is_level and self.guarantee.bounds_accuracy
 
     @property

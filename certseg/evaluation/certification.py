@@ -239,7 +239,25 @@ class CertificationStage(NetworkStage):
             figures |= {f"{name}/image_mean": image_mean(parts, name) for name in _group_figures(groups)}
             figures["certified_group_accuracy/pooled"] = groups.accuracy()
             figures["certified_information_gain/pooled"] = groups.information_gain()
-        return figures, as_map
+        return figures | self._less_tolerated(parts), as_map
+
+    def _less_tolerated(self, parts: Sequence[Row]) -> dict[str, float]:
+        """Lower bounds in the place of counts of certified pixels, where some of these may be wrong: so many are taken
+        off in each image. NaN where nothing is promised about an image, and nothing where counts are bounds."""
+        if self.guarantee.keeps_every_pixel:
+            return {}
+        tolerated = self.guarantee.tolerated
+        found = [
+            {"worst_case_accuracy": CertifiedCounts.from_json(part["counts"]["certified"]).accuracy(tolerated)}
+            for part in parts
+        ]
+        if self._hierarchy is not None:
+            for figures, part in zip(found, parts, strict=True):
+                groups = GroupCounts.from_json(part["counts"]["groups"])
+                figures["worst_case_group_accuracy"] = groups.accuracy(tolerated)
+                figures["worst_case_information_gain"] = groups.information_gain(tolerated)
+        means = {f"{name}/image_mean": image_mean([{"figures": one} for one in found], name) for name in found[0]}
+        return means if self.guarantee.covers_images else dict.fromkeys(means, math.nan)
 
 
 def _mean_radius(certificates: Sequence[Certificate], sample: Sample) -> float:

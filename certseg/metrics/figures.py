@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from certseg.errors import ConfigError
+from certseg.types import Guarantee
 
 LAST = 1000
 """The place in a table of figures that have no place of their own: behind all others, in the order they come in."""
@@ -127,6 +128,8 @@ class Figure:
             a column, as ``certified_accuracy`` of a certifier and ``attacked_accuracy`` of an attack do.
         order: Where it stands in a table: columns of small numbers come first.
         is_plain: Whether the heading says all there is to say, so that legends leave the figure out.
+        counts_pixels: Whether it counts certified pixels one by one, as papers do: what it says of the worst case then
+            holds only where the guarantee lets none of them be wrong (:meth:`bounds_under`).
         is_described: False for a figure that nobody registered.
 
     Raises:
@@ -141,6 +144,7 @@ class Figure:
     heading: str = ""
     order: int = LAST
     is_plain: bool = False
+    counts_pixels: bool = False
     is_described: bool = True
     placeholder: str | None = field(init=False, default=None)
 
@@ -162,6 +166,10 @@ class Figure:
                 received=repr(self.meaning),
             )
         object.__setattr__(self, "placeholder", found[0] if found else None)
+
+    def bounds_under(self, guarantee: Guarantee) -> bool:
+        """Whether it is a lower bound of the worst case where certificates promise this."""
+        return self.side is Side.LOWER and (guarantee.keeps_every_pixel or not self.counts_pixels)
 
     @classmethod
     def undescribed(cls, name: str) -> Figure:

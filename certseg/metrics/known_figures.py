@@ -33,6 +33,7 @@ CERTIFIED_ACCURACY = register(
         heading="accuracy",
         order=10,
         is_plain=True,
+        counts_pixels=True,
     )
 )
 ATTACKED_ACCURACY = register(
@@ -45,6 +46,29 @@ ATTACKED_ACCURACY = register(
         order=10,
         is_plain=True,
     )
+)
+WORST_ACCURACY = register(
+    Figure(
+        "worst_case_accuracy",
+        "labelled pixels that are certified and correct, less the certified ones that the certificate allows to be "
+        "wrong in each image; a dash where it promises nothing about an image",
+        SHARE,
+        Side.LOWER,
+        order=15,
+    )
+)
+VOTED_ACCURACY = register(
+    Figure(
+        "voted_accuracy",
+        "labelled pixels that the majority of votes has right at the adversarial images, an estimate; attacked "
+        "accuracy counts a pixel as lost only where the votes show it",
+        SHARE,
+        Side.ESTIMATE,
+        order=11,
+    )
+)
+VOTED_MIOU = register(
+    Figure("voted_miou", "the mIoU of the same majority, an estimate too", SHARE, Side.ESTIMATE, order=75)
 )
 COLLECTIVE_ACCURACY = register(
     Figure(
@@ -278,6 +302,16 @@ register(
         Side.LOWER,
         heading="group accuracy",
         order=50,
+        counts_pixels=True,
+    )
+)
+register(
+    Figure(
+        "worst_case_group_accuracy",
+        "the same less the certified pixels that the certificate allows to be wrong in each image",
+        SHARE,
+        Side.LOWER,
+        order=55,
     )
 )
 register(
@@ -288,6 +322,16 @@ register(
         Side.LOWER,
         heading="information gain",
         order=60,
+        counts_pixels=True,
+    )
+)
+register(
+    Figure(
+        "worst_case_information_gain",
+        "the same less the certified pixels that the certificate allows to be wrong in an image, where most is gained",
+        SHARE,
+        Side.LOWER,
+        order=65,
     )
 )
 register(Figure("group_abstention", "labelled pixels certified on no level", SHARE, Side.ESTIMATE, order=100))
@@ -309,6 +353,7 @@ CERTIFIED_RADIUS = register(
         RADIUS,
         Side.LOWER,
         heading="radius",
+        counts_pixels=True,
     )
 )
 GREY_LEVEL_SIZE = register(
@@ -344,6 +389,7 @@ for _heading, _classes in (("mean recall", "the classes in the labels"), ("big c
             SHARE,
             Side.LOWER,
             heading=_heading,
+            counts_pixels=True,
         )
     )
 for _rule in ("tight", "unanimity"):
@@ -354,6 +400,7 @@ for _rule in ("tight", "unanimity"):
             SHARE,
             Side.LOWER,
             is_plain=True,
+            counts_pixels=True,
         )
     )
     register(

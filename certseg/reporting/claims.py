@@ -13,6 +13,7 @@ from certseg.reporting.rows import read_rows
 from certseg.types import threat_of
 
 LOWER = known_figures.CERTIFIED_ACCURACY.full_name(Estimator.IMAGE_MEAN)
+WORST_ACCURACY = known_figures.WORST_ACCURACY.full_name(Estimator.IMAGE_MEAN)
 COLLECTIVE = known_figures.COLLECTIVE_ACCURACY.full_name(Estimator.IMAGE_MEAN)
 UPPER = known_figures.ATTACKED_ACCURACY.full_name(Estimator.IMAGE_MEAN)
 VIOLATIONS = known_figures.VIOLATIONS.full_name()
@@ -54,6 +55,14 @@ class Pair:
         return self.lower <= self.upper + 1e-9 if self.violations is None else self.violations == 0
 
     @property
+    def confidence(self) -> float:
+        """Probability with which the mean over the images lies between the two: the errors of the certificate and of an
+        attack's votes, image by image, taken off 1 (union bound). Not positive where nothing follows."""
+        known = (self.certifier.guarantee.confidence, self.certifier.confidence, self.attack.confidence)
+        certain = [1.0 if value is None else value for value in known]
+        return joint_confidence(self.certifier.images, 2.0 - min(certain[:2]) - certain[2])
+
+    @property
     def is_collective(self) -> bool:
         """Whether the certificate bounds what is left of all pixels together."""
         return self.certifier.figure(COLLECTIVE) is not None
@@ -67,7 +76,7 @@ def pairs(entries: Sequence[Entry]) -> list[Pair]:
         for certifier in entries
         for attack in entries
         if may_be_compared(certifier, attack)
-        for below, lower in _points(certifier, _lower)
+        for below, lower in _points(certifier, lower_accuracy)
         for above, upper in _points(attack, _upper)
         if _is_level(comparison(certifier, attack), below, above)
     ]
@@ -97,12 +106,14 @@ def _is_level(compared: Comparison, lower: Entry, upper: Entry) -> bool:
     return replace(compared, guarantee=guarantee, attempt=upper.attempt).bounds_accuracy
 
 
-def _lower(entry: Entry) -> float | None:
-    """Certified accuracy, image mean: of all pixels together where the certifier bounds that, for it is never lower;
-    no other where no pixel is certified on its own."""
-    alone, together = entry.figure(LOWER), entry.figure(COLLECTIVE)
-    if not entry.guarantee.covers_pixels:
+def lower_accuracy(entry: Entry) -> float | None:
+    """The lower bound of the accuracy, image mean, that a certifier's entry gives: of all pixels together where it
+    bounds that, for it is never lower; no other where no pixel is certified on its own; else its certified accuracy,
+    less the pixels that may be wrong."""
+    guarantee, together = entry.guarantee, entry.figure(COLLECTIVE)
+    if not guarantee.covers_pixels:
         return together
+    alone = entry.figure(LOWER if guarantee.keeps_every_pixel else WORST_ACCURACY)
     return alone if alone is None or together is None else together
 
 
@@ -186,15 +197,13 @@ def claim(entry: Entry) -> str:
         return f"Not proven throughout, without any error probability otherwise: {statement}. {scale}".strip()
     if guarantee.is_deterministic:
         return f"Deterministic, without any error probability: {statement}. {scale}".strip()
-    text = f"With probability ≥ {_probability(confidence)} per image, {statement}. {scale}".strip()
+    text = f"With probability ≥ {probability(confidence)} per image, {statement}. {scale}".strip()
     error = 1.0 - confidence
-    joint = 1.0 - entry.images * error
-    bound = f"union bound, 1 - {entry.images} · {_probability(error)}"
+    joint = joint_confidence(entry.images, error)
+    bound = f"union bound, 1 - {entry.images} · {probability(error)}"
     if joint <= 0:
         return f"{text} Jointly for all {plural(entry.images, 'image')} nothing follows ({bound}, is not positive)."
-    return (
-        f"{text} Jointly for all {plural(entry.images, 'image')}: with probability ≥ {_probability(joint)} ({bound})."
-    )
+    return f"{text} Jointly for all {plural(entry.images, 'image')}: with probability ≥ {probability(joint)} ({bound})."
 
 
 def separate_tests(entries: Sequence[Entry]) -> list[str]:
@@ -214,7 +223,17 @@ def separate_tests(entries: Sequence[Entry]) -> list[str]:
     ]
 
 
-def _probability(value: float) -> str:
+def joint_confidence(images: int, error: float) -> float:
+    """Probability with which statements about all images hold, each of which fails with probability ``error`` at most
+    (union bound); not positive where nothing follows. Rounded to twelve digits, for ``1 - 0.999`` is not 0.001.
+
+    >>> joint_confidence(10, 1 - 0.999), joint_confidence(1000, 1 - 0.999) > 0
+    (0.99, False)
+    """
+    return round(1.0 - images * error, 12)
+
+
+def probability(value: float) -> str:
     """Twelve digits hide the rounding of ``1 - 0.999`` and are never reached by a real confidence."""
     return f"{round(value, 12):.12g}"
 

@@ -115,7 +115,8 @@ class Entry:
 
     @property
     def confidence(self) -> float | None:
-        """Probability with which the certificates of one image hold; None where nothing is certified."""
+        """Probability with which the certificates of one image hold, or the bound that an attack's votes give; None
+        where neither is a matter of chance."""
         value = self.summary.get("confidence")
         return None if value is None else float(value)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from certseg.metrics import Estimator, known_figures
-from certseg.reporting.claims import COLLECTIVE, LOWER, UPPER, comparison
+from certseg.reporting.claims import COLLECTIVE, LOWER, UPPER, WORST_ACCURACY, comparison
 from certseg.reporting.entries import Entry, plural
 from certseg.reporting.lines import Subject, is_collective, line_label, own_name, subject_of, sweeps, values_by_size, xy
 from certseg.reporting.tightness import ATTACKED_MIOU, GREY_LEVELS, WORST_MIOU
@@ -55,13 +55,14 @@ class _Quantity:
     alone: str | None = None
 
     def lower(self, entry: Entry) -> float | None:
-        """The bound an entry's line shows."""
-        return next((entry.figure(name) for name in self.certified if entry.figure(name) is not None), None)
+        """The bound an entry's line shows; none where its pixels are counted and any of them may be wrong."""
+        found = ((name, entry.figure(name)) for name in self.certified if name in entry.summary["figures"])
+        return next((value for name, value in found if value is not None or name == WORST_ACCURACY), None)
 
 
 _ACCURACY = _Quantity(
     "pixel accuracy (mean over {})",
-    (COLLECTIVE, LOWER),
+    (COLLECTIVE, WORST_ACCURACY, LOWER),
     UPPER,
     known_figures.PREDICTION_ACCURACY.full_name(Estimator.IMAGE_MEAN),
     known_figures.ACCURACY.full_name(Estimator.IMAGE_MEAN),

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from certseg.errors import ResultError
 from certseg.metrics.figures import words
-from certseg.reporting.claims import bracket_status, claim, masked_gradients, pairs, separate_tests
-from certseg.reporting.entries import Entry, duration, labels, threat_text
+from certseg.reporting.claims import bracket_status, claim, masked_gradients, pairs, probability, separate_tests
+from certseg.reporting.entries import Entry, duration, labels, plural, threat_text
 from certseg.reporting.plots import radius_figures, save_figure
 from certseg.reporting.storage import write_text_atomic
 from certseg.reporting.tables import figure_table, markdown_table
@@ -136,12 +136,17 @@ def _meaning(entries: Sequence[Entry]) -> Iterator[str]:
     yield from (f"- **Self-check**: {line}" for line in masked_gradients(entries))
     yield from (f"- **Curve**: {line}" for line in separate_tests(entries))
     single = (pair for pair in pairs(entries) if not pair.is_collective)  # the others have a table of their own
-    for pair in (pair for pair in single if pair.holds and pair.lower <= pair.upper):
-        surely = "without error probability" if pair.certifier.confidence == 1 else "with the confidence above"
+    # a mean over the images is a joint statement about all of them
+    for pair in (pair for pair in single if pair.holds and pair.lower <= pair.upper and pair.confidence > 0):
+        surely = "without error probability"
+        if pair.confidence < 1:
+            surely = f"with probability ≥ {probability(pair.confidence)} for {plural(pair.certifier.images, 'image')}"
+        elif pair.certifier.guarantee.assumption:
+            surely = "under the assumption above"
         yield (
-            f"  - `{pair.certifier.predictor}`, {threat_text(pair.certifier.threat)}: the worst case of the accuracy "
-            f"(image mean) lies between {_percent(pair.lower)} % ({pair.certifier.name}, {surely}) "
-            f"and {_percent(pair.upper)} % ({pair.attack.name})."
+            f"  - `{pair.certifier.predictor}`, {threat_text(pair.certifier.threat)}: {surely} the worst case of the "
+            f"accuracy (image mean) lies between {_percent(pair.lower)} % ({pair.certifier.name}) and "
+            f"{_percent(pair.upper)} % ({pair.attack.name})."
         )
 
 
@@ -160,6 +165,12 @@ def _statement(entry: Entry) -> str:
         return (
             f"The smallest perturbations with which the attack reached its goal on {subject}. A stronger one may find "
             "smaller ones: their norms bound the worst case from above."
+        )
+    if entry.kind == "attack" and entry.confidence is not None:
+        return (
+            f"What the attack made of {subject}, whose answer is told by votes. With probability ≥ "
+            f"{probability(entry.confidence)} per image no pixel counts as lost whose answer is still right: attacked "
+            "figures are bounds of the worst case from above, voted ones estimates. A stronger one may do worse."
         )
     if entry.kind == "attack":
         return f"What the attack made of {subject}. A stronger one may do worse: a bound of the worst case from above."

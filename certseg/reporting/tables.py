@@ -22,6 +22,7 @@ from certseg.errors import ResultError
 from certseg.metrics import FIGURES, Estimator, FigureKey, Side, Unit
 from certseg.metrics.figures import LAST, words
 from certseg.reporting.entries import KINDS, Entry, labels, plural, threat_text
+from certseg.types import Guarantee
 
 _ROLES = {"prediction": "clean", "certifier": "certified", "attack": "attacked"}
 _ROLE_LEGEND = {
@@ -30,6 +31,10 @@ _ROLE_LEGEND = {
     "attack": "attacked: what an attack reached, the worst case is not above it",
 }
 _LOWER_LEGEND = "bounds of the worst case from below, as far as the certificate promises: "
+_COUNT_LEGEND = (
+    "counts of certified pixels and no bounds, where a certificate lets some of them be wrong or promises nothing "
+    "about an image: "
+)
 _UNDEFINED = "–"
 
 
@@ -224,9 +229,12 @@ def _legend(entries: Sequence[Entry]) -> tuple[str, ...]:
         lines += [text for kind, text in _ROLE_LEGEND.items() if kind in kinds]
     first = {key.figure: key for key in reversed(keys)}  # of a family one is enough
     keys = [key for key in keys if first[key.figure] is key]
-    lower = [key.heading for key in keys if key.figure.side is Side.LOWER]
+    lower = [key.heading for key in keys if key.figure.side is Side.LOWER and _is_bound(entries, key)]
     if lower:
         lines.append(_LOWER_LEGEND + ", ".join(dict.fromkeys(lower)))
+    counts = [key.heading for key in keys if key.figure.side is Side.LOWER and not _is_bound(entries, key, all_of=True)]
+    if counts:
+        lines.append(_COUNT_LEGEND + ", ".join(dict.fromkeys(counts)))
     lines += [f"{key.heading}: {key.meaning}" for key in keys if key.meaning and not key.figure.is_plain]
     unknown = [key.heading for key in keys if not key.figure.is_described]
     if unknown:
@@ -234,6 +242,18 @@ def _legend(entries: Sequence[Entry]) -> tuple[str, ...]:
     if len({entry.images for entry in entries}) == 1:
         lines.append(f"over {plural(entries[0].images, 'image')}")
     return tuple(lines)
+
+
+def _is_bound(entries: Sequence[Entry], key: FigureKey, *, all_of: bool = False) -> bool:
+    """Whether a figure is a lower bound in any entry that has it, or in all of them, as their guarantees say; where an
+    entry has none, as the figure says."""
+    guarantees = [
+        Guarantee.from_json(told) if (told := entry.summary.get("guarantee")) else None
+        for entry in entries
+        if str(key) in entry.summary["figures"]
+    ]
+    bound = (guarantee is None or key.figure.bounds_under(guarantee) for guarantee in guarantees)
+    return all(bound) if all_of else any(bound)
 
 
 def _cell(entry: Entry, key: FigureKey | None) -> str:

@@ -36,8 +36,9 @@ _LEGEND = (
 
 
 def gaps(entries: Sequence[Entry]) -> list[Pair]:
-    """The pairs of an attack and a certificate of all pixels together, at each radius both have."""
-    return [pair for pair in pairs(entries) if pair.is_collective]
+    """The pairs of an attack and a certificate of all pixels together, at each radius both have, of which anything
+    follows for all images together."""
+    return [pair for pair in pairs(entries) if pair.is_collective and pair.confidence > 0]
 
 
 def tightness(entries: Sequence[Entry]) -> Iterator[str]:
@@ -112,8 +113,8 @@ def _norms(entries: Sequence[Entry]) -> Iterator[str]:
             )
             times = f", {found / radius:.1f} times as much" if found is not None and radius > 0 else ""
             yield (
-                f"- {attack.norm} norm that changes {100 * share:.0f} % of the pixels, mean over the images: at least "
-                f"{number(radius)} ({certifier.name}), {text}{times}."
+                f"- {attack.norm} norm that changes {100 * share:.0f} % of the labelled pixels, mean over the images: "
+                f"at least {number(radius)} ({certifier.name}), {text}{times}."
             )
 
 

@@ -109,10 +109,17 @@ class Guarantee:
         return self.promise is Promise.UNTIL_ALERT
 
     @property
+    def keeps_every_pixel(self) -> bool:
+        """Whether none of the certified pixels of an image may be wrong; until an alert, where alerts excuse a change.
+        Then a count of certified pixels is a lower bound."""
+        return self.covers_images and not self.tolerated
+
+    @property
     def bounds_accuracy(self) -> bool:
-        """Whether certified accuracy is, at the stated confidence, a lower bound of the accuracy under attack: no alert
-        excuses a change and no certified pixel may be wrong."""
-        return self.promise in (Promise.EVERY_PIXEL, Promise.COLLECTIVE)
+        """Whether there is, at the stated confidence, a lower bound of the accuracy of an image under attack: that of
+        the whole image, or its certified and correct pixels less those tolerated. An alert that excuses a change leaves
+        none."""
+        return self.covers_images and not self.excuses_alerts
 
     @property
     def bounds_counts(self) -> bool:

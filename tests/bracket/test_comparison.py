@@ -52,7 +52,7 @@ def test_a_guarantee_is_compared_with_its_own_threat(promised):
     assert bool(comparison.levels()) == promised.covers_images
     assert comparison.is_level == promised.covers_images
     assert comparison.is_possible == promised.covers_images
-    assert comparison.bounds_accuracy == (promised.promise in (Promise.EVERY_PIXEL, Promise.COLLECTIVE))
+    assert comparison.bounds_accuracy == (promised.promise not in (Promise.ERROR_SHARE, Promise.UNTIL_ALERT))
 
 
 @given(GUARANTEES, ATTEMPTS)

@@ -466,7 +466,58 @@ def test_pictures_that_cannot_be_drawn_are_refused(tmp_path):
 def test_a_deterministic_certificate_bounds_the_worst_case_without_error_probability(tmp_path):
     entries = [Entry(certifier(confidence=1.0)), Entry(attack())]
     text = write_report(tmp_path, title="t", command="c", entries=entries, pictures=[], context={}).read_text()
-    assert "lies between 78.0 % (segcertify, without error probability) and 83.1 % (pgd)" in text
+    assert (
+        "without error probability the worst case of the accuracy (image mean) lies between 78.0 % (segcertify) and "
+        "83.1 % (pgd)" in text
+    )
+
+
+def bracket_of(tmp_path, *summaries):
+    entries = [Entry(one) for one in summaries]
+    return write_report(tmp_path, title="t", command="c", entries=entries).read_text()
+
+
+def test_a_bracket_of_a_certificate_that_assumes_something(tmp_path):
+    assuming = with_guarantee(certifier(confidence=1.0), assumption="no logit is rounded by more than 1")
+    text = bracket_of(tmp_path, assuming, attack())
+    assert "under the assumption above the worst case" in text
+    assert "without error probability the worst case" not in text
+
+
+@pytest.mark.parametrize(("images", "votes", "joint"), [(10, None, "0.99"), (10, 0.999, "0.98"), (500, 0.999, None)])
+def test_a_mean_over_images_is_bracketed_jointly_or_not_at_all(images, votes, joint, tmp_path):
+    """The errors of certificate and votes add up, image by image; where they come to 1 nothing follows."""
+    text = bracket_of(tmp_path, certifier(images=images), attack() | {"images": images, "confidence": votes})
+    assert ("lies between" in text) == (joint is not None)
+    if joint:
+        assert f"with probability ≥ {joint} for 10 images the worst case of the accuracy" in text
+    if votes:
+        assert "With probability ≥ 0.999 per image no pixel counts as lost whose answer is still right" in text
+
+
+def test_where_pixels_may_be_wrong_the_bracket_begins_below_what_is_certified(tmp_path):
+    some = with_guarantee(certifier(), promise=Promise.ALL_BUT, tolerated=3)
+    assert pairs([Entry(some), Entry(attack())]) == [], "without the figure nothing is bounded"
+    some["figures"]["worst_case_accuracy/image_mean"] = 0.71
+    (pair,) = pairs([Entry(some), Entry(attack())])
+    assert pair.lower == 0.71
+    text = bracket_of(tmp_path, some, attack())
+    assert "lies between 71.0 % (segcertify) and 83.1 % (pgd)" in text
+    assert "from below, as far as the certificate promises: worst case mIoU, worst case accuracy" in text.replace(
+        "worst case accuracy, worst case mIoU", "worst case mIoU, worst case accuracy"
+    )
+    assert (
+        "no bounds, where a certificate lets some of them be wrong or promises nothing about an image: accuracy" in text
+    )
+
+
+def test_where_nothing_is_promised_about_an_image_no_count_is_a_bound():
+    average = with_guarantee(certifier() | {"confidence": 0.0}, promise=Promise.ERROR_SHARE, error_share=0.05)
+    average["figures"]["worst_case_accuracy/image_mean"] = float("nan")
+    text = figure_table([Entry(average)]).markdown()
+    assert "| – |" in text
+    assert "about an image: accuracy" in text
+    assert pairs([Entry(average), Entry(attack())]) == []
     assert "with the confidence above" not in text
 
 
@@ -492,7 +543,9 @@ def test_the_report_holds_claim_numbers_links_and_context(tmp_path):
     assert figure_table(entries).markdown() in text
     assert "**segcertify** (l2 ≤ 0.1686): With probability ≥ 0.999 per image, for every certified pixel" in text
     assert "Jointly for all 10 images: with probability ≥ 0.99" in text
-    assert "lies between 78.0 % (segcertify, with the confidence above) and 83.1 % (pgd)" in text
+    assert (
+        "with probability ≥ 0.99 for 10 images the worst case of the accuracy (image mean) lies between 78.0 %" in text
+    )
     assert "| sky | 91.2 |" in text
     assert "zero_gradient x 2" in text
     assert "torch: 2.13.0" in text

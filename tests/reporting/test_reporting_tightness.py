@@ -154,7 +154,10 @@ def test_images_that_were_compared_decide_at_every_radius():
 
 def test_norms_stand_beside_the_radius_certified_for_their_share():
     (section,) = tightness([certifier(), minimum_norm()])
-    assert "norm that changes 75 % of the pixels, mean over the images: at least 2 (lipschitz), found 6" in section
+    assert (
+        "norm that changes 75 % of the labelled pixels, mean over the images: at least 2 (lipschitz), found 6"
+        in section
+    )
     assert "3.0 times as much" in section
     assert table(section) == []
     (section,) = tightness([certifier(), minimum_norm(mean=None)])
