@@ -35,6 +35,11 @@ class BudgetedAttack(Attack):
         return self.smoothing.clean(image) if self.smoothing else image
 
     @property
+    def num_votes(self) -> int:
+        """The votes of the smoothed model at the adversarial image; 0 for the network itself."""
+        return self.smoothing.votes if self.smoothing else 0
+
+    @property
     def instead(self) -> str:
         """The choice that attacks the same model without gradient."""
         return gradient_free(self.smoothing)

@@ -15,6 +15,7 @@ from certseg.attacks.objective import Smoothing
 from certseg.attacks.pgd import PGD
 from certseg.attacks.search import GradientAttack
 from certseg.attacks.transfer import Transfer
+from certseg.attacks.votes import duels
 from certseg.checks import check_choice, check_count
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
@@ -139,7 +140,7 @@ class _Worst:
     def offer(self, name: str, result: AttackResult, num_classes: int) -> None:
         """Take a member's result."""
         accuracy = _accuracy(result.prediction, self._target)
-        self._members.append(_without_image(name, result, num_classes))
+        self._members.append(_without_image(name, result, self._target, num_classes))
         if self._best is None or accuracy < min(self._left.values()):
             self._best = replace(result, winner=name)
         self._left[name] = accuracy
@@ -173,7 +174,7 @@ def _accuracy(prediction: Tensor, target: Tensor) -> float:
     return int(hits.sum()) / max(1, int(labelled.sum()))
 
 
-def _without_image(name: str, result: AttackResult, num_classes: int) -> MemberResult:
+def _without_image(name: str, result: AttackResult, target: Tensor, num_classes: int) -> MemberResult:
     small = torch.uint8 if num_classes <= 256 else torch.int16
     return MemberResult(
         name,
@@ -183,4 +184,5 @@ def _without_image(name: str, result: AttackResult, num_classes: int) -> MemberR
         result.seconds,
         result.flags,
         result.zero_gradients,
+        None if result.votes is None else duels(result.votes, target.cpu()),
     )

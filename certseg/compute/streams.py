@@ -1,4 +1,4 @@
-"""Random numbers as a function of (seed, image name, purpose, sample index) alone.
+"""Random numbers as a function of (seed, image name, purpose, part, sample index) alone.
 
 The samples of one stream are distinct; different streams overlap with a negligible, stated probability
 (:meth:`NoiseStream.generator`).
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -28,6 +28,8 @@ class NoiseStream:
         seed: the run's seed, a non-negative integer.
         name: the image's name in its data set.
         purpose: what the noise is for, ``certify`` by default; each purpose has a stream of its own.
+        part: the part of the work that it is for, where several follow each other and each needs noise that the ones
+            before have not seen; empty, the default, for work without parts.
 
     >>> stream = NoiseStream(seed=0, name="street.png")
     >>> first, again = (torch.rand(3, generator=stream.generator(7, torch.device("cpu"))) for _ in range(2))
@@ -38,17 +40,22 @@ class NoiseStream:
     seed: int
     name: str
     purpose: str = "certify"
+    part: str = ""
 
     def for_purpose(self, purpose: str) -> NoiseStream:
         """The stream of the same image for another purpose."""
-        return NoiseStream(self.seed, self.name, purpose)
+        return replace(self, purpose=purpose)
+
+    def for_part(self, part: str) -> NoiseStream:
+        """The stream of the same image and purpose for another part of the work."""
+        return replace(self, part=part)
 
     @property
     def key(self) -> int:
         """A hash of the stream, below 2^64: the key of a counter-based generator, whose counters tell samples apart.
         Two streams have one key with a probability of 2^-64."""
-        name = f"{self.seed}\0{self.name}\0{self.purpose}".encode()
-        return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big")
+        name = "\0".join([str(self.seed), self.name, self.purpose, *([self.part] if self.part else [])])
+        return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
 
     def generator(self, index: int, device: torch.device) -> torch.Generator:
         """torch's generator of sample ``index``: seeded with :attr:`key` plus ``index``.

@@ -3,6 +3,10 @@
 A row of an ensemble also has ``members``, by name what each member left, and the ``winner``. A row of an attack at
 several radii has ``radii``: what was left at each of the smaller ones, like a row of its own. A row of an attack with
 patches has their ``corners``; one on a detection also counts alerts and errors without one.
+
+The answer of a smoothed model is told by votes. Its ``counts`` are then those of an upper bound: a pixel is lost only
+where the votes at the adversarial image show it (:func:`certseg.attacks.votes.shown_lost`), and no other class is known
+in its place. What the majority of votes says is an estimate and stands beside it as ``voted``.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from certseg.attacks.votes import duels, shown_lost, shown_won
 from certseg.compute.forward import check_logits
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
@@ -31,6 +36,7 @@ from certseg.types import (
     AttackResult,
     Attempt,
     Maps,
+    MemberResult,
     Passes,
     Row,
     Sample,
@@ -41,6 +47,9 @@ from certseg.types.attempts import level_suffix
 
 _ALERT_FIGURES = ("alert_share", "silent_error_share")
 """Of the labelled pixels those that raise an alert, and those that are wrong and raise none."""
+
+ERROR = 0.001
+"""Probability, per image, that of an attack on a smoothed model any pixel at any radius counts as lost that is not."""
 
 SMALLER_RADIUS = "smaller_radius"
 """The winner on an image where no member is lower than the result at a smaller radius."""
@@ -143,12 +152,19 @@ class AttackStage(NetworkStage):
             }
         return maps | result.own_maps()
 
+    def _stream(self, sample: Sample, threat: Threat) -> NoiseStream:
+        """The random numbers of an image at one radius. Where an answer is told by votes these are fresh at each: what
+        is kept of a smaller radius was chosen by its own."""
+        stream = NoiseStream(self._seed, sample.name)
+        is_again = self._attack.num_votes and threat != self.attempt.levels[0].threat
+        return stream.for_part(f"at {threat}") if is_again else stream
+
     def _at(
         self, samples: Sequence[Sample], threat: Threat, smaller: Sequence[AttackResult] | None
     ) -> list[AttackResult]:
         """The attack on each image at one radius, not above the result at a smaller one."""
         results: Sequence[AttackResult]
-        streams = [NoiseStream(self._seed, sample.name) for sample in samples]
+        streams = [self._stream(sample, threat) for sample in samples]
         if len(samples) == 1:
             results = [
                 self._attack(
@@ -187,22 +203,45 @@ class AttackStage(NetworkStage):
     def _left(self, result: Any, sample: Sample) -> int:
         """How little an attack reached: correct pixels left, or less pixels as they were to be."""
         if self._attack.goal is None:
-            return int(self._counts(result, sample).true_positive.sum())
-        return -self._at_goal(result.prediction)
+            return int(self._counts(result, sample, len(result.members)).true_positive.sum())
+        return -int(self._at_goal(result.prediction, result.votes).sum())
 
-    def _at_goal(self, prediction: Tensor) -> int:
-        """Number of pixels that are what a targeted attack is to make of them."""
-        return int((prediction == torch.as_tensor(self._attack.goal)).sum())
+    def _at_goal(self, prediction: Tensor, votes: Tensor | None = None) -> Tensor:
+        """The pixels ``H x W`` bool that are what a targeted attack is to make of them; by votes, where these show
+        it."""
+        goal = torch.as_tensor(self._attack.goal).expand(prediction.shape)
+        if votes is None:
+            return prediction == goal
+        return shown_won(duels(votes, goal), goal, self._error(0))
 
-    def _goal_share(self, prediction: Tensor) -> dict[str, float]:
+    def _goal_share(self, prediction: Tensor, votes: Tensor | None = None) -> dict[str, float]:
         """Share of such pixels among those with a goal, as a figure; nothing for an untargeted attack."""
         if self._attack.goal is None:
             return {}
         goals = (torch.as_tensor(self._attack.goal) != IGNORE_INDEX).expand(prediction.shape)
-        return {"goal_share": self._at_goal(prediction) / max(1, int(goals.sum()))}
+        return {"goal_share": int(self._at_goal(prediction, votes).sum()) / max(1, int(goals.sum()))}
 
-    def _counts(self, result: Any, sample: Sample) -> ClassCounts:
-        return ClassCounts.from_maps(result.prediction.long(), sample.target, len(self._class_names))
+    def _error(self, members: int) -> float:
+        """The part of :data:`ERROR` of one adversarial image: every radius and member has its own."""
+        return ERROR / (len(self.attempt.levels) * max(1, members))
+
+    def _counts(self, result: AttackResult | MemberResult, sample: Sample, members: int) -> ClassCounts:
+        """What an attack left of an image, or where its answer is told by votes an upper bound of that.
+
+        Args:
+            result: what the attack reached, or one member of an ensemble.
+            sample: the image and its labels.
+            members: number of members of the ensemble, 0 where it is none.
+        """
+        target, number = sample.target, len(self._class_names)
+        duel = _duel(result, target)
+        if duel is None:
+            return self._predicted(result.prediction, sample)
+        lost = shown_lost(duel, target, number, self._error(members))
+        return ClassCounts.from_maps(target, target, number, keep=~lost)
+
+    def _predicted(self, prediction: Tensor, sample: Sample) -> ClassCounts:
+        return ClassCounts.from_maps(prediction.long(), sample.target, len(self._class_names))
 
     def _unattacked(self, sample: Sample) -> Row:
         """What there is to lose: the prediction of the network itself."""
@@ -211,13 +250,14 @@ class AttackStage(NetworkStage):
             logits = self._segmenter(images)
             check_logits(logits, images, self._segmenter.num_classes)
         prediction = logits.argmax(dim=1)[0].cpu()
-        counts = ClassCounts.from_maps(prediction, sample.target, len(self._class_names))
+        counts = self._predicted(prediction, sample)
         figures = {"attacked_accuracy": counts.accuracy(), "attacked_imagewise_miou": counts.miou(), "norm": 0.0}
         return {"figures": figures | self._goal_share(prediction), "counts": counts.to_json()}
 
     def _part(self, result: AttackResult, sample: Sample) -> Row:
         """What is left of one image at one radius."""
-        counts = self._counts(result, sample)
+        members = len(result.members)
+        counts = self._counts(result, sample, members)
         part: Row = {
             "figures": {
                 "attacked_accuracy": counts.accuracy(),
@@ -225,16 +265,20 @@ class AttackStage(NetworkStage):
                 "norm": result.norm,
                 "zero_gradients": result.zero_gradients,
             }
-            | self._goal_share(result.prediction),
+            | self._goal_share(result.prediction, result.votes),
             "counts": counts.to_json(),
         }
+        if result.votes is not None:
+            voted = self._predicted(result.prediction, sample)
+            part["figures"]["voted_accuracy"] = voted.accuracy()
+            part["voted"] = voted.to_json()
         part["figures"] |= result.own_figures(sample.target)
         part |= result.own_facts()
         if result.members:
             part["winner"] = result.winner
             part["members"] = {
                 member.name: {
-                    "counts": self._counts(member, sample).to_json(),
+                    "counts": self._counts(member, sample, members).to_json(),
                     "norm": member.norm,
                     "passes": asdict(member.passes),
                     "seconds": sum(member.seconds.values()),
@@ -250,7 +294,8 @@ class AttackStage(NetworkStage):
         The accuracies are those of the worst member on each image. The pooled mean IoU is the lowest found by
         choosing for each image a member, or the result at a smaller radius
         (:func:`certseg.metrics.worst_pooled_miou`), and ``worst_imagewise_miou`` that of each image's lowest. Of an
-        attack through noise these are minima over votes, which is lower than the expectation.
+        attack on a smoothed model these are upper bounds, at the ``confidence`` of each image, and figures called
+        ``voted`` are the estimates of the same at the images that were kept.
         """
         threat = self._threat.to_json()
         radii = (*self._radii, threat.get("radius"))  # patches have none
@@ -267,7 +312,7 @@ class AttackStage(NetworkStage):
             "predictor": self._predictor,
             "threat": threat,
             "needs_gradient": self._attack.needs_gradient,
-            "confidence": None,
+            "confidence": 1.0 - ERROR if "voted" in rows[0] else None,
             "figures": figures,
             "class_iou": {"attacked": by_class(self._class_names, worst.iou())},
             "settings": self._settings,
@@ -277,6 +322,13 @@ class AttackStage(NetworkStage):
         if "members" in rows[0]:
             summary["members"] = {name: _member(name, rows) for name in rows[0]["members"]}
         return summary
+
+
+def _duel(result: AttackResult | MemberResult, target: Tensor) -> Tensor | None:
+    """Votes for each label and the most against it (:func:`certseg.attacks.votes.duels`); None of an exact answer."""
+    if isinstance(result, MemberResult):
+        return result.duel
+    return None if result.votes is None else duels(result.votes, target)
 
 
 def _candidates(parts: Sequence[Row]) -> list[list[ClassCounts]]:
@@ -300,6 +352,11 @@ def _figures(parts: Sequence[Row], candidates: Sequence[Sequence[ClassCounts]]) 
     }
     if "zero_gradients" in parts[0]["figures"]:
         figures["zero_gradients/image_mean"] = image_mean(parts, "zero_gradients")
+    if "voted" in parts[0]:
+        voted = reduce(add, (ClassCounts.from_json(part["voted"]) for part in parts))
+        figures["voted_accuracy/image_mean"] = image_mean(parts, "voted_accuracy")
+        figures["voted_accuracy/pooled"] = voted.accuracy()
+        figures["voted_miou/pooled"] = voted.miou()
     for name in ("goal_share", *_ALERT_FIGURES):
         if name in parts[0]["figures"]:
             figures[f"{name}/image_mean"] = image_mean(parts, name)

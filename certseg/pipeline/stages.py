@@ -181,7 +181,8 @@ class Plan:
             )
             identity = _certifier_identity(self.certifier, self.spec.certifier)
             is_sampled, draws_on_device = self.certifier.is_sampled, self.certifier.draws_on_device
-            jobs.append(Job(stage, identity, is_sampled, identity, draws_on_device))
+            earlier = identity if self.certifier.revision == 1 else None
+            jobs.append(Job(stage, identity, is_sampled, earlier, draws_on_device))
         if self.attack is not None and self.spec.attack is not None:
             jobs.append(self._attack_job(self.attack, self.spec.attack, segmenter, class_names, hardware, pictured))
         if (other := self.by_float_noise) is None:
@@ -212,9 +213,12 @@ class Plan:
             told |= {"radius": [*self.radii, self.threat.radius]} if self.radii else {}
         elif self.threat is not None:  # of another kind: its fields could be called like arguments of the attack
             told = {"threat": self.threat.to_json()}
+        if attack.num_votes:
+            told["lost"] = "shown by votes"  # rows from before counted every pixel that was outvoted
         identity = attack_identity(settings) | {"norm": settings.norm or next(iter(attack.norms), "")} | told
         composed, surrogate = spec.settings_of_earlier, identity.get("surrogate")
-        earlier = None if composed is None else earlier_keys.attack_identity(composed, surrogate) | told
+        known = composed is not None and not attack.num_votes
+        earlier = earlier_keys.attack_identity(composed or {}, surrogate) | told if known else None
         if settings.surrogate and segmenter is not None:
             network = load_surrogate(spec.model, settings.surrogate, legend_of(spec), hardware)
             attack = attack.with_surrogate(network)
@@ -262,7 +266,7 @@ def _shown(identity: Mapping[str, Any]) -> dict[str, int | float | str]:
     groups = {name: part for name, part in identity.items() if isinstance(part, dict)}
     nested = {f"{group}.{k}": v for group, part in groups.items() if group not in _TOLD for k, v in part.items()}
     plain = {k: v for k, v in {**identity, **nested}.items() if isinstance(v, int | float | str)}
-    hidden = ("attack", "norm", "radius")
+    hidden = ("attack", "norm", "radius", "lost")
     return {k: v for k, v in plain.items() if k not in hidden and k.rpartition(".")[2] != CLASS}
 
 
@@ -274,6 +278,8 @@ def _certifier_identity(certifier: Certifier, settings: CertifierSpec | None) ->
         ConfigError: the source of a part that is not certseg's own cannot be read.
     """
     identity = {"certifier": certifier.name, "predictor": certifier.predictor, **certifier.settings}
+    if certifier.revision > 1:
+        identity["revision"] = certifier.revision
     if certifier.guarantee.hierarchy:
         identity["hierarchy"] = certifier.guarantee.hierarchy  # its text leaves out the order
     return identity if settings is None else {**identity, **_foreign(settings)}

@@ -112,6 +112,9 @@ class Certifier(ABC):
     name: str
     """A word for tables and folders."""
 
+    revision: int = 1
+    """Grows when rows change under equal settings; those of earlier revisions are then not used any more."""
+
     @property
     @abstractmethod
     def guarantee(self) -> Guarantee:
@@ -216,6 +219,12 @@ class AnyAttack:
         """What the attacked model takes for the image ``C x H x W`` in [0, 1], from which perturbations are measured:
         the image itself by default, of a model smoothed on grey levels the image rounded to them."""
         return image
+
+    @property
+    def num_votes(self) -> int:
+        """Of an attack on a model whose answer is random the number of votes that its results tell it by; 0, the
+        default, where the prediction of a result is the answer."""
+        return 0
 
     @property
     def instead(self) -> str:

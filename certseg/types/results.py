@@ -154,6 +154,8 @@ class MemberResult:
         seconds: wall-clock parts by name.
         flags: self-checks that fired.
         zero_gradients: share of its gradients' entries that were exactly 0.
+        duel: ``2 x H x W`` int32, of a sampled predictor the votes for the label of each pixel and the most for any
+            other class (:func:`certseg.attacks.votes.duels`); None otherwise.
     """
 
     name: str
@@ -163,6 +165,7 @@ class MemberResult:
     seconds: dict[str, float] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
     zero_gradients: float = 0.0
+    duel: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ from support.brackets import certified, changed, check_pixels
 from support.stores import Memory
 
 from certseg.attacks import PGD, SEA, Smoothing
+from certseg.attacks.votes import duels
 from certseg.compute.hardware import Hardware
 from certseg.errors import BracketError
 from certseg.evaluation import AttackStage, PredictionStage, evaluate
 from certseg.evaluation.attack import SMALLER_RADIUS
 from certseg.metrics import ClassCounts
 from certseg.reporting import Entry, write_report
-from certseg.types import Attack, AttackResult, Linf, Passes, Sample
+from certseg.types import Attack, AttackResult, Linf, MemberResult, Passes, Sample
 
 CPU = Hardware(device="cpu", noise_batch=4)
 NAMES = ("one", "two", "three")
@@ -317,6 +318,66 @@ def test_a_smoothed_model_may_be_attacked_at_several_radii():
     for row in store.read().values():
         hits = [sum(part["counts"]["true_positive"]) for part in (*row["radii"], row)]
         assert hits == sorted(hits, reverse=True)
+
+
+@pytest.mark.parametrize("attack", [PGD, SEA], ids=["pgd", "sea"])
+def test_an_attack_on_a_smoothed_model_counts_what_the_votes_show(attack):
+    """A majority of votes is an estimate; the attacked accuracy never falls below what the model still has right."""
+    made = attack(
+        smoothing=Smoothing(0.5, samples=2, votes=60), **({"iterations": 3} if attack is SEA else {"steps": 3})
+    )
+    one = stage(made, 0.03)
+    sample, store = Images()[0], Memory()
+    row, maps = one.run(sample)
+    store.append({"image": "a", **row})
+    summary = one.summarise([row])
+    lost, voted = (sum(row[part]["target"]) - sum(row[part]["true_positive"]) for part in ("counts", "voted"))
+    assert 0 <= lost < voted, "some pixels are outvoted within the votes' chance"
+    assert row["counts"]["predicted"] == row["counts"]["true_positive"], "in whose place is not known"
+    figures = summary["figures"]
+    assert summary["confidence"] == 1 - 0.001
+    assert figures["attacked_accuracy/image_mean"] > figures["voted_accuracy/image_mean"]
+    assert figures["attacked_miou/pooled"] > figures["voted_miou/pooled"]
+    outvoted = maps["prediction"][sample.target.numpy() != 255] != sample.target.numpy()[sample.target.numpy() != 255]
+    assert outvoted.sum() == voted
+    if attack is SEA:
+        assert all(
+            sum(member["counts"]["true_positive"]) >= sum(row["counts"]["true_positive"])
+            for member in row["members"].values()
+        )
+
+
+@pytest.mark.parametrize(("radii", "members", "lost"), [((), 0, 1), ((0.01,), 0, 0), ((), 2, 0)])
+def test_every_radius_and_member_has_its_share_of_the_error(radii, members, lost):
+    """One pixel with 33 of 100 votes for its label and 67 for another class: p = 8.7e-4 for two such classes."""
+
+    class Outvoting(Scripted):
+        def __call__(self, segmenter, image, target, threat, **options):
+            result = super().__call__(segmenter, image, target, threat, **options)
+            votes = torch.tensor([33, 67, 0], dtype=torch.int32).view(3, 1, 1)
+            one = MemberResult("one", result.prediction, 0.0, Passes(), duel=duels(votes, target))
+            made = tuple(replace(one, name=str(number)) for number in range(members))
+            return replace(result, votes=votes, num_votes=100, members=made, winner="0" if made else None)
+
+    sample = Sample("a", torch.rand(3, 1, 1), torch.zeros(1, 1, dtype=torch.int64))
+    row, _ = stage(Outvoting({0.01: 0, 0.03: 0}), 0.03, radii).run(sample)
+    assert row["counts"]["true_positive"] == [1 - lost, 0, 0]
+    assert all(part["counts"] == row["counts"] for part in (*row.get("radii", ()), *row.get("members", {}).values()))
+    assert sum(row["voted"]["true_positive"]) == 0
+
+
+def test_the_votes_of_every_radius_are_fresh():
+    """What is kept of a smaller radius was chosen by its votes, and the next radius begins there."""
+    seen = []
+
+    class Listening(PGD):
+        def __call__(self, *arguments, stream, **options):
+            seen.append(stream.for_purpose("attack").for_purpose("attack evaluation"))
+            return super().__call__(*arguments, stream=stream, **options)
+
+    stage(Listening(1, smoothing=Smoothing(0.1, samples=2, votes=50)), 0.03, (0.01, 0.02)).run(Images()[0])
+    drawn = [stream.generator(0, torch.device("cpu")).initial_seed() for stream in seen]
+    assert len(set(drawn)) == 3
 
 
 def test_the_report_has_a_table_of_members_and_one_of_radii(tmp_path):

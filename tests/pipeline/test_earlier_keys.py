@@ -15,8 +15,8 @@ from certseg.pipeline.tasks import evaluate
 
 MASKED = "certifier/inpainter@training.objective.inpainter"
 CASES = {  # keys that the code of then gave for the configurations of then
-    ("certifier.grey_levels=null",): {"training": "b013a79661", "segcertify": "38b61e7156"},
-    ("experiment=demo", "certifier.grey_levels=null"): {"training": "98c17ae921", "pgd_smoothed": "6f9ccad42a"},
+    ("certifier.grey_levels=null", "certifier.tau=0.75"): {"training": "b013a79661", "segcertify": "38b61e7156"},
+    ("experiment=demo", "certifier.grey_levels=null"): {"training": "98c17ae921"},
     ("training=masked",): {"training": "656548db03"},
     ("training=masked", f"{MASKED}=torchscript", "training.objective.inpainter.path={file}"): {
         "training": "6675a4deab"
@@ -58,6 +58,20 @@ def test_keys_of_then_are_found_from_settings_of_today(overrides, expected, tmp_
     assert {name: key(found[name]) for name in expected} == expected
 
 
+@pytest.mark.parametrize(
+    ("overrides", "stage"),
+    [
+        (("attack=pgd_smoothed",), "pgd_smoothed"),  # every pixel that was outvoted counted as lost
+        (("model=lip_deeplabv3", "certifier=lipschitz"), "lipschitz"),  # the slack of float32 could be nothing
+    ],
+)
+def test_rows_that_were_counted_otherwise_are_not_found_again(overrides, stage):
+    spec = parse(configuration("outputs", *overrides, base=()))
+    (job,) = (job for job in Plan.of(spec).jobs(None, tuple("abcdefgh"), None) if job.stage.name == stage)
+    assert job.earlier is None
+    assert {"lost", "revision"} & job.identity.keys()
+
+
 def test_a_class_at_a_path_of_its_own_keeps_it():
     composed = {"attack": {"_target_": "mine.Attack", "norm": "l2", "inner": {"_target_": "certseg.models.x.DnCNN"}}}
     assert earlier_keys.attack_identity(composed, None) == composed["attack"]
@@ -85,7 +99,7 @@ def contents(output):
 
 
 def test_a_run_of_then_is_found_again_and_goes_on(tmp_path, monkeypatch, capsys):
-    options = ("attack=pgd_smoothed", "attack.steps=2", "attack.smoothing.votes=50")
+    options = ("attack=pgd", "attack.steps=2", "attack.radius=0.1")
     output = tmp_path / "out"
     written_then(monkeypatch, configuration(output, *options, "dataset.limit=2"), tmp_path / "first")
     before, rows, figures = folders(output), contents(output), summaries(output)

@@ -10,6 +10,7 @@ from certseg.smoothing.statistics.multiple_testing import (
     largest_level,
     rejection_threshold,
 )
+from certseg.smoothing.statistics.sign_test import holm, sign_test
 
 __all__ = [
     "CORRECTIONS",
@@ -18,9 +19,11 @@ __all__ = [
     "clopper_pearson_lower",
     "e_bonferroni_threshold",
     "e_holm_threshold",
+    "holm",
     "joint_thresholds",
     "largest_level",
     "minimum_samples",
     "rejection_threshold",
+    "sign_test",
     "upper_tail",
 ]
