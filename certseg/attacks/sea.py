@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from certseg.attacks.apgd import APGD
@@ -21,7 +20,7 @@ from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError
 from certseg.metrics.over_images import sums
-from certseg.types import IGNORE_INDEX, AttackResult, MemberResult, Passes, Segmenter, Threat
+from certseg.types import IGNORE_INDEX, AttackResult, MemberResult, Passes, Segmenter, Threat, class_ids
 
 REFERENCE = "reference"
 """The member that is there to be beaten."""
@@ -124,7 +123,7 @@ class SEA(BudgetedAttack):
                 segmenter, images, targets, threat, streams=streams, hardware=hardware, starts=starts
             )
             for one, result in zip(worst, results, strict=True):
-                one.offer(name, result, segmenter.num_classes)
+                one.offer(name, result)
         return [one.result(is_exact=self.smoothing is None) for one in worst]
 
 
@@ -137,10 +136,10 @@ class _Worst:
         self._left: dict[str, float] = {}
         self._members: list[MemberResult] = []
 
-    def offer(self, name: str, result: AttackResult, num_classes: int) -> None:
+    def offer(self, name: str, result: AttackResult) -> None:
         """Take a member's result."""
         accuracy = _accuracy(result.prediction, self._target)
-        self._members.append(_without_image(name, result, self._target, num_classes))
+        self._members.append(_without_image(name, result, self._target))
         if self._best is None or accuracy < min(self._left.values()):
             self._best = replace(result, winner=name)
         self._left[name] = accuracy
@@ -174,11 +173,10 @@ def _accuracy(prediction: Tensor, target: Tensor) -> float:
     return int(hits.sum()) / max(1, int(labelled.sum()))
 
 
-def _without_image(name: str, result: AttackResult, target: Tensor, num_classes: int) -> MemberResult:
-    small = torch.uint8 if num_classes <= 256 else torch.int16
+def _without_image(name: str, result: AttackResult, target: Tensor) -> MemberResult:
     return MemberResult(
         name,
-        result.prediction.to(small),
+        class_ids(result.prediction),
         result.norm,
         result.passes,
         result.seconds,

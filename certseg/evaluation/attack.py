@@ -42,6 +42,7 @@ from certseg.types import (
     Sample,
     Segmenter,
     Threat,
+    class_ids,
 )
 from certseg.types.attempts import level_suffix
 
@@ -142,8 +143,7 @@ class AttackStage(NetworkStage):
         return row, maps
 
     def _maps(self, result: AttackResult, candidates: int) -> Maps:
-        small = np.uint8 if len(self._class_names) <= 256 else np.int16
-        maps = {"prediction": result.prediction.numpy().astype(small)}
+        maps = {"prediction": class_ids(result.prediction).numpy()}
         if result.votes is not None:
             maps |= {
                 "votes": result.votes.numpy(),

@@ -9,7 +9,6 @@ from functools import reduce
 from operator import add
 from typing import Any
 
-import numpy as np
 import torch
 
 from certseg.certifiers.checked import certify_checked, check_certificate
@@ -37,6 +36,7 @@ from certseg.types import (
     Segmenter,
     Store,
     Threat,
+    class_ids,
 )
 from certseg.types.hierarchy import Hierarchy
 
@@ -143,7 +143,7 @@ class CertificationStage(NetworkStage):
             row["radii"] = [self._counted(one, sample) for one in smaller]
             row["figures"]["certified_radius"] = _mean_radius([*smaller, certificate], sample)
         maps: Maps = {
-            "classes": certificate.classes.numpy().astype(np.uint8),
+            "classes": class_ids(certificate.classes).numpy(),
             "certified": certificate.certified.numpy(),
         }
         if certificate.levels is not None:

@@ -23,7 +23,7 @@ from certseg.evaluation.loop import by_class
 from certseg.evaluation.network import NetworkStage
 from certseg.metrics import ClassCounts
 from certseg.metrics.over_images import image_mean
-from certseg.types import Attempt, Maps, Row, Sample, Segmenter, SmallestAttack
+from certseg.types import Attempt, Maps, Row, Sample, Segmenter, SmallestAttack, class_ids
 
 _PERCENTILES = (25, 75)
 _STEPS = (1.0, 2.0, 5.0)  # of the curve's radii, times powers of 10
@@ -93,8 +93,7 @@ class MinimumNormStage(NetworkStage):
             "passes": asdict(result.passes),
             "flags": list(result.flags),
         }
-        small = np.uint8 if len(self._class_names) <= 256 else np.int16
-        maps = {"prediction": result.prediction.numpy().astype(small)}
+        maps = {"prediction": class_ids(result.prediction).numpy()}
         if self._pictured is None or sample.name in self._pictured:
             maps["adversarial"] = (result.adversarial * 255).round().byte().numpy()  # for pictures only: it is rounded
         return row, maps

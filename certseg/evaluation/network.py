@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from certseg.errors import ConfigError
-from certseg.types import Segmenter, Stage
+from certseg.types import Segmenter, Stage, segmenter_of
 
 
 class NetworkStage(Stage):
@@ -12,10 +12,13 @@ class NetworkStage(Stage):
     Args:
         segmenter: the network, in eval mode on the device of the run; None for a stage that only summarises rows that
             are there already.
+
+    Raises:
+        ModelError: it is no segmenter (:func:`certseg.types.segmenter_of`).
     """
 
     def __init__(self, segmenter: Segmenter | None) -> None:
-        self._network = segmenter
+        self._network = None if segmenter is None else segmenter_of(segmenter)
 
     @property
     def _segmenter(self) -> Segmenter:

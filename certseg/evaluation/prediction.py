@@ -8,7 +8,6 @@ from functools import reduce
 from operator import add
 from typing import Any
 
-import numpy as np
 import torch
 
 from certseg.compute.forward import check_logits
@@ -18,7 +17,7 @@ from certseg.evaluation.loop import by_class
 from certseg.evaluation.network import NetworkStage
 from certseg.metrics import ClassCounts, LabelCounts
 from certseg.metrics.over_images import image_mean
-from certseg.types import Maps, Passes, Row, Sample, Segmenter
+from certseg.types import Maps, Passes, Row, Sample, Segmenter, class_ids
 
 
 class PredictionStage(NetworkStage):
@@ -59,7 +58,7 @@ class PredictionStage(NetworkStage):
             "passes": asdict(Passes(1)),
             "flags": [],
         }
-        return row, {"prediction": prediction.numpy().astype(np.uint8)}
+        return row, {"prediction": class_ids(prediction).numpy()}
 
     def summarise(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Accuracy and mean IoU over the data set, and in words what its labels do not let them say."""

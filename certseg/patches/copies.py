@@ -15,7 +15,7 @@ from certseg.compute.forward import WorkingBatch, check_frozen, check_logits
 from certseg.compute.hardware import Hardware, Stopwatch
 from certseg.errors import ModelError
 from certseg.patches.masks import erase
-from certseg.types import IGNORE_INDEX, Inpainter, Passes, Segmenter, check_image, coarse_logits_of
+from certseg.types import IGNORE_INDEX, Inpainter, Passes, Segmenter, check_image, class_ids, coarse_logits_of
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class MaskedViews:
         return {
             "views_hidden": self.hidden.numpy(),
             "views_inpainted": (filled.clamp(0.0, 1.0) * 255).round().to(torch.uint8).numpy(),
-            "views_classes": self.classes.where(self.classes != NO_CLASS, IGNORE_INDEX).to(torch.uint8).numpy(),
+            "views_classes": class_ids(self.classes.where(self.classes != NO_CLASS, IGNORE_INDEX)).numpy(),
         }
 
 

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset, Sampler
 
 from certseg.errors import ConfigError, DataError
 from certseg.training.recipe import Augmentation, Recipe
-from certseg.types import IGNORE_INDEX, Sample, SegmentationDataset, checked_sample
+from certseg.types import IGNORE_INDEX, MOST_CLASSES, Sample, SegmentationDataset, checked_sample, class_ids
 
 log = logging.getLogger(__name__)
 CACHE_BYTES = 2**30
@@ -107,8 +107,8 @@ class TrainingImages(Dataset):
             raise DataError(
                 f"The training split {source.name}/{source.split} has no images", remedy="Check dataset.root"
             )
-        if num_classes > IGNORE_INDEX:
-            raise ConfigError("Training takes at most 255 classes", received=num_classes)
+        if num_classes > MOST_CLASSES:
+            raise ConfigError(f"Training takes at most {MOST_CLASSES} classes", received=num_classes)
         self._source, self._seed, self._num_classes = source, seed, num_classes
         self._scale = recipe.augmentation.scale
         first = checked_sample(source[0], 0)
@@ -167,7 +167,7 @@ class TrainingImages(Dataset):
         check_sample_labels(sample, self._num_classes)
         pixels = sample.image.float() if self._is_deep else (sample.image * 255).round().to(torch.uint8)
         image = pixels.permute(1, 2, 0).contiguous().numpy()
-        return image, sample.target.to(torch.uint8).numpy()
+        return image, class_ids(sample.target).numpy()
 
 
 def _has_more_than_8_bits(first: Sample, source: SegmentationDataset) -> bool:

@@ -20,7 +20,16 @@ from certseg.types.contracts import (
     Store,
 )
 from certseg.types.guarantees import Guarantee, Promise
-from certseg.types.images import IGNORE_INDEX, Sample, check_image, check_target, checked_sample, sides_of
+from certseg.types.images import (
+    IGNORE_INDEX,
+    MOST_CLASSES,
+    Sample,
+    check_image,
+    check_target,
+    checked_sample,
+    class_ids,
+    sides_of,
+)
 from certseg.types.results import (
     AttackResult,
     Certificate,
@@ -47,6 +56,7 @@ __all__ = [
     "IGNORE_INDEX",
     "L1",
     "L2",
+    "MOST_CLASSES",
     "THREATS",
     "AnyAttack",
     "Attack",
@@ -86,6 +96,7 @@ __all__ = [
     "check_image",
     "check_target",
     "checked_sample",
+    "class_ids",
     "coarse_logits_of",
     "lipschitz_bound_of",
     "lipschitz_segmenter_of",

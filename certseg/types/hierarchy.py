@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from certseg.errors import ConfigError
-from certseg.types import IGNORE_INDEX
+from certseg.types import MOST_CLASSES
 
 
 @dataclass(frozen=True)
@@ -147,5 +147,5 @@ def _check(names: tuple[tuple[str, ...], ...]) -> None:
             raise ConfigError("Two groups of the hierarchy have one name", received=", ".join(groups))
     if len(set(members.values())) < len(members):
         raise ConfigError("A group of the hierarchy has two names", received=", ".join(members))
-    if len(members) > IGNORE_INDEX:  # maps keep ids in bytes, and one value says that there is none
-        raise ConfigError(f"A hierarchy may have at most {IGNORE_INDEX} groups", received=len(members))
+    if len(members) > MOST_CLASSES:  # maps keep ids in bytes, and one value says that there is none
+        raise ConfigError(f"A hierarchy may have at most {MOST_CLASSES} groups", received=len(members))

@@ -14,6 +14,9 @@ from certseg.types.threats import Sides
 IGNORE_INDEX = 255
 """Stands in a map where there is no label."""
 
+MOST_CLASSES = IGNORE_INDEX
+"""Ids of classes, and of groups of them, run from 0 to 254."""
+
 _USUAL = (1, 3, 4)  # channels of a picture; where these come last, the sides come first
 
 
@@ -176,3 +179,24 @@ def check_labels(labels: Tensor, images: Tensor, num_classes: int) -> None:
             received=labels[~valid].unique().tolist()[:5],
             remedy="Check num_classes and the label map of the data set",
         )
+
+
+def class_ids(classes: Tensor) -> Tensor:
+    """A map of classes as it is stored: uint8, on the CPU.
+
+    Args:
+        classes: integers of any shape, from 0 to 254, or 255 for none.
+
+    Raises:
+        ModelError: an id is outside of that, so that it would become another one.
+
+    >>> class_ids(torch.tensor([3, 255])).tolist()
+    [3, 255]
+    """
+    if classes.numel():
+        low, high = (int(value) for value in classes.aminmax())
+        if low < 0 or high > IGNORE_INDEX:
+            raise ModelError(
+                "A class cannot be stored", expected=f"ids from 0 to {MOST_CLASSES - 1}", received=f"{low} to {high}"
+            )
+    return classes.to("cpu", torch.uint8)

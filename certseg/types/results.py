@@ -148,7 +148,7 @@ class MemberResult:
 
     Args:
         name: the member's name, different for each.
-        prediction: ``H x W`` uint8 (int16 for more than 256 classes), what the attacked predictor answers.
+        prediction: ``H x W`` uint8 (:func:`certseg.types.class_ids`), what the attacked predictor answers.
         norm: the norm of its perturbation in the threat's own norm, computed in float64.
         passes: network evaluations spent.
         seconds: wall-clock parts by name.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from certseg.checks import is_count
 from certseg.errors import ModelError
 from certseg.types.capabilities import CoarseLogits, LipschitzBound
+from certseg.types.images import IGNORE_INDEX, MOST_CLASSES
 
 
 @runtime_checkable
@@ -57,8 +58,8 @@ def segmenter_of(network: object) -> Segmenter:
     tells apart.
 
     Raises:
-        ModelError: ``num_classes`` is missing, or no integer of at least 2: the largest of a single logit is always
-            the first, so everything would be certified and nothing said.
+        ModelError: ``num_classes`` is missing, above :data:`certseg.types.MOST_CLASSES`, or no integer of at least 2:
+            the largest of a single logit is always the first, so everything would be certified and nothing said.
 
     >>> network = nn.Conv2d(3, 5, kernel_size=1)
     >>> network.num_classes = 5
@@ -72,6 +73,9 @@ def segmenter_of(network: object) -> Segmenter:
         received = "a network without it" if callable(network) else "something that cannot be called"
     elif not is_count(network.num_classes):
         received = f"num_classes={network.num_classes!r}"
+    elif network.num_classes > MOST_CLASSES:
+        received = f"num_classes={network.num_classes}"
+        remedy = f"{IGNORE_INDEX} in labels stands for none; leave out classes that the data set has not"
     elif network.num_classes == 1:
         received = "num_classes=1"
         remedy = "A network with one logit becomes one of two classes by the logit's sign: certseg.wrap(model)"
@@ -79,7 +83,7 @@ def segmenter_of(network: object) -> Segmenter:
         return network
     raise ModelError(
         f"{type(network).__name__} is no segmenter",
-        expected="a network whose num_classes is an integer of at least 2",
+        expected=f"a network whose num_classes is an integer from 2 to {MOST_CLASSES}",
         received=received,
         remedy=remedy,
     )

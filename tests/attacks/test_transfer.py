@@ -133,8 +133,6 @@ def test_both_reasons_for_mistrust_are_named():
     for name, left in (("cross_entropy", 150), ("reference", 140), ("transfer", 20)):
         prediction = torch.ones(200, dtype=torch.int64)
         prediction[:left] = 0
-        worst.offer(
-            name, AttackResult(torch.rand(3, 2, 100), prediction.view(2, 100), THREAT, "base", 0.0, Passes()), 2
-        )
+        worst.offer(name, AttackResult(torch.rand(3, 2, 100), prediction.view(2, 100), THREAT, "base", 0.0, Passes()))
     assert worst.result(is_exact=True).flags == ("transfer_beats_white_box", "weaker_beats_stronger")
     assert worst.result(is_exact=False).flags == ()

@@ -35,7 +35,7 @@ def test_what_is_no_segmenter_is_refused_with_a_remedy():
 
 
 def test_the_largest_of_one_logit_says_nothing():
-    with pytest.raises(ModelError, match=r"at least 2\. Received: num_classes=1\. .*certseg\.wrap"):
+    with pytest.raises(ModelError, match=r"from 2 to 255\. Received: num_classes=1\. .*certseg\.wrap"):
         segmenter_of(Own(1))
 
 

@@ -23,7 +23,7 @@ from certseg.pipeline.stages import Plan
 from certseg.pipeline.tasks.task import Task
 from certseg.pipeline.weights import Network, legend_of, obtain
 from certseg.reporting import Entry, Panel, claim, group_palette, picture, safe_name, write_json_atomic
-from certseg.types import IGNORE_INDEX, Certificate, Certifier
+from certseg.types import IGNORE_INDEX, Certificate, Certifier, class_ids
 from certseg.types.hierarchy import Hierarchy
 
 
@@ -186,8 +186,8 @@ def _groups(certificate: Certificate) -> torch.Tensor:
 
 
 def _write_map(path: Path, certificate: Certificate) -> None:
-    ids = torch.where(certificate.certified, _groups(certificate), IGNORE_INDEX).numpy().astype(np.uint8)
-    Image.fromarray(ids).save(path)
+    ids = torch.where(certificate.certified, _groups(certificate), IGNORE_INDEX)
+    Image.fromarray(class_ids(ids).numpy()).save(path)
 
 
 def _draw(path: Path, title: str, image: torch.Tensor, certificate: Certificate, legend: Legend) -> None:
