@@ -90,9 +90,9 @@ class Lipschitz(Certifier):
     The same forward pass bounds, at every one of ``radii``, what one perturbation of the whole image can do together:
     pixel accuracy (exactly the optimum given logits and L), IoU of each class (also the optimum for a network without a
     head; with a head, what it costs to enter a class is known from below only, so that the IoU is a lower bound), mean
-    IoU, false negative rates, and the radius at which a quarter, half and three quarters of the pixels can change.
-    ``certified_radius`` is the mean over labelled pixels of the radius below which each keeps its class, counted as 0
-    where that is wrong.
+    IoU, false negative rates, and the radius at which a quarter, half and three quarters of the labelled pixels can
+    change. ``certified_radius`` is the mean over labelled pixels of the radius below which each keeps its class,
+    counted as 0 where that is wrong.
 
     Args:
         radius: the l2 radius of the certificate, on the [0, 1] image scale; at most sqrt(3 H W), the norm of the

@@ -45,8 +45,8 @@ def tightness(entries: Sequence[Entry]) -> Iterator[str]:
     """The section of a report on what is left between certificates and attacks; nothing if there is nothing to compare.
 
     A table with one row for each certificate, attack and common radius; where an attack looked for the smallest
-    perturbation that changes a share of the pixels, the radius certified for this share and the norm it found; and the
-    state of the bracket.
+    perturbation that changes a share of the labelled pixels, the radius certified for this share and the norm it found;
+    and the state of the bracket.
     """
     found, norms = gaps(entries), list(_norms(entries))
     if not found and not norms:

@@ -51,7 +51,7 @@ class MinimumNormAttack(SmallestAttack):
 
     Args:
         iterations: forward-backward passes of the search; those that lie beyond are forward passes.
-        success: share of the pixels, in (0, 1].
+        success: share of the labelled pixels, in (0, 1].
         away_from: the class that pixels are to leave, ``labels`` or ``prediction`` as above.
         line_search: forward passes spent at the end on a smaller multiple of the perturbation found; 0 for none.
         goal: None for an untargeted attack; else the class that every pixel is to have, or a map ``H x W`` int64 of

@@ -123,7 +123,7 @@ class CollectiveCounts:
 
 
 def share_radii(costs: Tensor, shares: Sequence[float], constant: float) -> tuple[float, ...]:
-    """robustness@share: for each share the radius below which less than that share of the pixels can change class.
+    """robustness@share: for each share the radius below which less than that share of the pixels that count change.
 
     Claim: under every perturbation of smaller l2 norm fewer than ceil(share * pixels) of the pixels change, for the
     cheapest set of that size costs (constant * radius)^2. A data set's figure is the mean of these radii over images.
