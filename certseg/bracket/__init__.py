@@ -6,6 +6,7 @@ Certified from below, attacked from above: no attack within a threat may undercu
 from certseg.bracket.bounds import check_bounds
 from certseg.bracket.check import Finished, check
 from certseg.bracket.comparison import Comparison
+from certseg.bracket.lost_objects import ObjectFindings, check_objects
 from certseg.bracket.norms import NormFindings, check_norms
 from certseg.bracket.pixels import PixelFindings, check_pixels
 
@@ -13,9 +14,11 @@ __all__ = [
     "Comparison",
     "Finished",
     "NormFindings",
+    "ObjectFindings",
     "PixelFindings",
     "check",
     "check_bounds",
     "check_norms",
+    "check_objects",
     "check_pixels",
 ]

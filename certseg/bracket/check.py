@@ -8,6 +8,7 @@ from typing import Any
 
 from certseg.bracket.bounds import check_bounds
 from certseg.bracket.comparison import Comparison
+from certseg.bracket.lost_objects import check_objects
 from certseg.bracket.norms import check_norms
 from certseg.bracket.pixels import check_pixels
 from certseg.types import Attempt, Guarantee, Store
@@ -35,8 +36,8 @@ def check(certifier: Finished, attack: Finished, names: Sequence[str]) -> dict[s
 
     Returns:
         What was compared, by name: ``violations`` (0, for anything else raises an error), and of what there was to
-        compare ``certified_pixels``, ``undecided_pixels``, ``alerted_pixels``, ``skipped_images``, ``norms`` and
-        ``bounds``. Empty where the two may not be compared.
+        compare ``certified_pixels``, ``undecided_pixels``, ``alerted_pixels``, ``skipped_images``, ``norms``,
+        ``bounds``, ``objects`` and ``undecided_objects``. Empty where the two may not be compared.
 
     Raises:
         BracketError: the attack contradicts the certifier; names the image.
@@ -59,5 +60,7 @@ def check(certifier: Finished, attack: Finished, names: Sequence[str]) -> dict[s
     else:
         norms = check_norms(comparison, certifier.store, attack.store, names)
         found |= vars(norms) if norms else {}
+    objects = check_objects(comparison, certifier.store, attack.store, names)
+    found |= vars(objects) if objects else {}
     compared = {name: number for name, number in found.items() if name != "images" and number is not None}
     return {"violations": 0, **compared} if compared else {}

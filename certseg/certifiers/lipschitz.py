@@ -28,6 +28,7 @@ from certseg.lipschitz.worst_case import (
     defined_mean,
     figures_by_radius,
     flip_costs,
+    object_radii,
 )
 from certseg.metrics import CertifiedCounts, worst_case_miou
 from certseg.types import (
@@ -77,6 +78,11 @@ class LipschitzCertificate(Certificate):
         radii = self.radii.numpy()
         small = radii.astype(np.float32)
         return {"radii": np.where(small > radii, np.nextafter(small, np.float32(0)), small)}
+
+    def region_radii(self, right: Tensor, regions: Tensor, areas: np.ndarray, share: float) -> list[float]:
+        """For each region the l2 radius below which no perturbation takes so many of its pixels that less than the
+        share is right (:func:`certseg.lipschitz.worst_case.object_radii`)."""
+        return object_radii(self.costs, right, regions, areas, share, self.bound.constant)
 
 
 class Lipschitz(Certifier):

@@ -28,7 +28,7 @@ from certseg.compute.streams import NoiseStream
 from certseg.evaluation.budget import check_budget, check_prediction
 from certseg.evaluation.loop import by_class
 from certseg.evaluation.network import NetworkStage
-from certseg.metrics import ClassCounts, worst_pooled_miou
+from certseg.metrics import OBJECTS, ClassCounts, ObjectCounts, worst_pooled_miou
 from certseg.metrics.over_images import image_mean, sums
 from certseg.types import (
     IGNORE_INDEX,
@@ -72,6 +72,7 @@ class AttackStage(NetworkStage):
             that if it finds nothing lower: the accuracy of an image never rises with the radius. At 0 the network's own
             prediction is counted.
         pictured: the images whose adversarial image is kept, in 8 bits, to be looked at; None for all.
+        with_objects: whether rows are to tell what an attack left of each labelled object.
     """
 
     kind = "attack"
@@ -89,9 +90,10 @@ class AttackStage(NetworkStage):
         hardware: Hardware,
         radii: Sequence[float] = (),
         pictured: Collection[str] | None = None,
+        with_objects: bool = False,
     ) -> None:
         super().__init__(segmenter)
-        self.name = name
+        self.name, self._with_objects = name, with_objects
         self._attack, self._threat, self._predictor = attack, threat, attack.predictor
         self._class_names, self._settings = class_names, dict(settings)
         self._seed, self._hardware, self._radii = seed, hardware, tuple(radii)
@@ -252,7 +254,8 @@ class AttackStage(NetworkStage):
         prediction = logits.argmax(dim=1)[0].cpu()
         counts = self._predicted(prediction, sample)
         figures = {"attacked_accuracy": counts.accuracy(), "attacked_imagewise_miou": counts.miou(), "norm": 0.0}
-        return {"figures": figures | self._goal_share(prediction), "counts": counts.to_json()}
+        part: Row = {"figures": figures | self._goal_share(prediction), "counts": counts.to_json()}
+        return part | self._objects(sample, prediction, {})
 
     def _part(self, result: AttackResult, sample: Sample) -> Row:
         """What is left of one image at one radius."""
@@ -274,6 +277,7 @@ class AttackStage(NetworkStage):
             part["voted"] = voted.to_json()
         part["figures"] |= result.own_figures(sample.target)
         part |= result.own_facts()
+        part |= self._objects(sample, result.prediction, result.own_maps())
         if result.members:
             part["winner"] = result.winner
             part["members"] = {
@@ -287,6 +291,14 @@ class AttackStage(NetworkStage):
                 for member in result.members
             }
         return part
+
+    def _objects(self, sample: Sample, prediction: Tensor, maps: Maps) -> Row:
+        """What is left of each labelled object, as an entry of a row; nothing where that is not asked for."""
+        if not self._with_objects:
+            return {}
+        alerts = torch.from_numpy(maps["alerts"].astype(bool)) if "alerts" in maps else None
+        counts = ObjectCounts.of_prediction(sample, prediction.long(), len(self._class_names), alerts)
+        return {OBJECTS: counts.to_json()}
 
     def summarise(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Attacked figures over the data set.

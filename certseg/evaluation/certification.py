@@ -10,6 +10,7 @@ from operator import add
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from certseg.certifiers.checked import certify_checked, check_certificate
 from certseg.certifiers.premise import check_premise
@@ -18,7 +19,14 @@ from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
 from certseg.evaluation.loop import by_class
 from certseg.evaluation.network import NetworkStage
-from certseg.metrics import CertifiedCounts, ClassCounts, GroupCounts, worst_case_miou
+from certseg.metrics import (
+    OBJECTS,
+    CertifiedCounts,
+    ClassCounts,
+    GroupCounts,
+    ObjectCounts,
+    worst_case_miou,
+)
 from certseg.metrics.over_images import image_mean
 from certseg.types import (
     IGNORE_INDEX,
@@ -55,6 +63,8 @@ class CertificationStage(NetworkStage):
         pictured: the images whose further maps are kept, to be looked at, where a certificate has some
             (:attr:`certseg.certifiers.lipschitz.LipschitzCertificate.pictured_maps`) or the certifier shows masked
             copies (``views``, whose passes and seconds are not counted); None for all.
+        object_share: the share of an object's pixels with which it is kept, where rows are to tell what is certified of
+            each labelled object; None, the default, where they are not.
     """
 
     kind = "certifier"
@@ -69,9 +79,10 @@ class CertificationStage(NetworkStage):
         hardware: Hardware,
         samples: Store | None = None,
         pictured: Collection[str] | None = None,
+        object_share: float | None = None,
     ) -> None:
         super().__init__(segmenter)
-        self._pictured = pictured
+        self._pictured, self._object_share = pictured, object_share
         self.name = certifier.name
         self._certifier, self._class_names = certifier, class_names
         self._seed, self._hardware = seed, hardware
@@ -142,6 +153,12 @@ class CertificationStage(NetworkStage):
         if smaller:
             row["radii"] = [self._counted(one, sample) for one in smaller]
             row["figures"]["certified_radius"] = _mean_radius([*smaller, certificate], sample)
+        if self._object_share is not None:
+            alone = _classes_alone(certificate)
+            objects = ObjectCounts.of_certificate(
+                sample, certificate, alone, len(self._class_names), self._object_share
+            )
+            row[OBJECTS] = objects.to_json()
         maps: Maps = {
             "classes": class_ids(certificate.classes).numpy(),
             "certified": certificate.certified.numpy(),
@@ -161,7 +178,7 @@ class CertificationStage(NetworkStage):
     def _counted(self, certificate: Certificate, sample: Sample) -> dict[str, Any]:
         """Figures and counts of what is certified in one ball, and its size."""
         num_classes, levels = len(self._class_names), certificate.levels
-        alone = certificate.certified if levels is None else certificate.certified & (levels == 0)
+        alone = _classes_alone(certificate)
         certified = CertifiedCounts.from_maps(certificate.classes, alone, sample.target, num_classes)
         figures: dict[str, Any] = {
             "certified_accuracy": certified.accuracy(),
@@ -260,6 +277,13 @@ class CertificationStage(NetworkStage):
         return means if self.guarantee.covers_images else dict.fromkeys(means, math.nan)
 
 
+def _classes_alone(certificate: Certificate) -> Tensor:
+    """The pixels whose class itself is certified, not a group of classes: ``H x W`` bool."""
+    if certificate.levels is None:
+        return certificate.certified
+    return certificate.certified & (certificate.levels == 0)
+
+
 def _mean_radius(certificates: Sequence[Certificate], sample: Sample) -> float:
     """Mean over the labelled pixels of the largest radius at which each is certified as its class, 0 where at none; NaN
     without labels.
@@ -273,8 +297,7 @@ def _mean_radius(certificates: Sequence[Certificate], sample: Sample) -> float:
         return math.nan
     radii = torch.zeros(sample.target.shape, dtype=torch.float64)
     for one in certificates:
-        alone = one.certified if one.levels is None else one.certified & (one.levels == 0)
-        radii[alone & (one.classes == sample.target)] = _sizes(one.threat)["radius"]
+        radii[_classes_alone(one) & (one.classes == sample.target)] = _sizes(one.threat)["radius"]
     return float(radii[labelled].mean())
 
 

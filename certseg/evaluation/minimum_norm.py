@@ -21,7 +21,7 @@ from certseg.compute.streams import NoiseStream
 from certseg.evaluation.budget import check_prediction, check_smallest
 from certseg.evaluation.loop import by_class
 from certseg.evaluation.network import NetworkStage
-from certseg.metrics import ClassCounts
+from certseg.metrics import OBJECTS, ClassCounts, ObjectCounts
 from certseg.metrics.over_images import image_mean
 from certseg.types import Attempt, Maps, Row, Sample, Segmenter, SmallestAttack, class_ids
 
@@ -41,6 +41,7 @@ class MinimumNormStage(NetworkStage):
         seed: the seed of the run, which with an image's name decides all random numbers.
         hardware: the device that is attacked on.
         pictured: the images whose adversarial image is kept, in 8 bits, to be looked at; None for all.
+        with_objects: whether rows are to tell what is left of each labelled object.
     """
 
     kind = "attack"
@@ -56,9 +57,10 @@ class MinimumNormStage(NetworkStage):
         seed: int,
         hardware: Hardware,
         pictured: Collection[str] | None = None,
+        with_objects: bool = False,
     ) -> None:
         super().__init__(segmenter)
-        self.name = name
+        self.name, self._with_objects = name, with_objects
         self._attack, self._class_names = attack, class_names
         self._settings, self._seed, self._hardware = dict(settings), seed, hardware
         self._pictured = pictured
@@ -80,7 +82,7 @@ class MinimumNormStage(NetworkStage):
         check_smallest(result, sample.image, self.attempt.predictor, sample.name)
         check_prediction(result, self._segmenter, sample.name, self._hardware)
         counts = ClassCounts.from_maps(result.prediction, sample.target, len(self._class_names))
-        row = {
+        row: Row = {
             "figures": {
                 "attacked_accuracy": counts.accuracy(),
                 "attacked_imagewise_miou": counts.miou(),
@@ -93,6 +95,8 @@ class MinimumNormStage(NetworkStage):
             "passes": asdict(result.passes),
             "flags": list(result.flags),
         }
+        if self._with_objects:
+            row[OBJECTS] = ObjectCounts.of_prediction(sample, result.prediction, len(self._class_names)).to_json()
         maps = {"prediction": class_ids(result.prediction).numpy()}
         if self._pictured is None or sample.name in self._pictured:
             maps["adversarial"] = (result.adversarial * 255).round().byte().numpy()  # for pictures only: it is rounded

@@ -15,7 +15,7 @@ from certseg.compute.hardware import Hardware, Stopwatch
 from certseg.errors import ModelError
 from certseg.evaluation.loop import by_class
 from certseg.evaluation.network import NetworkStage
-from certseg.metrics import ClassCounts, LabelCounts
+from certseg.metrics import OBJECTS, ClassCounts, LabelCounts, ObjectCounts
 from certseg.metrics.over_images import image_mean
 from certseg.types import Maps, Passes, Row, Sample, Segmenter, class_ids
 
@@ -27,13 +27,22 @@ class PredictionStage(NetworkStage):
         segmenter: the network; None for a stage that only summarises.
         class_names: the names of the data set's classes, in the order of their ids.
         hardware: the device that images are predicted on.
+        with_objects: whether rows are to tell what becomes of each labelled object.
     """
 
     kind = "prediction"
     name = "prediction"
 
-    def __init__(self, segmenter: Segmenter | None, class_names: Sequence[str], hardware: Hardware) -> None:
+    def __init__(
+        self,
+        segmenter: Segmenter | None,
+        class_names: Sequence[str],
+        hardware: Hardware,
+        *,
+        with_objects: bool = False,
+    ) -> None:
         super().__init__(segmenter)
+        self._with_objects = with_objects
         self._class_names, self._hardware = class_names, hardware
 
     def run(self, sample: Sample) -> tuple[Row, Maps]:
@@ -51,13 +60,15 @@ class PredictionStage(NetworkStage):
                 f"The model returned NaN or infinite logits on image {sample.name!r}", remedy="Check the checkpoint"
             )
         counts = ClassCounts.from_maps(prediction, sample.target, len(self._class_names))
-        row = {
+        row: Row = {
             "figures": {"accuracy": counts.accuracy()},
             "counts": counts.to_json(),
             "seconds": watch.seconds,
             "passes": asdict(Passes(1)),
             "flags": [],
         }
+        if self._with_objects:
+            row[OBJECTS] = ObjectCounts.of_prediction(sample, prediction, len(self._class_names)).to_json()
         return row, {"prediction": class_ids(prediction).numpy()}
 
     def summarise(self, rows: Sequence[Row]) -> dict[str, Any]:

@@ -18,13 +18,19 @@ from certseg.metrics.figures import (
 from certseg.metrics.focus import ClassTally, focus_figures
 from certseg.metrics.groups import GroupCounts
 from certseg.metrics.labels import LabelCounts
+from certseg.metrics.object_counts import OBJECTS, ObjectCounts, pixels_needed
+from certseg.metrics.object_figures import ObjectTally, object_figures, objects_by_size
+from certseg.metrics.object_regions import ObjectRegions
+from certseg.metrics.object_settings import SIZES, ObjectSettings
 from certseg.metrics.worst_case_miou import worst_case_miou
 from certseg.metrics.worst_over_attacks import WorstCase, worst_pooled_miou
 
 __all__ = [
     "FIGURES",
     "NUMBER",
+    "OBJECTS",
     "SHARE",
+    "SIZES",
     "CertifiedCounts",
     "ClassCounts",
     "ClassTally",
@@ -34,11 +40,18 @@ __all__ = [
     "FigureRegistry",
     "GroupCounts",
     "LabelCounts",
+    "ObjectCounts",
+    "ObjectRegions",
+    "ObjectSettings",
+    "ObjectTally",
     "Side",
     "Unit",
     "WorstCase",
     "focus_figures",
     "known_figures",
+    "object_figures",
+    "objects_by_size",
+    "pixels_needed",
     "register",
     "worst_case_miou",
     "worst_pooled_miou",

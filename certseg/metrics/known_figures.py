@@ -272,6 +272,109 @@ PREDICTION_DICE = register(
     )
 )
 
+# --- objects ---------------------------------------------------------------------------------------------------------
+
+_OBJECTS = "of the labelled objects {name} those of whose pixels enough"
+OBJECT_RECALL = register(
+    Figure(
+        "object_recall@{name}",
+        f"{_OBJECTS} are predicted as it",
+        SHARE,
+        Side.ESTIMATE,
+        heading="{name} objects kept",
+        order=17,
+    )
+)
+CERTIFIED_OBJECT_RECALL = register(
+    Figure(
+        "certified_object_recall@{name}",
+        f"{_OBJECTS} are certified as it, or that one perturbation of the whole image cannot take enough pixels from; "
+        "where alerts excuse a change, of the lost ones enough pixels raise one",
+        SHARE,
+        Side.LOWER,
+        heading="{name} objects kept",
+        order=17,
+    )
+)
+ATTACKED_OBJECT_RECALL = register(
+    Figure(
+        "attacked_object_recall@{name}",
+        f"{_OBJECTS} an attack left as it",
+        SHARE,
+        Side.UPPER,
+        heading="{name} objects kept",
+        order=17,
+        is_plain=True,
+    )
+)
+PREDICTION_OBJECT_RECALL = register(
+    Figure(
+        "prediction_object_recall@{name}",
+        f"{_OBJECTS} are predicted as it by what is certified",
+        SHARE,
+        Side.ESTIMATE,
+        heading="prediction {name} objects kept",
+        order=123,
+        is_plain=True,
+    )
+)
+OBJECT_NUMBER = register(
+    Figure(
+        "objects@{name}",
+        "number of labelled objects {name} that are large enough to count",
+        COUNT,
+        heading="{name} objects",
+        order=18,
+    )
+)
+TINY_OBJECTS = register(
+    Figure(
+        "tiny_objects@{name}",
+        "number of labelled objects {name} that are too small to count, and enter no other figure",
+        COUNT,
+        heading="tiny {name} objects",
+        order=18,
+    )
+)
+UNCOVERED_OBJECTS = register(
+    Figure(
+        "uncovered_objects@{name}",
+        "objects {name} of which nothing is certified, not even one pixel",
+        COUNT,
+        heading="{name} objects uncovered",
+        order=18,
+    )
+)
+SMALLEST_OBJECT = register(
+    Figure(
+        "smallest_certified_object@{name}",
+        "pixels of the smallest object {name} that is certified to be kept",
+        PIXELS,
+        heading="smallest certified {name}",
+        order=19,
+    )
+)
+OBJECT_RADIUS = register(
+    Figure(
+        "object_radius@{name}",
+        "radius below which half of the objects {name} are kept, each for its own perturbation; one that is lost "
+        "without attacker counts as 0",
+        RADIUS,
+        Side.LOWER,
+        heading="radius of {name} objects",
+        order=19,
+    )
+)
+SILENTLY_LOST_OBJECTS = register(
+    Figure(
+        "silently_lost_objects@{name}",
+        "objects {name} that an attack took so many pixels from without an alert that they are lost",
+        COUNT,
+        heading="{name} objects lost silently",
+        order=18,
+    )
+)
+
 # --- the certified prediction ----------------------------------------------------------------------------------------
 
 ABSTENTION = register(
@@ -483,6 +586,12 @@ ALERTED = register(
 )
 SKIPPED = register(
     Figure("bracket/skipped_images", "images not compared, for the attack's patches were larger there", COUNT)
+)
+COMPARED_OBJECTS = register(
+    Figure("bracket/objects", "objects certified to be kept, compared with an attack at each of its radii", COUNT)
+)
+UNDECIDED_OBJECTS = register(
+    Figure("bracket/undecided_objects", "those that a vote lost under attack, within its chance", COUNT)
 )
 NORMS = register(
     Figure("bracket/norms", "norms found, each compared with the radius certified for its share of pixels", COUNT)

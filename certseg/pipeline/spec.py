@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from certseg.errors import ConfigError
+from certseg.metrics import ObjectSettings
 from certseg.pipeline.declarations import (
     ANYTHING,
     COUNT,
@@ -300,9 +301,30 @@ class MetricsSpec:
 
     Args:
         focus: names of classes that get figures of their own: recall, Dice, and images that miss them.
+        objects: names of classes whose labelled objects get figures of their own. Whether there are any is part of the
+            keys of rows, which then tell of all objects.
+        objects_share: the share of its pixels with which an object is kept. Keys of certificates hold it where there
+            are objects.
+        objects_sizes: sides in pixels of the squares that part small, medium and large objects of COCO's images.
+        objects_minimum: objects of fewer pixels are counted apart.
+
+    Raises:
+        ConfigError: a setting is outside its domain.
     """
 
     focus: Sequence[str] = not_identity(WORDS, default=())
+    objects: Sequence[str] = told(WORDS, default=())
+    objects_share: float = told(default=ObjectSettings.share)
+    objects_sizes: Sequence[int] = not_identity(default=ObjectSettings.sizes)
+    objects_minimum: int = not_identity(default=ObjectSettings.minimum)
+
+    def __post_init__(self) -> None:
+        self.of_objects  # noqa: B018 - it checks the settings
+
+    @property
+    def of_objects(self) -> ObjectSettings:
+        """What figures of objects are about."""
+        return ObjectSettings(tuple(self.objects), self.objects_share, self.objects_sizes, self.objects_minimum)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -334,7 +356,7 @@ class RunSpec:
     certifier: CertifierSpec | None = told(spec_kind(CertifierSpec, optional=True))
     hardware: HardwareSpec = told(spec_kind(HardwareSpec))
     tracking: TrackingSpec = not_identity(spec_kind(TrackingSpec))
-    metrics: MetricsSpec = not_identity(spec_kind(MetricsSpec), default=MetricsSpec())
+    metrics: MetricsSpec = told(spec_kind(MetricsSpec), default=MetricsSpec())
     seed: int = identity(COUNT)
     output: str = not_identity(FULL_TEXT)
     input: str | None = not_identity(TEXT_OR_NULL, default=None)
@@ -344,12 +366,13 @@ class RunSpec:
     composed: Mapping[str, Any] = not_identity(DERIVED, default=dict)
 
     def __post_init__(self) -> None:
-        if self.input is not None and self.metrics.focus:
-            raise ConfigError(
-                "metrics.focus has no meaning for pictures without labels",
-                received=f"input={self.input} metrics.focus=[{', '.join(self.metrics.focus)}]",
-                remedy="Leave one of the two out",
-            )
+        for name in ("focus", "objects"):
+            if self.input is not None and (chosen := getattr(self.metrics, name)):
+                raise ConfigError(
+                    f"metrics.{name} has no meaning for pictures without labels",
+                    received=f"input={self.input} metrics.{name}=[{', '.join(chosen)}]",
+                    remedy="Leave one of the two out",
+                )
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> RunSpec:

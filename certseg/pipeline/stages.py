@@ -15,7 +15,7 @@ from certseg.pipeline import earlier_keys
 from certseg.pipeline.keys import attack_identity, file_digest
 from certseg.pipeline.names import CLASS, foreign_parts
 from certseg.pipeline.settings import build
-from certseg.pipeline.spec import AttackSpec, CertifierSpec, RunSpec, SmoothingSpec
+from certseg.pipeline.spec import AttackSpec, CertifierSpec, MetricsSpec, RunSpec, SmoothingSpec
 from certseg.pipeline.suggestions import meant
 from certseg.pipeline.weights import legend_of, load_surrogate
 from certseg.types import (
@@ -167,8 +167,11 @@ class Plan:
             samples: where the certifier's samples are kept; None to keep none.
             pictured: names of the images whose further maps are kept, such as the adversarial image; None for all.
         """
-        seed, prediction = self.spec.seed, {"prediction": True}
-        jobs = [Job(PredictionStage(segmenter, class_names, hardware), prediction, False, prediction)]
+        seed, objects = self.spec.seed, self.spec.metrics.of_objects
+        has_objects, asked = bool(objects.classes), self._objects_identity
+        prediction = {"prediction": True} | asked
+        first = PredictionStage(segmenter, class_names, hardware, with_objects=has_objects)
+        jobs = [Job(first, prediction, False, prediction)]
         if self.certifier is not None:
             stage = CertificationStage(
                 self.certifier,
@@ -178,8 +181,10 @@ class Plan:
                 hardware=hardware,
                 samples=samples,
                 pictured=pictured,
+                object_share=objects.share if has_objects else None,
             )
             identity = _certifier_identity(self.certifier, self.spec.certifier)
+            identity |= {"objects_share": objects.share} if has_objects else {}
             is_sampled, draws_on_device = self.certifier.is_sampled, self.certifier.draws_on_device
             earlier = identity if self.certifier.revision == 1 else None
             jobs.append(Job(stage, identity, is_sampled, earlier, draws_on_device))
@@ -217,12 +222,13 @@ class Plan:
             told["lost"] = "shown by votes"  # rows from before counted every pixel that was outvoted
         identity = attack_identity(settings) | {"norm": settings.norm or next(iter(attack.norms), "")} | told
         composed, surrogate = spec.settings_of_earlier, identity.get("surrogate")
-        known = composed is not None and not attack.num_votes
+        known = composed is not None and not attack.num_votes and not spec.metrics.objects
         earlier = earlier_keys.attack_identity(composed or {}, surrogate) | told if known else None
         if settings.surrogate and segmenter is not None:
             network = load_surrogate(spec.model, settings.surrogate, legend_of(spec), hardware)
             attack = attack.with_surrogate(network)
         shown, seed = _shown(identity), spec.seed
+        identity |= self._objects_identity
         if isinstance(attack, SmallestAttack):
             smallest = MinimumNormStage(
                 settings.name,
@@ -233,6 +239,7 @@ class Plan:
                 seed=seed,
                 hardware=hardware,
                 pictured=pictured,
+                with_objects=bool(spec.metrics.objects),
             )
             return Job(smallest, identity, False, earlier)
         stage = AttackStage(
@@ -246,8 +253,14 @@ class Plan:
             hardware=hardware,
             radii=self.radii,
             pictured=pictured,
+            with_objects=bool(spec.metrics.objects),
         )
         return Job(stage, identity, True, earlier)
+
+    @property
+    def _objects_identity(self) -> dict[str, Any]:
+        """That rows tell of labelled objects, as a part of what decides them; nothing where they do not."""
+        return {"objects": True} if self.spec.metrics.objects else {}
 
     def _budget(self, settings: AttackSpec) -> Threat:
         """The threat of an attack that needs one.
@@ -346,17 +359,18 @@ def _patch(settings: AttackSpec, certifier: Certifier | None) -> Patch:
     return certifier.threat
 
 
-def check_focus(focus: Sequence[str], class_names: Sequence[str]) -> None:
-    """Raise ConfigError unless ``focus`` names classes of the data set, each once."""
-    for name in focus:
-        if name not in class_names:
-            raise ConfigError(
-                f"metrics.focus names no class of the data set: {name}",
-                expected=", ".join(class_names),
-                remedy=meant(name, class_names).strip() or None,
-            )
-    if len(set(focus)) < len(focus):
-        raise ConfigError("metrics.focus names a class twice", received=", ".join(focus))
+def check_chosen_classes(metrics: MetricsSpec, class_names: Sequence[str]) -> None:
+    """Raise ConfigError unless the settings that choose classes for figures name classes of the data set, each once."""
+    for setting, chosen in (("metrics.focus", metrics.focus), ("metrics.objects", metrics.objects)):
+        for name in chosen:
+            if name not in class_names:
+                raise ConfigError(
+                    f"{setting} names no class of the data set: {name}",
+                    expected=", ".join(class_names),
+                    remedy=meant(name, class_names).strip() or None,
+                )
+        if len(set(chosen)) < len(chosen):
+            raise ConfigError(f"{setting} names a class twice", received=", ".join(chosen))
 
 
 def _class_number(goal: str | int, class_names: Sequence[str]) -> int:

@@ -15,6 +15,7 @@ from certseg.errors import ResultError
 from certseg.metrics.figures import words
 from certseg.reporting.claims import bracket_status, claim, masked_gradients, pairs, probability, separate_tests
 from certseg.reporting.entries import Entry, duration, labels, plural, threat_text
+from certseg.reporting.object_tables import object_table
 from certseg.reporting.plots import radius_figures, save_figure
 from certseg.reporting.storage import write_text_atomic
 from certseg.reporting.tables import figure_table, markdown_table
@@ -70,6 +71,7 @@ def write_report(
         *_images("Pictures", pictures, directory),
         *_by_radius(table.entries),
         *_members(table.entries),
+        *object_table(table.entries),
         *_class_table(table.entries),
         "## Cost\n\n" + _cost(table.entries),
         *_places(table.entries, directory),

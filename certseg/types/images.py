@@ -28,6 +28,9 @@ class Sample:
         name: unique within its split, stable over machines, usable as a file name after ``/`` is replaced.
         image: ``C x H x W`` float32 in [0, 1], RGB where C is 3.
         target: ``H x W`` int64 class ids, :data:`IGNORE_INDEX` where unlabelled.
+        objects: ``H x W`` int64, at each pixel the number of the object that it belongs to, from 1 on; 0 where no
+            annotation tells objects apart, and -1 in a group whose objects nobody told apart. None, the default, for
+            labels that tell classes alone.
 
     Raises:
         DataError: shapes, types or values are not as stated.
@@ -36,6 +39,7 @@ class Sample:
     name: str
     image: Tensor
     target: Tensor
+    objects: Tensor | None = None
 
     def __post_init__(self) -> None:
         check_image(self.image, self.name)
@@ -45,6 +49,13 @@ class Sample:
                 expected=f"int64 labels of shape {tuple(self.image.shape[-2:])}",
                 received=f"{self.target.dtype} of shape {tuple(self.target.shape)}",
                 remedy="Check that image and label files belong together (scripts/check_dataset.py names them)",
+            )
+        numbers = self.objects
+        if numbers is not None and (numbers.dtype != torch.int64 or numbers.shape != self.target.shape):
+            raise DataError(
+                f"The map of objects of image {self.name!r} does not fit its labels",
+                expected=f"int64 numbers of objects of shape {tuple(self.target.shape)}",
+                received=f"{numbers.dtype} of shape {tuple(numbers.shape)}",
             )
 
 

@@ -90,6 +90,19 @@ class Certificate:
         """Further maps by name, kept of those images alone that are to be looked at; none by default."""
         return {}
 
+    def region_radii(self, right: Tensor, regions: Tensor, areas: np.ndarray, share: float) -> list[float] | None:
+        """For each region of an image the radius, in the norm of the threat, below which every perturbation leaves at
+        least a share of its pixels right, where the certificate proves that of pixels together; None, the default,
+        where it speaks of single pixels alone.
+
+        Args:
+            right: ``H x W`` bool, the pixels that are predicted as they are labelled.
+            regions: ``H x W`` int64, the region of each pixel from 0 on, negative where there is none.
+            areas: ``(M,)`` int64, the number of pixels of each region.
+            share: the share, in (0, 1].
+        """
+        return None
+
 
 @dataclass(frozen=True)
 class Samples:

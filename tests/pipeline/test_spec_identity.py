@@ -125,8 +125,8 @@ def test_what_changes_no_result_is_this_and_no_more():
         "AttackSpec": {"name"},
         "HardwareSpec": {"target", "arguments"},
         "TrackingSpec": {"target", "arguments"},
-        "MetricsSpec": {"focus"},
-        "RunSpec": {"metrics", "tracking", "output", "input", "pictures", "expected", "variables", "composed"},
+        "MetricsSpec": {"focus", "objects_sizes", "objects_minimum"},
+        "RunSpec": {"tracking", "output", "input", "pictures", "expected", "variables", "composed"},
     }
 
 
@@ -177,6 +177,8 @@ def all_keys(spec, hardware=HARDWARE):
         (("attack=pgd", "attack.norm=linf", "attack.radius=4/255"), "attack.radius=8/255"),
         (("attack=pgd", "attack.radius=1", "attack.norm=linf"), "attack.norm=l2"),
         (("attack=patch", "attack.patch.share=0.01"), "attack.patch.share=0.02"),
+        ((), "metrics.objects=[car]"),
+        (("metrics.objects=[car]",), "metrics.objects_share=0.4"),
         (("model.checkpoint={first}",), "model.checkpoint={other}"),
         (("model.checkpoint={first}",), "training.from_checkpoint=true"),
         (("model.checkpoint={first}", "training.from_checkpoint=true"), "model.checkpoint={other}"),
@@ -198,6 +200,24 @@ def test_what_is_told_by_what_is_made_of_it_counts(base, change, files):
     copies = [entry.replace("{first}", "{copy}") for entry in base]
     assert of(*copies) == before
     assert of(*base, "pictures=2", "hardware.noise_batch=3", "dataset.limit=7") == before
+    assert of(*base, "metrics.focus=[car]", "metrics.objects_minimum=3", "metrics.objects_sizes=[8,9]") == before
+
+
+def test_which_classes_have_figures_of_objects_changes_no_row():
+    """Rows tell of all objects, those of an attack at every share."""
+
+    def of(*overrides):
+        attack = ("attack=pgd", "attack.radius=1")
+        return all_keys(parse(configuration("outputs", *attack, *overrides, base=())))
+
+    before = of("metrics.objects=[car]")
+    assert of("metrics.objects=[person,pole]") == before
+    network, prediction, certifier, attack = before
+    other = of("metrics.objects=[car]", "metrics.objects_share=0.4")
+    assert other == [network, prediction, other[2], attack]
+    assert other[2] != certifier
+    assert of()[0] == network
+    assert not {*of()[1:]} & {*before[1:]}
 
 
 @pytest.mark.parametrize("grey_levels", ["255", "null"])

@@ -6,8 +6,9 @@ pixel whose class changes uses up a cost that follows from its logits alone, so 
 pixels, which IoU and which share of a class can be lost (Massena et al. 2025, arXiv 2512.06010; seed 000).
 
 ``costs`` has the cost of a pixel; ``collective`` how many pixels a budget pays for, ``false_negatives`` how many of one
-class; ``changes`` what can be done to each class, from which ``class_iou`` and ``mean_iou`` bound the IoU; ``curves``
-keep the costs of an image in its row, and ``pooled`` and ``by_radius`` make the figures of a data set from rows.
+class; ``objects_kept`` when an object is lost; ``changes`` what can be done to each class, from which ``class_iou`` and
+``mean_iou`` bound the IoU; ``curves`` keep the costs of an image in its row, and ``pooled`` and ``by_radius`` make the
+figures of a data set from rows.
 """
 
 from certseg.lipschitz.worst_case.by_radius import ROW, SHARES, RadiusFigures, defined_mean, figures_by_radius
@@ -29,6 +30,7 @@ from certseg.lipschitz.worst_case.false_negatives import FalseNegativeCounts, ra
 from certseg.lipschitz.worst_case.mean_iou import worst_mean_iou
 from certseg.lipschitz.worst_case.mean_iou_dual import dual_bound
 from certseg.lipschitz.worst_case.mean_iou_split import split_bound
+from certseg.lipschitz.worst_case.objects_kept import object_radii
 from certseg.lipschitz.worst_case.pooled import pooled_class_iou, pooled_mean_iou
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "figures_by_radius",
     "flip_costs",
     "grey_levels",
+    "object_radii",
     "pooled_class_iou",
     "pooled_mean_iou",
     "prefix_sums",

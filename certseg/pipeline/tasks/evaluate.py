@@ -18,14 +18,14 @@ from certseg.datasets import Legend, Reader, View, check_headers, evenly_spaced
 from certseg.datasets.files import ImageDataset
 from certseg.errors import ResultError
 from certseg.evaluation import evaluate as evaluate_stage
-from certseg.metrics import focus_figures
+from certseg.metrics import focus_figures, object_figures, objects_by_size
 from certseg.pipeline.console import progress, say
 from certseg.pipeline.keys import evaluation_identity, identity_of, subject_key
 from certseg.pipeline.names import foreign_parts
 from certseg.pipeline.places import RESULTS, Identity, place
 from certseg.pipeline.provenance import provenance
 from certseg.pipeline.spec import ModelSpec
-from certseg.pipeline.stages import Job, Plan, check_focus
+from certseg.pipeline.stages import Job, Plan, check_chosen_classes
 from certseg.pipeline.tasks.task import Task
 from certseg.pipeline.trainings import build_dataset
 from certseg.pipeline.weights import Network, obtain
@@ -122,7 +122,7 @@ def evaluate(task: Task) -> Path | None:
     task.check_tracking()
     whole = build_dataset(spec)
     dataset = evenly_spaced(whole, spec.dataset.limit)
-    check_focus(spec.metrics.focus, whole.class_names)
+    check_chosen_classes(spec.metrics, whole.class_names)
     plan.check(sides_of(checked_sample(dataset[0], 0).target))
     if plan.obstacle and rank() == 0:
         say(plan.obstacle)
@@ -194,6 +194,10 @@ def _results(task: Task, plan: Plan, subject: Subject, folder: Path) -> list[Res
             focus = task.spec.metrics.focus
             names_of, promise = subject.whole.class_names, step.stage.guarantee
             result["figures"] |= focus_figures(step.stage.kind, rows, names_of, focus, promise)
+            if (objects := task.spec.metrics.of_objects).classes:
+                about = step.stage.kind, rows, names_of, objects, promise
+                result["figures"] |= object_figures(*about)
+                result["objects"] = {"share": objects.share, "by_size": objects_by_size(*about)}
             write_json_atomic(store.directory / "summary.json", result)
             if len(store.read()) > before:
                 _remember_computation(store.directory, task.spec.composed, hardware, time.perf_counter() - started)
