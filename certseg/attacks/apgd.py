@@ -16,7 +16,7 @@ from certseg.attacks.losses import LOSSES
 from certseg.attacks.objective import Evaluation, Smoothing
 from certseg.attacks.search import GradientAttack, Search
 from certseg.checks import check_choice, check_count, check_flag
-from certseg.types import L1, NormBall
+from certseg.types import L1, Goal, NormBall
 
 MOMENTUM = 0.75
 """Share of the new step; the rest is what is left of the one before."""
@@ -38,7 +38,8 @@ class APGD(GradientAttack):
             of the lowest point of the one before.
         smoothing: how the smoothed model that is attacked is sampled; None attacks the network itself.
         logit_scale: multiplies the logits before the loss (:class:`certseg.attacks.search.GradientAttack`).
-        goal: the class that every pixel is to have, or a map of what is to be predicted; None for an untargeted attack.
+        goal: the class that every pixel is to have, a map of what is to be predicted, or which objects are to vanish;
+            None for an untargeted attack.
 
     Raises:
         ConfigError: an argument is outside its domain.
@@ -50,7 +51,7 @@ class APGD(GradientAttack):
     compare: str | None = None
     reduce_radius: bool = False
     smoothing: Smoothing | None = None
-    goal: int | Tensor | None = None
+    goal: Goal | None = None
     logit_scale: float = 1.0
 
     def __post_init__(self) -> None:

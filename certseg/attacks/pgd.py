@@ -11,7 +11,7 @@ from certseg.attacks.geometry import Ball, ascent_direction, sparse_direction
 from certseg.attacks.objective import Evaluation, Smoothing
 from certseg.attacks.search import GradientAttack, Search
 from certseg.checks import check_count, check_number
-from certseg.types import L1, NormBall
+from certseg.types import L1, Goal, NormBall
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class PGD(GradientAttack):
         loss: a key of :data:`certseg.attacks.losses.LOSSES`.
         smoothing: how the smoothed model that is attacked is sampled; None attacks the network itself.
         logit_scale: multiplies the logits before the loss (:class:`certseg.attacks.search.GradientAttack`).
-        goal: the class that every pixel is to have, or a map of what is to be predicted; None for an untargeted attack.
+        goal: the class that every pixel is to have, a map of what is to be predicted, or which objects are to vanish;
+            None for an untargeted attack.
         keep_last: take all steps, whatever has fallen, and keep the last point: for an image that is to be shown to
             another network than the one that is climbed.
 
@@ -52,7 +53,7 @@ class PGD(GradientAttack):
     restarts: int = 1
     loss: str = "cross_entropy"
     smoothing: Smoothing | None = None
-    goal: int | Tensor | None = None
+    goal: Goal | None = None
     keep_last: bool = False
     logit_scale: float = 1.0
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from certseg.attacks.apgd import APGD
 from certseg.attacks.budgeted import BudgetedAttack
+from certseg.attacks.goals import wanted_map
 from certseg.attacks.losses import LOSSES
 from certseg.attacks.objective import Smoothing
 from certseg.attacks.pgd import PGD
@@ -20,7 +21,7 @@ from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError
 from certseg.metrics.over_images import sums
-from certseg.types import IGNORE_INDEX, AttackResult, MemberResult, Passes, Segmenter, Threat, class_ids
+from certseg.types import IGNORE_INDEX, AttackResult, MemberResult, Passes, Segmenter, Threat, Vanish, class_ids
 
 REFERENCE = "reference"
 """The member that is there to be beaten."""
@@ -47,6 +48,7 @@ class SEA(BudgetedAttack):
         smoothing: how the smoothed model that is attacked is sampled; None attacks the network itself.
         logit_scale: multiplies the network's logits before every loss (:class:`GradientAttack`); those of a surrogate
             stay as they are.
+        goal: which objects are to vanish; None for an attack on every labelled pixel.
         surrogate: another network for the same classes, of which nothing but a gradient is wanted; None for none. The
             member ``transfer`` attacks it with PGD, as many steps as a member has iterations and 50 at most, and shows
             the image it found to the network. An image on which that leaves more than 0.01 less accuracy than every
@@ -65,6 +67,7 @@ class SEA(BudgetedAttack):
     smoothing: Smoothing | None = None
     surrogate: Segmenter | None = None
     logit_scale: float = 1.0
+    goal: Vanish | None = None
     norms = GradientAttack.norms
 
     def __post_init__(self) -> None:
@@ -76,6 +79,13 @@ class SEA(BudgetedAttack):
             )
         for loss in self.losses:
             check_choice("An entry of attack.losses", loss, LOSSES)
+        if self.goal is not None and not isinstance(self.goal, Vanish):
+            raise ConfigError(
+                "An ensemble of losses has no common way to a class",
+                expected="attack.goal=vanish with attack.classes, or none",
+                received=self.goal,
+                remedy="Use attack=targeted",
+            )
         check_count("attack.reference_steps", self.reference_steps, 0)
         self.members()  # they check the rest
 
@@ -94,15 +104,24 @@ class SEA(BudgetedAttack):
                 self.reduce_radius,
                 self.smoothing,
                 logit_scale=self.logit_scale,
+                goal=self.goal,
             )
             for loss in self.losses
         }
         if self.reference_steps:
-            members[REFERENCE] = PGD(self.reference_steps, smoothing=self.smoothing, logit_scale=self.logit_scale)
+            members[REFERENCE] = PGD(
+                self.reference_steps, smoothing=self.smoothing, logit_scale=self.logit_scale, goal=self.goal
+            )
         if self.surrogate is not None:
             steps = min(_TRANSFER_STEPS, self.iterations)
-            members[TRANSFER] = Transfer(PGD(steps, smoothing=self.smoothing, keep_last=True), self.surrogate)
+            members[TRANSFER] = Transfer(
+                PGD(steps, smoothing=self.smoothing, keep_last=True, goal=self.goal), self.surrogate
+            )
         return members
+
+    def _about(self, target: Tensor, num_classes: int) -> Tensor:
+        """The labels that members are compared by: all, or those of the objects that are to vanish."""
+        return target if self.goal is None else wanted_map(self.goal, target, num_classes)
 
     def together(
         self,
@@ -117,7 +136,7 @@ class SEA(BudgetedAttack):
     ) -> list[AttackResult]:
         """Attack images of one shape side by side with one member after the other. Arguments and errors are those of
         :meth:`certseg.attacks.search.GradientAttack.together`."""
-        worst = [_Worst(target) for target in targets]
+        worst = [_Worst(self._about(target, segmenter.num_classes)) for target in targets]
         for name, member in self.members().items():
             results = member.together(
                 segmenter, images, targets, threat, streams=streams, hardware=hardware, starts=starts

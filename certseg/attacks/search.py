@@ -10,7 +10,7 @@ from torch import Tensor
 
 from certseg.attacks.budgeted import BudgetedAttack
 from certseg.attacks.geometry import norm_ball, perturbation_norm, random_start
-from certseg.attacks.goals import check_goal, wanted_map
+from certseg.attacks.goals import check_goal, is_targeted, wanted_map
 from certseg.attacks.losses import LOSSES
 from certseg.attacks.objective import AttackObjective, Evaluation, evaluate_together
 from certseg.attacks.side_by_side import side_by_side
@@ -18,7 +18,7 @@ from certseg.checks import check_choice, check_count, check_number
 from certseg.compute.hardware import Hardware, Stopwatch
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError, DataError
-from certseg.types import AttackResult, NormBall, Segmenter, Threat, check_image, check_target
+from certseg.types import AttackResult, Goal, NormBall, Segmenter, Threat, check_image, check_target
 
 MOSTLY = 0.5
 """Mean share of zeros in the gradients above which an attack is flagged as one that hardly sees where to go."""
@@ -45,13 +45,15 @@ class GradientAttack(BudgetedAttack):
             attacked with its tau or more.
         goal: None for an untargeted attack; else the class that every pixel is to have, or a map ``H x W`` int64 of
             what is to be predicted, 255 where anything will do. The attack then lowers the loss of the goal and keeps
-            the point at which most pixels have it, whatever their labels are.
+            the point at which most pixels have it, whatever their labels are. With
+            :class:`certseg.types.Vanish` it raises the loss of the pixels of these classes alone, and keeps the point
+            at which the fewest of them are right.
     """
 
     restarts: int
     loss: str
     logit_scale: float
-    goal: int | Tensor | None
+    goal: Goal | None
     norms = ("l2", "linf", "l1")
 
     def __post_init__(self) -> None:
@@ -59,7 +61,7 @@ class GradientAttack(BudgetedAttack):
         check_choice("attack.loss", self.loss, LOSSES)
         check_number("attack.logit_scale", self.logit_scale, "(0, inf)")
         check_goal(self.goal)
-        if self.goal is not None and self.loss not in GOAL_LOSSES:
+        if is_targeted(self.goal) and self.loss not in GOAL_LOSSES:
             raise ConfigError(
                 "attack.loss cannot be lowered towards attack.goal",
                 expected=" or ".join(GOAL_LOSSES),
@@ -128,7 +130,7 @@ class GradientAttack(BudgetedAttack):
                 stream.for_purpose("attack"),
                 hardware,
                 self.compare,
-                targeted=self.goal is not None,
+                targeted=is_targeted(self.goal),
                 scale=self.logit_scale,
             )
             start = image if starts is None else starts[number]

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from certseg.attacks.goals import is_targeted, wanted_map
 from certseg.attacks.votes import duels, shown_lost, shown_won
 from certseg.compute.forward import check_logits
 from certseg.compute.hardware import Hardware
@@ -31,7 +32,6 @@ from certseg.evaluation.network import NetworkStage
 from certseg.metrics import OBJECTS, ClassCounts, ObjectCounts, worst_pooled_miou
 from certseg.metrics.over_images import image_mean, sums
 from certseg.types import (
-    IGNORE_INDEX,
     Attack,
     AttackResult,
     Attempt,
@@ -206,22 +206,28 @@ class AttackStage(NetworkStage):
         """How little an attack reached: correct pixels left, or less pixels as they were to be."""
         if self._attack.goal is None:
             return int(self._counts(result, sample, len(result.members)).true_positive.sum())
-        return -int(self._at_goal(result.prediction, result.votes).sum())
+        return -int(self._at_goal(sample, result.prediction, result.votes)[0].sum())
 
-    def _at_goal(self, prediction: Tensor, votes: Tensor | None = None) -> Tensor:
-        """The pixels ``H x W`` bool that are what a targeted attack is to make of them; by votes, where these show
-        it."""
-        goal = torch.as_tensor(self._attack.goal).expand(prediction.shape)
+    def _at_goal(self, sample: Sample, prediction: Tensor, votes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The pixels that meet the attack's goal, where there are votes those that are shown to, and the pixels that
+        have one: each ``H x W`` bool."""
+        goal, number = self._attack.goal, len(self._class_names)
+        wanted = wanted_map(goal, sample.target, number)
+        has_goal = wanted != IGNORE_INDEX
         if votes is None:
-            return prediction == goal
-        return shown_won(duels(votes, goal), goal, self._error(0))
+            met = (prediction == wanted) == is_targeted(goal)
+        elif is_targeted(goal):
+            met = shown_won(duels(votes, wanted), wanted, self._error(0))
+        else:
+            met = shown_lost(duels(votes, wanted), wanted, number, self._error(0))
+        return met & has_goal, has_goal
 
-    def _goal_share(self, prediction: Tensor, votes: Tensor | None = None) -> dict[str, float]:
-        """Share of such pixels among those with a goal, as a figure; nothing for an untargeted attack."""
+    def _goal_share(self, sample: Sample, prediction: Tensor, votes: Tensor | None = None) -> dict[str, float]:
+        """Share of the pixels that meet the goal among those with one, as a figure; nothing for an attack without."""
         if self._attack.goal is None:
             return {}
-        goals = (torch.as_tensor(self._attack.goal) != IGNORE_INDEX).expand(prediction.shape)
-        return {"goal_share": int(self._at_goal(prediction, votes).sum()) / max(1, int(goals.sum()))}
+        met, has_goal = self._at_goal(sample, prediction, votes)
+        return {"goal_share": int(met.sum()) / max(1, int(has_goal.sum()))}
 
     def _error(self, members: int) -> float:
         """The part of :data:`ERROR` of one adversarial image: every radius and member has its own."""
@@ -254,7 +260,7 @@ class AttackStage(NetworkStage):
         prediction = logits.argmax(dim=1)[0].cpu()
         counts = self._predicted(prediction, sample)
         figures = {"attacked_accuracy": counts.accuracy(), "attacked_imagewise_miou": counts.miou(), "norm": 0.0}
-        part: Row = {"figures": figures | self._goal_share(prediction), "counts": counts.to_json()}
+        part: Row = {"figures": figures | self._goal_share(sample, prediction), "counts": counts.to_json()}
         return part | self._objects(sample, prediction, {})
 
     def _part(self, result: AttackResult, sample: Sample) -> Row:
@@ -268,7 +274,7 @@ class AttackStage(NetworkStage):
                 "norm": result.norm,
                 "zero_gradients": result.zero_gradients,
             }
-            | self._goal_share(result.prediction, result.votes),
+            | self._goal_share(sample, result.prediction, result.votes),
             "counts": counts.to_json(),
         }
         if result.votes is not None:

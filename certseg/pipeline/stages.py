@@ -30,8 +30,12 @@ from certseg.types import (
     Stage,
     Store,
     Threat,
+    Vanish,
 )
 
+VANISH = "vanish"
+"""The value of ``attack.goal`` with which objects of ``attack.classes`` are to vanish. A class of that name is chosen
+by its number."""
 _TOLD = ("patch", "against", "threat")  # nested settings that threat and predictor tell of
 
 
@@ -92,7 +96,7 @@ class Plan:
             return cls(certifier, None, None, spec)
         arguments = dict(settings.arguments)
         if isinstance(goal := arguments.get("goal"), str | int) and not isinstance(goal, bool):
-            arguments["goal"] = _class_number(goal, legend_of(spec).class_names)
+            arguments["goal"] = _goal(goal, arguments, legend_of(spec).class_names)
         built = build("attack", replace(settings, arguments=arguments))
         attack: Attack | SmallestAttack = _checked_kind("attack", built, Attack, SmallestAttack)
         norm = settings.norm or next(iter(attack.norms), "")
@@ -373,13 +377,29 @@ def check_chosen_classes(metrics: MetricsSpec, class_names: Sequence[str]) -> No
             raise ConfigError(f"{setting} names a class twice", received=", ".join(chosen))
 
 
-def _class_number(goal: str | int, class_names: Sequence[str]) -> int:
+def _goal(goal: str | int, arguments: dict[str, Any], class_names: Sequence[str]) -> int | dict[str, Any]:
+    """What ``attack.goal`` asks for, as :func:`build` takes it. The classes of objects that are to vanish,
+    ``attack.classes``, are taken out of the arguments: they are part of the goal.
+
+    Raises:
+        ConfigError: a class is none of the data set, or objects are to vanish of no class.
+    """
+    if goal != VANISH:
+        return _class_number("attack.goal", goal, class_names)
+    classes = arguments.pop("classes", None)
+    if not isinstance(classes, list | None):
+        raise ConfigError("attack.classes must be a list of classes", received=classes)
+    numbers = [_class_number("attack.classes", name, class_names) for name in classes or ()]
+    return {"_target_": f"{Vanish.__module__}.{Vanish.__qualname__}", "classes": list(Vanish(numbers).classes)}
+
+
+def _class_number(setting: str, goal: str | int, class_names: Sequence[str]) -> int:
     """The number of a class, which is given by its name or as it is."""
     if isinstance(goal, int) and 0 <= goal < len(class_names):
         return goal
     if goal not in class_names:
         raise ConfigError(
-            "attack.goal is no class of the data set",
+            f"{setting} is no class of the data set",
             expected=f"{', '.join(class_names)}, or a number from 0 to {len(class_names) - 1}",
             received=goal,
             remedy=meant(str(goal), class_names).strip() or None,

@@ -51,6 +51,7 @@ from certseg.types.segmenters import (
     segmenter_of,
 )
 from certseg.types.threats import L1, L2, THREATS, Linf, NormBall, Patch, Sides, Threat, Unbounded, threat_of
+from certseg.types.vanishing import Goal, Vanish
 
 __all__ = [
     "IGNORE_INDEX",
@@ -66,6 +67,7 @@ __all__ = [
     "Certifier",
     "CoarseLogits",
     "Distribution",
+    "Goal",
     "Guarantee",
     "Inpainter",
     "Level",
@@ -93,6 +95,7 @@ __all__ = [
     "Threat",
     "TrainingOutput",
     "Unbounded",
+    "Vanish",
     "check_image",
     "check_target",
     "checked_sample",

@@ -24,6 +24,7 @@ from certseg.types.images import Sample
 from certseg.types.results import AttackResult, Certificate, Maps, MinimumNormResult, Row, Samples, Score
 from certseg.types.segmenters import Segmenter
 from certseg.types.threats import Sides, Threat
+from certseg.types.vanishing import Goal
 
 
 @runtime_checkable
@@ -232,9 +233,8 @@ class AnyAttack:
         return "attack=square"
 
     @property
-    def goal(self) -> int | Tensor | None:
-        """None for an untargeted attack, else the class that every pixel is to become, or a map ``H x W`` of them, 255
-        where anything will do."""
+    def goal(self) -> Goal | None:
+        """None for an attack that is after every labelled pixel alike, else what it is after."""
         return None
 
     def with_surrogate(self, surrogate: Segmenter) -> Self:

@@ -1,12 +1,22 @@
 """Objects certified to be kept against what attacks left of them."""
 
-import pytest
-from support.brackets import Maps, Stored, certified, changed, comparison_of
+from dataclasses import replace
 
-from certseg.bracket import check_objects
+import pytest
+import torch
+from support.audited_pixels import CPU, AuditedPixels
+from support.brackets import Maps, Stored, certified, changed, comparison_of
+from support.linear_pixels import image_with_margins, two_classes
+
+from certseg.attacks import APGD
+from certseg.bracket import Finished, check_objects
+from certseg.bracket import check as check_all
+from certseg.certifiers import Lipschitz
 from certseg.errors import BracketError
+from certseg.evaluation import AttackStage, CertificationStage
 from certseg.metrics import OBJECTS
-from certseg.types import Promise
+from certseg.types import L2 as L2Ball
+from certseg.types import Promise, Sample, Vanish
 
 L2 = {"norm": "l2", "radius": 0.25}
 CERTIFIER = certified("segcertify", "base", L2)
@@ -115,3 +125,40 @@ def test_what_is_not_comparable_is_not_compared(certifier, attack):
 
 def test_rows_without_objects_are_not_compared():
     assert check(Stored({"a": {}}), attacked([0, 0])) is None
+
+
+class Overconfident(AuditedPixels):
+    """Linear pixels that claim half of their Lipschitz constant."""
+
+    def certified_bound(self, size):
+        bound = super().certified_bound(size)
+        return replace(bound, constant=bound.constant / 2)
+
+
+def finished(stage, samples):
+    """A stage with its rows and maps, as the bracket sees it."""
+    found = {sample.name: stage.run(sample) for sample in samples}
+    rows = {name: row for name, (row, _) in found.items()}
+    summary = {"name": stage.name, **stage.summarise(list(rows.values()))}
+    maps = Maps({name: part for name, (_, part) in found.items()})
+    return Finished(summary, Stored(rows, maps), stage.guarantee, stage.attempt)
+
+
+@pytest.mark.parametrize("kind", [AuditedPixels, Overconfident])
+def test_an_attack_that_makes_objects_vanish_finds_a_constant_that_is_too_small(kind):
+    """The certified radius is far below that of the attack: only the radius of the object can be compared. Of its 80
+    pixels, each .05 from the boundary, 41 have to fall: its radius is .05 sqrt(41), about .32."""
+    honest = two_classes()
+    network = kind(honest.weight.detach(), honest.bias.detach())
+    sample = Sample("a", image_with_margins(honest, torch.full((8, 10), 0.05)), torch.zeros(8, 10).long())
+    names, common = ("dark", "bright"), {"seed": 0, "hardware": CPU}
+    certifier = CertificationStage(Lipschitz(radius=0.001, radii=()), network, names, object_share=0.5, **common)
+    attack = APGD(60, goal=Vanish((0,)), loss="masked_cross_entropy")
+    budgets = {"radii": (0.3,), "settings": {}, "with_objects": True}
+    attacker = AttackStage("vanish", attack, L2Ball(0.5), network, names, **budgets, **common)
+    sides = finished(certifier, [sample]), finished(attacker, [sample])
+    if kind is Overconfident:
+        with pytest.raises(BracketError, match="objects"):
+            check_all(*sides, ["a"])
+    else:
+        assert check_all(*sides, ["a"])["objects"] == 1, "at .3, and not at .5, where it may be lost"

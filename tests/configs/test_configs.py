@@ -36,6 +36,8 @@ NEEDED = {
     "square": ["attack.radius=4/255"],
     "square_defended": ["certifier=demasked_recovery"],
     "targeted": ["attack.goal=sky"],
+    "vanish": ["metrics.objects=[car]"],
+    "vanish_smoothed": ["metrics.objects=[car]"],
     "patch": ["attack.patch.share=0.01"],
     "patch_defended": ["certifier=demasked_recovery"],
 }

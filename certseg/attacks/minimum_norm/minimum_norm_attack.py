@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from certseg.attacks.geometry import perturbation_norm
-from certseg.attacks.goals import check_goal, wanted_map
+from certseg.attacks.goals import check_goal, is_targeted, wanted_map
 from certseg.attacks.minimum_norm.problem import Problem
 from certseg.attacks.objective import checked_logits
 from certseg.checks import check_choice, check_count, check_number
@@ -21,6 +21,7 @@ from certseg.errors import ModelError
 from certseg.types import (
     IGNORE_INDEX,
     L2,
+    Goal,
     MinimumNormResult,
     Passes,
     Segmenter,
@@ -63,7 +64,7 @@ class MinimumNormAttack(SmallestAttack):
     success: float = 0.99
     away_from: str = "labels"
     line_search: int = 10
-    goal: int | Tensor | None = None
+    goal: Goal | None = None
     norms = ("l2",)
     needs_gradient = True
 
@@ -102,7 +103,7 @@ class MinimumNormAttack(SmallestAttack):
         with watch("attack"):
             clean = _predict(segmenter, image, stream.name)
             wanted = self._wanted(target, clean.cpu(), segmenter.num_classes).to(device)
-            problem = Problem(segmenter, image, wanted, self.goal is not None, self.success, stream.name)
+            problem = Problem(segmenter, image, wanted, is_targeted(self.goal), self.success, stream.name)
             problem.passes += Passes(1)
             if problem.number:
                 problem.look(image, gradient=False)
