@@ -16,6 +16,7 @@ from certseg.compute.hardware import Hardware, Stopwatch
 from certseg.compute.streams import NoiseStream
 from certseg.errors import ConfigError
 from certseg.smoothing.noise import NOISES
+from certseg.smoothing.presence import PresenceTest
 from certseg.smoothing.sampling import NoisySampler
 from certseg.smoothing.statistics import check_correction
 from certseg.smoothing.stopping import AnytimeTest, FixedTest, check_power
@@ -236,6 +237,10 @@ class SegCertify(Certifier):
     def sampling(self) -> Sampling | None:
         """This certifier itself; None where ``stopping`` lets decisions say how many samples are drawn."""
         return self if self.stopping == "fixed" else None
+
+    def region_test(self, samples: int) -> PresenceTest:
+        """Whether noisy copies show an object, with the same noise, tau and alpha."""
+        return PresenceTest(self.noise, self.tau, self.alpha, samples)
 
     def check_size(self, size: Sides) -> None:
         """Raise :class:`ConfigError` if no pixel of an image of this height and width could ever be certified."""

@@ -9,6 +9,7 @@ from functools import reduce
 from operator import add
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from certseg.certifiers.premise import check_premise
 from certseg.checks import is_number
 from certseg.compute.hardware import Hardware
 from certseg.compute.streams import NoiseStream
+from certseg.errors import ConfigError
 from certseg.evaluation.loop import by_class
 from certseg.evaluation.network import NetworkStage
 from certseg.metrics import (
@@ -25,6 +27,9 @@ from certseg.metrics import (
     ClassCounts,
     GroupCounts,
     ObjectCounts,
+    ObjectRegions,
+    ObjectSettings,
+    pixels_needed,
     worst_case_miou,
 )
 from certseg.metrics.over_images import image_mean
@@ -37,6 +42,7 @@ from certseg.types import (
     NormBall,
     Passes,
     Patch,
+    RegionTest,
     Row,
     Sample,
     Samples,
@@ -63,8 +69,11 @@ class CertificationStage(NetworkStage):
         pictured: the images whose further maps are kept, to be looked at, where a certificate has some
             (:attr:`certseg.certifiers.lipschitz.LipschitzCertificate.pictured_maps`) or the certifier shows masked
             copies (``views``, whose passes and seconds are not counted); None for all.
-        object_share: the share of an object's pixels with which it is kept, where rows are to tell what is certified of
-            each labelled object; None, the default, where they are not.
+        objects: when labelled objects are kept and which of them have a test of their own, where rows are to tell what
+            is certified of each; None, the default, where they are not.
+
+    Raises:
+        ConfigError: the objects are to be tested, and the certifier has no such test.
     """
 
     kind = "certifier"
@@ -79,10 +88,11 @@ class CertificationStage(NetworkStage):
         hardware: Hardware,
         samples: Store | None = None,
         pictured: Collection[str] | None = None,
-        object_share: float | None = None,
+        objects: ObjectSettings | None = None,
     ) -> None:
         super().__init__(segmenter)
-        self._pictured, self._object_share = pictured, object_share
+        self._pictured, self._objects = pictured, objects
+        self._region_test = region_test_of(certifier, objects)
         self.name = certifier.name
         self._certifier, self._class_names = certifier, class_names
         self._seed, self._hardware = seed, hardware
@@ -153,12 +163,8 @@ class CertificationStage(NetworkStage):
         if smaller:
             row["radii"] = [self._counted(one, sample) for one in smaller]
             row["figures"]["certified_radius"] = _mean_radius([*smaller, certificate], sample)
-        if self._object_share is not None:
-            alone = _classes_alone(certificate)
-            objects = ObjectCounts.of_certificate(
-                sample, certificate, alone, len(self._class_names), self._object_share
-            )
-            row[OBJECTS] = objects.to_json()
+        if self._objects is not None:
+            row = self._with_objects(row, sample, certificate, _classes_alone(certificate), self._objects)
         maps: Maps = {
             "classes": class_ids(certificate.classes).numpy(),
             "certified": certificate.certified.numpy(),
@@ -194,6 +200,31 @@ class CertificationStage(NetworkStage):
             counts["groups"] = groups.to_json()
         return {"figures": figures, "counts": counts}
 
+    def _with_objects(
+        self, row: Row, sample: Sample, certificate: Certificate, alone: Tensor, settings: ObjectSettings
+    ) -> Row:
+        """The row with what is certified of each labelled object, ``alone`` being the pixels (``H x W`` bool) whose
+        class itself is."""
+        regions = ObjectRegions.of(sample.target, len(self._class_names), sample.objects)
+        counts = ObjectCounts.of_certificate(regions, sample.target, certificate, alone, settings.share)
+        if self._region_test is None:
+            return row | {OBJECTS: counts.to_json()}
+        named = [list(self._class_names).index(name) for name in settings.classes]
+        chosen = np.isin(counts.classes, named) & (counts.areas >= settings.minimum)
+        found = self._region_test.certify(
+            self._segmenter,
+            sample.image,
+            regions.tested(chosen, pixels_needed(counts.areas, settings.share)),
+            stream=NoiseStream(self._seed, sample.name),
+            hardware=self._hardware,
+        )
+        return row | {
+            OBJECTS: counts.tested(chosen, found).to_json(),
+            "seconds": row["seconds"] | found.seconds,
+            "passes": asdict(certificate.passes + found.passes),
+            "flags": [*row["flags"], *(flag for flag in found.flags if flag not in row["flags"])],
+        }
+
     def summarise(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Certified figures over the data set; the mean IoUs are pooled over it. The worst case of the mean IoU takes
         the certified pixels that may be wrong at their worst place, and is undefined where nothing is promised about an
@@ -220,6 +251,8 @@ class CertificationStage(NetworkStage):
             },
             "settings": dict(self._certifier.settings),
         }
+        if self._region_test is not None and self._objects is not None:
+            summary["region_guarantee"] = self._region_test.guarantee(self._objects.share).to_json()
         if self._hierarchy is not None:
             summary["hierarchy"] = self._hierarchy.names
         smaller = list(zip(*(row.get("radii", ()) for row in rows), strict=True))
@@ -299,6 +332,24 @@ def _mean_radius(certificates: Sequence[Certificate], sample: Sample) -> float:
     for one in certificates:
         radii[_classes_alone(one) & (one.classes == sample.target)] = _sizes(one.threat)["radius"]
     return float(radii[labelled].mean())
+
+
+def region_test_of(certifier: Certifier, objects: ObjectSettings | None) -> RegionTest | None:
+    """The objects' own test, where one is asked for.
+
+    Raises:
+        ConfigError: the certifier has none.
+    """
+    if objects is None or not objects.samples:
+        return None
+    test = certifier.region_test(objects.samples)
+    if test is None:
+        raise ConfigError(
+            "metrics.objects_samples asks for a test that this certifier does not have",
+            expected="certifier=segcertify, which samples noisy copies, or metrics.objects_samples=0",
+            received=f"{objects.samples} with {certifier.name}",
+        )
+    return test
 
 
 def _sizes(threat: Threat) -> dict[str, Any]:

@@ -318,6 +318,17 @@ PREDICTION_OBJECT_RECALL = register(
         is_plain=True,
     )
 )
+PRESENT_OBJECTS = register(
+    Figure(
+        "certified_presence@{name}",
+        "of the labelled objects {name} those that more than half of the noisy copies show whatever an attack within "
+        "the threat does; this is another predictor than the map of pixels, and no attack is compared with it",
+        SHARE,
+        Side.LOWER,
+        heading="{name} objects present",
+        order=17,
+    )
+)
 OBJECT_NUMBER = register(
     Figure(
         "objects@{name}",

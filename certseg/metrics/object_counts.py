@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from certseg.errors import ResultError
 from certseg.metrics.object_regions import ObjectRegions
-from certseg.types import Certificate, Sample
+from certseg.types import Certificate, RegionFindings, Sample
 
 OBJECTS = "objects"
 """Where a row keeps its :class:`ObjectCounts`."""
@@ -51,7 +51,10 @@ class ObjectCounts:
             no alerts.
         radii: ``(M,)`` float64, the radius of the certified norm below which each object is kept, as
             :meth:`certseg.types.Certificate.region_radii` proves it; None where the certificate proves none.
-        share: the share q that the radii are about; None without certificate.
+        share: the share q that the radii and ``shown`` are about; None without certificate.
+        shown: ``(M,)`` int64, how many noisy copies of the objects' own test keep each object, -1 for objects that were
+            not tested; None where there was no test.
+        present: ``(M,)`` int64, 1 for objects that the test certifies and 0 for others; None as before.
     """
 
     pixels: int
@@ -62,6 +65,8 @@ class ObjectCounts:
     alerted: np.ndarray | None = None
     radii: np.ndarray | None = None
     share: float | None = None
+    shown: np.ndarray | None = None
+    present: np.ndarray | None = None
 
     @classmethod
     def of_prediction(
@@ -82,19 +87,18 @@ class ObjectCounts:
 
     @classmethod
     def of_certificate(
-        cls, sample: Sample, certificate: Certificate, certified: Tensor, num_classes: int, share: float
+        cls, regions: ObjectRegions, target: Tensor, certificate: Certificate, certified: Tensor, share: float
     ) -> ObjectCounts:
         """Count what is predicted and certified of each object.
 
         Args:
-            sample: the image with its labels.
+            regions: the objects of the image.
+            target: ``H x W`` int64 labels, 255 ignored.
             certificate: that of the image.
             certified: ``H x W`` bool, the pixels whose class is certified, and not only a group of classes.
-            num_classes: the number of classes.
             share: the share of its pixels, in (0, 1], with which an object is kept.
         """
-        regions = ObjectRegions.of(sample.target, num_classes, sample.objects)
-        right = certificate.classes == sample.target
+        right = certificate.classes == target
         radii = certificate.region_radii(right, regions.ids, regions.areas, share)
         return cls(
             right.numel(),
@@ -105,6 +109,12 @@ class ObjectCounts:
             radii=None if radii is None else np.asarray(radii, dtype=np.float64),
             share=share,
         )
+
+    def tested(self, chosen: np.ndarray, findings: RegionFindings) -> ObjectCounts:
+        """These counts with what a test found of the objects ``chosen`` (``(M,)`` bool)."""
+        shown, present = np.full(len(chosen), -1, dtype=np.int64), np.zeros(len(chosen), dtype=np.int64)
+        shown[chosen], present[chosen] = findings.hits, findings.certified
+        return replace(self, shown=shown, present=present)
 
     def kept(self, share: float) -> np.ndarray:
         """``(M,)`` bool, the objects that are kept."""
@@ -160,7 +170,7 @@ class ObjectCounts:
         """Inverse of :meth:`to_json`; a radius that a row has as None is infinite."""
         arrays = {
             name: np.asarray(data[name], dtype=np.int64)
-            for name in ("classes", "areas", "hits", "certified", "alerted")
+            for name in ("classes", "areas", "hits", "certified", "alerted", "shown", "present")
             if name in data
         }
         radii = data.get("radii")

@@ -34,6 +34,7 @@ class ObjectTally:
             about the objects of an image.
         covered: ``(N,)`` bool, the objects of which anything is certified; None as ``certain``.
         radii: ``(N,)`` float64, the radius below which each object is kept; None where none is proven.
+        present: ``(N,)`` bool, the objects that their own test certifies; None where there was no test.
         silent: ``(N,)`` bool, the objects lost although pixels with an alert count as right; None without alerts.
         tiny: how many objects are too small to be among these.
     """
@@ -44,6 +45,7 @@ class ObjectTally:
     certain: np.ndarray | None
     covered: np.ndarray | None
     radii: np.ndarray | None
+    present: np.ndarray | None
     silent: np.ndarray | None
     tiny: int
 
@@ -63,7 +65,14 @@ class ObjectTally:
         mine = is_class & (counts.areas >= settings.minimum)
         certain, covered = (None, None) if guarantee is None else promised(counts, settings.share, guarantee)
         silent = None if counts.alerted is None else ~counts.kept_or_alerted(settings.share)
-        optional = {"certain": certain, "covered": covered, "radii": counts.radii, "silent": silent}
+        present = None if counts.present is None else counts.present > 0
+        optional = {
+            "certain": certain,
+            "covered": covered,
+            "radii": counts.radii,
+            "present": present,
+            "silent": silent,
+        }
         return cls(
             areas=counts.areas[mine],
             sizes=settings.size_of(counts.areas[mine], counts.pixels),
@@ -73,7 +82,7 @@ class ObjectTally:
         )
 
     def __add__(self, other: ObjectTally) -> ObjectTally:
-        optional = ("certain", "covered", "radii", "silent")
+        optional = ("certain", "covered", "radii", "present", "silent")
         return ObjectTally(
             areas=np.concatenate((self.areas, other.areas)),
             sizes=np.concatenate((self.sizes, other.sizes)),
@@ -152,13 +161,15 @@ def objects_by_size(
     guarantee: Guarantee | None = None,
 ) -> list[dict[str, Any]]:
     """For each chosen class and each size the number of ``objects`` and the share of them ``kept``: certified to be
-    kept, of a certifier. Arguments are those of :func:`object_figures`."""
+    kept, of a certifier. Where the objects have a test of their own, ``present`` is the share that it certifies.
+    Arguments are those of :func:`object_figures`."""
     return [
         {
             "class": name,
             "size": size,
             "objects": int((tally.sizes == place).sum()),
             "kept": tally.recall(_subject(kind, tally), place),
+            **({} if tally.present is None else {"present": tally.recall(tally.present, place)}),
         }
         for name, tally in _tallies(rows, class_names, settings, guarantee).items()
         for place, size in enumerate(SIZES)
@@ -191,6 +202,8 @@ def _certified_figures(tally: ObjectTally, name: str) -> dict[str, float]:
     figures[known.SMALLEST_OBJECT.full_name(parameter=name)] = int(safe.min()) if len(safe) else nothing
     uncovered = nothing if tally.covered is None else int((~tally.covered).sum())
     figures[known.UNCOVERED_OBJECTS.full_name(parameter=name)] = uncovered
+    if tally.present is not None:
+        figures[known.PRESENT_OBJECTS.full_name(parameter=name)] = tally.recall(tally.present)
     if tally.radii is not None:
         figures[known.OBJECT_RADIUS.full_name(parameter=name)] = _lower_median(tally.radii)
     return figures

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from certseg.metrics.confusion import class_histogram, labelled
+from certseg.types import Regions
 
 _NEIGHBOURS = 8  # of a pixel: regions that touch at a corner are one
 
@@ -64,6 +65,12 @@ class ObjectRegions:
     def __len__(self) -> int:
         """Number of objects."""
         return len(self.classes)
+
+    def tested(self, chosen: np.ndarray, needed: np.ndarray) -> Regions:
+        """The objects ``chosen`` (``(M,)`` bool) as regions of a test, of whose pixels so many are needed (``(M,)``
+        int64)."""
+        places = np.append(np.where(chosen, np.cumsum(chosen) - 1, -1), -1)  # the last one's is that of id -1
+        return Regions(torch.from_numpy(places)[self.ids], self.classes[chosen], needed[chosen])
 
     def count(self, pixels: Tensor) -> np.ndarray:
         """``(M,)`` int64, how many pixels of each object are among ``pixels`` (``H x W`` bool)."""

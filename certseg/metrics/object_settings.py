@@ -53,6 +53,12 @@ class ObjectSettings:
             )
         check_count("metrics.objects_minimum", self.minimum)
         check_count("metrics.objects_samples", self.samples, 0)
+        if self.samples and not self.classes:
+            raise ConfigError(
+                "metrics.objects_samples has no objects to test",
+                received=f"metrics.objects_samples={self.samples} metrics.objects=[]",
+                remedy="Name classes in metrics.objects, or leave it out",
+            )
 
     def size_of(self, areas: np.ndarray, pixels: int) -> np.ndarray:
         """The place in :data:`SIZES` of objects of so many pixels (int64, any shape) in an image of ``pixels``."""

@@ -307,6 +307,8 @@ class MetricsSpec:
             are objects.
         objects_sizes: sides in pixels of the squares that part small, medium and large objects of COCO's images.
         objects_minimum: objects of fewer pixels are counted apart.
+        objects_samples: noisy copies by which objects are tested as wholes; 0 for no such test. Keys of certificates
+            hold it, with the classes and the minimum, where there is one.
 
     Raises:
         ConfigError: a setting is outside its domain.
@@ -316,7 +318,8 @@ class MetricsSpec:
     objects: Sequence[str] = told(WORDS, default=())
     objects_share: float = told(default=ObjectSettings.share)
     objects_sizes: Sequence[int] = not_identity(default=ObjectSettings.sizes)
-    objects_minimum: int = not_identity(default=ObjectSettings.minimum)
+    objects_minimum: int = told(default=ObjectSettings.minimum)
+    objects_samples: int = told(default=ObjectSettings.samples)
 
     def __post_init__(self) -> None:
         self.of_objects  # noqa: B018 - it checks the settings
@@ -324,7 +327,9 @@ class MetricsSpec:
     @property
     def of_objects(self) -> ObjectSettings:
         """What figures of objects are about."""
-        return ObjectSettings(tuple(self.objects), self.objects_share, self.objects_sizes, self.objects_minimum)
+        return ObjectSettings(
+            tuple(self.objects), self.objects_share, self.objects_sizes, self.objects_minimum, self.objects_samples
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

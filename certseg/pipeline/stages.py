@@ -10,7 +10,7 @@ from certseg.bracket import Comparison
 from certseg.checks import check_word, is_number
 from certseg.compute.hardware import Hardware
 from certseg.errors import ConfigError
-from certseg.evaluation import AttackStage, CertificationStage, MinimumNormStage, PredictionStage
+from certseg.evaluation import AttackStage, CertificationStage, MinimumNormStage, PredictionStage, region_test_of
 from certseg.pipeline import earlier_keys
 from certseg.pipeline.keys import attack_identity, file_digest
 from certseg.pipeline.names import CLASS, foreign_parts
@@ -91,6 +91,7 @@ class Plan:
             extra = {"class_names": legend_of(spec).class_names} if "hierarchy" in spec.certifier.arguments else {}
             certifier = _checked_kind("certifier", build("certifier", spec.certifier, **extra), Certifier)
             check_word("certifier.name", certifier.name)
+            region_test_of(certifier, spec.metrics.of_objects)
         settings = spec.attack
         if settings is None:
             return cls(certifier, None, None, spec)
@@ -185,10 +186,13 @@ class Plan:
                 hardware=hardware,
                 samples=samples,
                 pictured=pictured,
-                object_share=objects.share if has_objects else None,
+                objects=objects if has_objects else None,
             )
             identity = _certifier_identity(self.certifier, self.spec.certifier)
             identity |= {"objects_share": objects.share} if has_objects else {}
+            if has_objects and objects.samples:
+                tested = {"classes": sorted(objects.classes), "minimum": objects.minimum, "samples": objects.samples}
+                identity |= {"objects_test": tested}
             is_sampled, draws_on_device = self.certifier.is_sampled, self.certifier.draws_on_device
             earlier = identity if self.certifier.revision == 1 else None
             jobs.append(Job(stage, identity, is_sampled, earlier, draws_on_device))

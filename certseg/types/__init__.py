@@ -30,6 +30,7 @@ from certseg.types.images import (
     class_ids,
     sides_of,
 )
+from certseg.types.region_tests import RegionFindings, Regions, RegionTest
 from certseg.types.results import (
     AttackResult,
     Certificate,
@@ -81,6 +82,9 @@ __all__ = [
     "Passes",
     "Patch",
     "Promise",
+    "RegionFindings",
+    "RegionTest",
+    "Regions",
     "Row",
     "Sample",
     "Samples",

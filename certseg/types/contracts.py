@@ -21,6 +21,7 @@ from certseg.errors import ConfigError
 from certseg.types.attempts import Attempt
 from certseg.types.guarantees import Guarantee
 from certseg.types.images import Sample
+from certseg.types.region_tests import RegionTest
 from certseg.types.results import AttackResult, Certificate, Maps, MinimumNormResult, Row, Samples, Score
 from certseg.types.segmenters import Segmenter
 from certseg.types.threats import Sides, Threat
@@ -185,6 +186,11 @@ class Certifier(ABC):
 
     def sampling(self) -> Sampling | None:
         """The part that draws samples, where these can be kept for other decisions; None, the default, where not."""
+        return None
+
+    def region_test(self, samples: int) -> RegionTest | None:
+        """A test of whole regions by so many samples, with the noise and error rate of this certifier; None, the
+        default, where there is none."""
         return None
 
     def score(self, certificate: Any, target: Tensor) -> Score:

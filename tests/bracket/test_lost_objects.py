@@ -14,7 +14,7 @@ from certseg.bracket import check as check_all
 from certseg.certifiers import Lipschitz
 from certseg.errors import BracketError
 from certseg.evaluation import AttackStage, CertificationStage
-from certseg.metrics import OBJECTS
+from certseg.metrics import OBJECTS, ObjectSettings
 from certseg.types import L2 as L2Ball
 from certseg.types import Promise, Sample, Vanish
 
@@ -152,7 +152,9 @@ def test_an_attack_that_makes_objects_vanish_finds_a_constant_that_is_too_small(
     network = kind(honest.weight.detach(), honest.bias.detach())
     sample = Sample("a", image_with_margins(honest, torch.full((8, 10), 0.05)), torch.zeros(8, 10).long())
     names, common = ("dark", "bright"), {"seed": 0, "hardware": CPU}
-    certifier = CertificationStage(Lipschitz(radius=0.001, radii=()), network, names, object_share=0.5, **common)
+    certifier = CertificationStage(
+        Lipschitz(radius=0.001, radii=()), network, names, objects=ObjectSettings(share=0.5), **common
+    )
     attack = APGD(60, goal=Vanish((0,)), loss="masked_cross_entropy")
     budgets = {"radii": (0.3,), "settings": {}, "with_objects": True}
     attacker = AttackStage("vanish", attack, L2Ball(0.5), network, names, **budgets, **common)

@@ -10,7 +10,7 @@ from support.audited_pixels import CPU, three_classes
 from certseg.certifiers import Lipschitz
 from certseg.compute.streams import NoiseStream
 from certseg.lipschitz.worst_case import object_radii
-from certseg.metrics import ObjectCounts
+from certseg.metrics import ObjectCounts, ObjectRegions
 from certseg.types import Sample
 
 
@@ -47,7 +47,9 @@ def objects_and_network(share):
     target[:2], target[2:] = target[0, 0], target[2, 0]
     sample = Sample("a", image, target, numbers)
     certificate = Lipschitz(radius=0.02, radii=()).certify(network, image, stream=NoiseStream(0, "a"), hardware=CPU)
-    counts = ObjectCounts.of_certificate(sample, certificate, certificate.certified, 3, share)
+    counts = ObjectCounts.of_certificate(
+        ObjectRegions.of(target, 3, numbers), target, certificate, certificate.certified, share
+    )
     return network, sample, counts
 
 

@@ -36,7 +36,8 @@ def certificate_of(classes, certified, guarantee=EVERY):
 
 def counts_of(sample, classes, certified, share, guarantee=EVERY):
     certificate = certificate_of(classes, certified, guarantee)
-    return ObjectCounts.of_certificate(sample, certificate, certificate.certified, 3, share)
+    regions = ObjectRegions.of(sample.target, 3, sample.objects)
+    return ObjectCounts.of_certificate(regions, sample.target, certificate, certificate.certified, share)
 
 
 def test_connected_regions_are_those_of_another_library():
@@ -190,8 +191,9 @@ def test_sizes_are_those_of_coco_scaled_with_the_image():
         ({"sizes": "32"}, "metrics.objects_sizes"),
         ({"minimum": 0}, "metrics.objects_minimum"),
         ({"samples": -1}, "metrics.objects_samples"),
+        ({"classes": (), "samples": 50}, "no objects to test"),
     ],
 )
 def test_settings_outside_their_domain(setting, message):
     with pytest.raises(ConfigError, match=message):
-        ObjectSettings(("car",), **setting)
+        ObjectSettings(**{"classes": ("car",), **setting})

@@ -125,7 +125,7 @@ def test_what_changes_no_result_is_this_and_no_more():
         "AttackSpec": {"name"},
         "HardwareSpec": {"target", "arguments"},
         "TrackingSpec": {"target", "arguments"},
-        "MetricsSpec": {"focus", "objects_sizes", "objects_minimum"},
+        "MetricsSpec": {"focus", "objects_sizes"},
         "RunSpec": {"tracking", "output", "input", "pictures", "expected", "variables", "composed"},
     }
 
@@ -179,6 +179,9 @@ def all_keys(spec, hardware=HARDWARE):
         (("attack=patch", "attack.patch.share=0.01"), "attack.patch.share=0.02"),
         ((), "metrics.objects=[car]"),
         (("metrics.objects=[car]",), "metrics.objects_share=0.4"),
+        (("metrics.objects=[car]",), "metrics.objects_samples=50"),
+        (("metrics.objects=[car]", "metrics.objects_samples=50"), "metrics.objects=[person]"),
+        (("metrics.objects=[car]", "metrics.objects_samples=50"), "metrics.objects_minimum=3"),
         (("model.checkpoint={first}",), "model.checkpoint={other}"),
         (("model.checkpoint={first}",), "training.from_checkpoint=true"),
         (("model.checkpoint={first}", "training.from_checkpoint=true"), "model.checkpoint={other}"),
@@ -200,7 +203,7 @@ def test_what_is_told_by_what_is_made_of_it_counts(base, change, files):
     copies = [entry.replace("{first}", "{copy}") for entry in base]
     assert of(*copies) == before
     assert of(*base, "pictures=2", "hardware.noise_batch=3", "dataset.limit=7") == before
-    assert of(*base, "metrics.focus=[car]", "metrics.objects_minimum=3", "metrics.objects_sizes=[8,9]") == before
+    assert of(*base, "metrics.focus=[car]", "metrics.objects_sizes=[8,9]") == before
 
 
 def test_which_classes_have_figures_of_objects_changes_no_row():
@@ -212,6 +215,7 @@ def test_which_classes_have_figures_of_objects_changes_no_row():
 
     before = of("metrics.objects=[car]")
     assert of("metrics.objects=[person,pole]") == before
+    assert of("metrics.objects=[car]", "metrics.objects_minimum=3") == before
     network, prediction, certifier, attack = before
     other = of("metrics.objects=[car]", "metrics.objects_share=0.4")
     assert other == [network, prediction, other[2], attack]
