@@ -3,6 +3,7 @@
 from certseg.reporting.claims import bracket_status, claim
 from certseg.reporting.entries import Entry
 from certseg.reporting.masked_pictures import masked_picture
+from certseg.reporting.object_outlines import object_panel
 from certseg.reporting.pictures import Panel, group_palette, picture
 from certseg.reporting.plots import radius_figures, save_figure
 from certseg.reporting.report import console_summary, write_report
@@ -25,6 +26,7 @@ __all__ = [
     "figure_table",
     "group_palette",
     "masked_picture",
+    "object_panel",
     "picture",
     "radius_figures",
     "read_json",

@@ -51,7 +51,10 @@ class Panel:
         certified: ``H x W`` bool; where it is False the label map is drawn white with stripes.
         ignored: ``H x W`` bool, pixels drawn grey although ``labels`` has a class there, for example those without a
             true label.
-        classes: name and RGB colour of each of ``labels`` where they are not the classes of the picture.
+        classes: name and RGB colour of each of ``labels`` where they are not the classes of the picture, or of the
+            lines that ``outlined`` draws.
+        outlined: ``H x W`` integers, drawn over the image: the place in ``classes`` of the line at each pixel, -1
+            where there is none.
         abstention: what the legend calls pixels where ``certified`` is False.
 
     Raises:
@@ -66,6 +69,7 @@ class Panel:
     values: np.ndarray | None = None
     classes: tuple[tuple[str, tuple[int, int, int]], ...] | None = None
     abstention: str = "abstains"
+    outlined: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if sum(shown is not None for shown in (self.image, self.labels, self.values)) != 1:
@@ -78,6 +82,13 @@ class Panel:
             )
         if self.values is not None and not (self.values >= 0).all():
             raise ResultError(f"The values of panel {self.title!r} must not be NaN or negative")
+        lines = self.outlined
+        if lines is not None and (self.image is None or self.classes is None or lines.shape != self.shown.shape[:2]):
+            raise ResultError(
+                f"The lines of panel {self.title!r} do not fit",
+                expected="an image, its classes of lines, and lines of its height and width",
+                received=f"shape {lines.shape}",
+            )
         for name, mask in (("certified", self.certified), ("ignored", self.ignored)):
             if mask is not None and (self.labels is None or mask.dtype != bool or mask.shape != self.labels.shape):
                 raise ResultError(
@@ -207,7 +218,17 @@ def _draw(axes: Axes, panel: Panel, colours: np.ndarray) -> None:
     elif panel.labels is not None:
         axes.imshow(_painted(panel, panel.labels, colours), interpolation="nearest")
     else:
-        axes.imshow(np.clip(panel.shown, 0, 1), interpolation="antialiased")
+        axes.imshow(_with_lines(panel), interpolation="antialiased")
+
+
+def _with_lines(panel: Panel) -> np.ndarray:
+    """``H x W x 3`` floats in [0, 1]: the image of a panel with its lines."""
+    pixels = np.clip(panel.shown, 0, 1)
+    if panel.outlined is not None and panel.classes is not None:
+        pixels = pixels.copy()
+        for place, (_, colour) in enumerate(panel.classes):
+            pixels[panel.outlined == place] = _fractions(colour)
+    return pixels
 
 
 def _draw_values(axes: Axes, values: np.ndarray) -> None:
@@ -274,6 +295,10 @@ def _legend(panels: Sequence[Panel], class_names: Sequence[str], colours: np.nda
         if classes is not None:
             own = (classes[c] for c in np.unique(labels).tolist())
             shown += [(name, _fractions(colour)) for name, colour in own]
+    for panel in panels:
+        if panel.outlined is not None and panel.classes is not None:
+            lines = (panel.classes[place] for place in np.unique(panel.outlined[panel.outlined >= 0]).tolist())
+            shown += [(name, _fractions(colour)) for name, colour in lines]
     patches = [Patch(facecolor=colour, edgecolor="#888888", lw=0.4, label=name) for name, colour in shown]
     stripe = _fractions(_STRIPE)
     abstentions = [panel.abstention for panel in maps if panel.abstains is not None and panel.abstains.any()]

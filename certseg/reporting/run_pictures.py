@@ -24,6 +24,7 @@ def run_pictures(
     maps_of: Callable[[str], Mapping[str, Maps]],
     class_names: Sequence[str],
     palette: Sequence[Sequence[int]],
+    further: Callable[[Sample], Panel | None] = lambda sample: None,
 ) -> list[Path]:
     """A picture of every sample: image, prediction, certified map, radii, attack, ground truth. Where the certificate
     comes from masked copies, another one of those.
@@ -35,6 +36,7 @@ def run_pictures(
         maps_of: gives the stored maps of an image, by its name, for every kind of entry.
         class_names: the names of the data set's classes, in the order of their ids.
         palette: one RGB colour with values from 0 to 255 per class.
+        further: gives a further panel of a sample, or None.
 
     Returns:
         The pictures' paths.
@@ -48,6 +50,7 @@ def run_pictures(
     for sample in samples:
         maps = maps_of(sample.name)
         panels = _panels(sample, maps, hierarchy)
+        panels += [] if (panel := further(sample)) is None else [panel]
         path = directory / f"{safe_name(sample.name)}.png"
         paths.append(picture(path, panels, names, colours, title=sample.name))
         certified = maps.get("certifier", {})

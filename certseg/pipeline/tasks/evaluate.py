@@ -24,16 +24,18 @@ from certseg.pipeline.keys import evaluation_identity, identity_of, subject_key
 from certseg.pipeline.names import foreign_parts
 from certseg.pipeline.places import RESULTS, Identity, place
 from certseg.pipeline.provenance import provenance
-from certseg.pipeline.spec import ModelSpec
+from certseg.pipeline.spec import ModelSpec, RunSpec
 from certseg.pipeline.stages import Job, Plan, check_chosen_classes
 from certseg.pipeline.tasks.task import Task
 from certseg.pipeline.trainings import build_dataset
 from certseg.pipeline.weights import Network, obtain
 from certseg.reporting import (
     Entry,
+    Panel,
     RowStore,
     Tracker,
     console_summary,
+    object_panel,
     read_json,
     run_pictures,
     write_json_atomic,
@@ -142,7 +144,7 @@ def evaluate(task: Task) -> Path | None:
         return None
     compared = _with_brackets(results, dataset.names())
     entries = [result.entry for result in compared]
-    pictures = _draw(spec.pictures, task.directory, results, dataset)
+    pictures = _draw(spec, task.directory, results, dataset)
     seconds = time.perf_counter() - started
     context = provenance(task.hardware) | {
         "dataset": f"{whole.name} {whole.split}",
@@ -250,11 +252,17 @@ def _store(folder: Path, name: str, identity: Identity) -> RowStore:
     return RowStore(found.directory, identity=found.identity)
 
 
-def _draw(number: int, directory: Path, results: Sequence[Result], dataset: SegmentationDataset) -> list[Path]:
+def _draw(spec: RunSpec, directory: Path, results: Sequence[Result], dataset: SegmentationDataset) -> list[Path]:
     """Pictures of evenly spaced images."""
-    if number == 0:
+    if spec.pictures == 0:
         return []
-    chosen = evenly_spaced(dataset, number)
+    chosen, objects = evenly_spaced(dataset, spec.pictures), spec.metrics.of_objects
+    promise = next((result.stage.guarantee for result in results if result.stage.guarantee is not None), None)
+
+    def outlines(sample: Sample) -> Panel | None:
+        rows = {result.entry.kind: result.store.read()[sample.name] for result in results}
+        return object_panel(sample, rows, dataset.class_names, objects, promise) if objects.classes else None
+
     return run_pictures(
         directory / "figures",
         (chosen[index] for index in range(len(chosen))),
@@ -262,6 +270,7 @@ def _draw(number: int, directory: Path, results: Sequence[Result], dataset: Segm
         lambda name: {result.entry.kind: result.store.load_map(name) for result in results},
         dataset.class_names,
         dataset.palette,
+        outlines,
     )
 
 
