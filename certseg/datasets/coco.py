@@ -174,7 +174,12 @@ class COCO(ImageDataset):
         return _legend(read_annotations(file), others)
 
     def labels(self, pair: FilePair) -> np.ndarray:
-        """Class ids and ignore index, ``H x W`` int64, of one image.
+        """Class ids and ignore index, ``H x W`` int64, of one image. Errors are those of :meth:`labels_and_numbers`."""
+        return self.labels_and_numbers(pair)[0]
+
+    def labels_and_numbers(self, pair: FilePair) -> tuple[np.ndarray, np.ndarray]:
+        """Class ids and ignore index of one image, and the numbers of its objects or segments, ``H x W`` int64 each;
+        what is no object of a chosen category has the number 0.
 
         Raises:
             DataError: an outline cannot be drawn; or the PNG file cannot be read, has another size than the JSON file
@@ -182,7 +187,8 @@ class COCO(ImageDataset):
         """
         label = self._labels[pair.name]
         if label.segments is not None:
-            return _segment_labels(pair.label, label.size, label.segments)
+            labels, numbers = _segment_labels(pair.label, label.size, label.segments)
+            return labels, np.where(np.isin(labels, (_rest(self.others), IGNORE_INDEX)), 0, numbers)
         try:
             return painted(label.objects, label.size, rest=_rest(self.others), largest_first=self.overlap == "area")
         except DataError as error:
@@ -376,8 +382,9 @@ def _panoptic_label(
     return (None, problems) if problems else (Label(image.size, segments=segments), [])
 
 
-def _segment_labels(file: Path, size: tuple[int, int], segments: Mapping[int, int]) -> np.ndarray:
-    """Class ids and ignore index, ``H x W`` int64, of a PNG file with the ids of segments, of which 0 is none."""
+def _segment_labels(file: Path, size: tuple[int, int], segments: Mapping[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Class ids and ignore index, ``H x W`` int64, of a PNG file with the ids of segments, of which 0 is none; and the
+    number of the segment of each pixel, from 1 on in the order of their ids, 0 for none."""
     colours = read_colours(file, COLOUR_LABEL).astype(np.int64)
     _check_size(file, (colours.shape[0], colours.shape[1]), size)
     numbers, places, counts = np.unique(colours @ (1, 1 << 8, 1 << 16), return_inverse=True, return_counts=True)
@@ -390,7 +397,9 @@ def _segment_labels(file: Path, size: tuple[int, int], segments: Mapping[int, in
             received=shown,
             remedy="Check that dataset.masks is the folder that belongs to dataset.annotations",
         )
-    return np.asarray([known[int(number)] for number in numbers], dtype=np.int64)[places].reshape(size)
+    labels = np.asarray([known[int(number)] for number in numbers], dtype=np.int64)
+    own = np.cumsum(numbers != 0) * (numbers != 0)
+    return labels[places].reshape(size), own[places].reshape(size)
 
 
 def _check_size(file: Path, found: tuple[int, int], told: tuple[int, int]) -> None:

@@ -184,9 +184,10 @@ def run_lengths(coded: bytes) -> Iterator[int]:
 
 def painted(
     objects: Sequence[tuple[int, Outline]], size: tuple[int, int], *, rest: int, largest_first: bool
-) -> np.ndarray:
-    """Class ids and ignore index, ``H x W`` int64, of the objects of an image: crowds under everything else, as
-    ignored, then the others one over the other.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Class ids and ignore index, ``H x W`` int64, of the objects of an image, and the number of the object that each
+    pixel belongs to, ``H x W`` int64, from 1 on in the order of ``objects`` and 0 for none: crowds under everything
+    else, as ignored, then the others one over the other.
 
     Args:
         objects: the class of each, or :data:`CROWD`, and its outline.
@@ -199,15 +200,16 @@ def painted(
         DataError: an outline is none of an image of that size.
         DependencyError: there are polygons, and pycocotools is missing.
     """
-    labels = np.full(size, rest, dtype=np.int64)
+    labels, numbers = np.full(size, rest, dtype=np.int64), np.zeros(size, dtype=np.int64)
     try:
-        drawn = [(label, outline.lengths(size)) for label, outline in objects]
+        drawn = [(label, outline.lengths(size), number) for number, (label, outline) in enumerate(objects, 1)]
     except ValueError as error:
         raise DataError("The segmentation of an object cannot be drawn", received=error) from error
     if largest_first:
         drawn.sort(key=lambda entry: -int(entry[1][1::2].sum()))
     drawn.sort(key=lambda entry: entry[0] != CROWD)  # a stable sort
-    for label, lengths in drawn:
+    for label, lengths, number in drawn:
         mask = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(size, order="F")
         labels[mask] = IGNORE_INDEX if label == CROWD else label
-    return labels
+        numbers[mask] = 0 if label == CROWD else number
+    return labels, numbers

@@ -23,7 +23,7 @@ import numpy as np
 from certseg.checks import checked_size
 from certseg.datasets.bands import PLAIN, Reader
 from certseg.datasets.content import file_digests
-from certseg.datasets.reading import Coding, resized, to_sample, turn
+from certseg.datasets.reading import Coding, resized, resized_numbers, to_sample, turn
 from certseg.datasets.walking import pictures_in
 from certseg.errors import ConfigError, DataError, printable
 from certseg.types import Sample, Sides
@@ -301,6 +301,15 @@ class ImageDataset(ABC):
             DataError: the label cannot be read, or holds what has no meaning.
         """
 
+    def labels_and_numbers(self, pair: FilePair) -> tuple[np.ndarray, np.ndarray | None]:
+        """The :meth:`labels` of a pair, and where annotations tell objects apart their numbers, ``H x W`` int64
+        (:attr:`certseg.types.Sample.objects`); by default they do not.
+
+        Raises:
+            DataError: as :meth:`labels`.
+        """
+        return self.labels(pair), None
+
     @abstractmethod
     def label_size(self, pair: FilePair) -> Sides:
         """Height and width of the label of a pair, as far as that is told without decoding it.
@@ -352,7 +361,7 @@ class ImageDataset(ABC):
         """
         pair = self.pairs[index]
         self.check_turn(pair)
-        image, labels = self.reader.read(pair.image), self.labels(pair)
+        image, (labels, numbers) = self.reader.read(pair.image), self.labels_and_numbers(pair)
         if image.shape[:2] != labels.shape:
             raise DataError(
                 f"Image and label differ in size: {pair.image} and {pair.label}",
@@ -362,7 +371,8 @@ class ImageDataset(ABC):
             )
         if self.size is not None:
             image, labels = resized(image, labels, self.size)
-        return to_sample(pair.name, image, labels)
+            numbers = None if numbers is None else resized_numbers(numbers, self.size)
+        return to_sample(pair.name, image, labels, numbers)
 
     def names(self) -> tuple[str, ...]:
         """The names of all samples, in order."""

@@ -308,12 +308,23 @@ def resized(image: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> tup
     return image, labels.astype(np.int64)
 
 
+def resized_numbers(numbers: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Numbers of objects (``H x W`` int64, below 2^24) at ``size``: at each pixel that of the pixel whose label
+    :func:`resized` takes."""
+    if numbers.shape == size:
+        return numbers
+    moved = cv2.resize(numbers.astype(np.float32), (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT)
+    return np.asarray(moved, dtype=np.int64)
+
+
 def pixels_of(image: np.ndarray) -> torch.Tensor:
     """``C x H x W`` float32 in [0, 1] of ``H x W x C``, uint8 or float32 in [0, 1]."""
     pixels = np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32)
     return torch.from_numpy(pixels / np.float32(255) if image.dtype == np.uint8 else pixels)
 
 
-def to_sample(name: str, image: np.ndarray, labels: np.ndarray) -> Sample:
-    """A :class:`Sample` from an image as :func:`pixels_of` takes it and ``H x W`` class ids."""
-    return Sample(name, pixels_of(image), torch.from_numpy(labels.astype(np.int64)))
+def to_sample(name: str, image: np.ndarray, labels: np.ndarray, numbers: np.ndarray | None = None) -> Sample:
+    """A :class:`Sample` from an image as :func:`pixels_of` takes it, ``H x W`` class ids, and ``H x W`` numbers of
+    objects (:attr:`certseg.types.Sample.objects`) where there are some."""
+    objects = None if numbers is None else torch.from_numpy(numbers.astype(np.int64))
+    return Sample(name, pixels_of(image), torch.from_numpy(labels.astype(np.int64)), objects)

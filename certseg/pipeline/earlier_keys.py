@@ -19,7 +19,7 @@ _NOT_IDENTITY = {
     "dataset": {
         *{"root", "split", "limit", "train_split", "val_split", "hierarchy", "lists", "on_error"},
         # these were not there then, and change the fingerprint where they are set
-        *{"values", "colours", "ignore_colours", "quantise", "bands", "window", "name"},
+        *{"values", "colours", "ignore_colours", "quantise", "bands", "window", "name", "objects"},
     },
     "model": {
         "checkpoint",

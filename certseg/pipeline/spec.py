@@ -67,6 +67,7 @@ class DatasetSpec(ObjectSpec):
         quantise: whether pixels of label files are read as the nearest declared value or colour.
         bands: which channels of image files are read; None for what a screen shows.
         window: which values of image files become 0 and 1; None for 0 and 255.
+        objects: whether the evaluated split reads which object each pixel belongs to, which its fingerprint then holds.
         limit: how many images are evaluated, evenly spaced over the split; None for all.
         train_split: the split that networks are trained on; None for none.
         val_split: the split that trainings validate on; None for none.
@@ -85,6 +86,7 @@ class DatasetSpec(ObjectSpec):
     quantise: Any = identity(ANYTHING, default=LEFT_OUT, argument=True, off=False)
     bands: Any = identity(ANYTHING, default=LEFT_OUT, argument=True, off=None)
     window: Any = identity(ANYTHING, default=LEFT_OUT, argument=True, off=None)
+    objects: Any = not_identity(ANYTHING, default=LEFT_OUT, argument=True)
     limit: int | None = not_identity(ANYTHING, default=None)
     train_split: str | None = not_identity(TEXT_OR_NULL, default=None)
     val_split: str | None = not_identity(TEXT_OR_NULL, default=None)

@@ -16,6 +16,7 @@ from certseg.datasets import check_headers, readable
 from certseg.datasets.files import ImageDataset
 from certseg.errors import ConfigError, DataError
 from certseg.pipeline.console import say
+from certseg.pipeline.declarations import LEFT_OUT
 from certseg.pipeline.label_survey import check_validation
 from certseg.pipeline.places import TRAININGS, Identity, place
 from certseg.pipeline.settings import build
@@ -59,6 +60,8 @@ def build_dataset(spec: RunSpec, split: str | None = None) -> SegmentationDatase
     dataset = spec.dataset
     if split is not None:
         dataset = replace(dataset, split={"train": dataset.train_split, "val": dataset.val_split}[split])
+        if dataset.objects is not LEFT_OUT:  # no training looks at objects
+            dataset = replace(dataset, objects=False)
     built = build("dataset", lenient(dataset) if dataset.on_error == "skip" else dataset)
     missing = [member for member in _MEMBERS if not hasattr(built, member)]  # data sets need not derive from anything
     if missing:

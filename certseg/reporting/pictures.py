@@ -223,7 +223,7 @@ def _draw(axes: Axes, panel: Panel, colours: np.ndarray) -> None:
 
 def _with_lines(panel: Panel) -> np.ndarray:
     """``H x W x 3`` floats in [0, 1]: the image of a panel with its lines."""
-    pixels = np.clip(panel.shown, 0, 1)
+    pixels: np.ndarray = np.clip(panel.shown, 0, 1)
     if panel.outlined is not None and panel.classes is not None:
         pixels = pixels.copy()
         for place, (_, colour) in enumerate(panel.classes):

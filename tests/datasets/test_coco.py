@@ -16,7 +16,9 @@ from support.pipeline_runs import SMALL, configuration, start, summaries
 
 from certseg.datasets import COCO, check_headers, evenly_spaced, readable
 from certseg.datasets.coco_outlines import Runs, outline_of, run_lengths
+from certseg.datasets.reading import resized, resized_numbers
 from certseg.errors import CertsegError, ConfigError, DataError, DependencyError
+from certseg.metrics import ObjectRegions
 from certseg.pipeline import run
 
 needs_pycocotools = pytest.mark.skipif(
@@ -221,10 +223,12 @@ def test_panoptic_segments(tmp_path):
     dataset = COCO(tmp_path, annotations=PANOPTIC, others="ignore")
     assert dataset.class_names == ("cat", "dog", "tree")
     assert dataset[0].target.tolist() == [[V, 0, 0, 1, 1], [2, 2, 0, V, V], [V] * 5, [V] * 5]
+    assert dataset[0].objects.tolist() == [[0, 1, 1, 3, 3], [4, 4, 1, 0, 0], [0] * 5, [0] * 5]
     check_headers(dataset)
     chosen = COCO(tmp_path, annotations=PANOPTIC, class_names=["tree"], kind="panoptic")
     assert chosen.class_names == ("background", "tree")
     assert chosen[0].target.tolist() == [[V, 0, 0, 0, 0], [1, 1, 0, V, V], [V] * 5, [V] * 5]
+    assert chosen[0].objects.tolist() == [[0] * 5, [4, 4, 0, 0, 0], [0] * 5, [0] * 5]
     before = dataset.fingerprint()
     shutil.move(tmp_path / "annotations" / "panoptic_val2017", tmp_path / "ids")
     moved = COCO(tmp_path, annotations=PANOPTIC, masks="ids", others="ignore")
@@ -559,3 +563,33 @@ def test_a_network_is_trained_and_certified_by_the_command(tmp_path):
     (certified,) = (found for stage, found in summaries(tmp_path / "outputs").items() if "segcertify" in stage)
     assert certified["images"] == 3
     assert len(certified["class_iou"]["prediction"]) == 2
+
+
+@needs_pycocotools
+@pytest.mark.parametrize(("overlap", "on_top"), [("order", 2), ("area", 1)])
+def test_objects_of_one_category_that_touch_are_told_apart(tmp_path, overlap, on_top):
+    """Two cats that overlap, a crowd of dogs below them, and background, which has no number."""
+    mask = np.zeros((HEIGHT, WIDTH), dtype=int)
+    mask[3] = 1
+    one_image(
+        tmp_path,
+        annotation(1, 1, 3, [rectangle(0, 0, 2, 2)]),
+        annotation(2, 1, 3, [rectangle(1, 0, 4, 2)]),
+        annotation(3, 1, 7, {"size": [HEIGHT, WIDTH], "counts": runs_of(mask)}, iscrowd=1),
+    )
+    sample = COCO(tmp_path, overlap=overlap)[0]
+    assert sample.objects.tolist() == [[1, on_top, 2, 2, 0]] * 2 + [[0] * 5] * 2
+    assert sample.target.tolist() == [[1, 1, 1, 1, 0]] * 2 + [[0] * 5, [V] * 5]
+    found = ObjectRegions.of(sample.target, 4, sample.objects)
+    assert sorted(zip(found.classes.tolist(), found.areas.tolist())) == [
+        (0, 7),
+        *sorted([(1, 4 - 2 * (on_top == 2)), (1, 6 - 2 * (on_top == 1))]),
+    ]
+
+
+def test_objects_at_another_size_are_those_of_their_labels(tmp_path):
+    generator = np.random.default_rng(0)
+    for size in ((3, 7), (9, 11)):
+        numbers = generator.integers(0, 255, (HEIGHT, WIDTH))
+        image = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
+        assert np.array_equal(resized_numbers(numbers, size), resized(image, numbers, size)[1])

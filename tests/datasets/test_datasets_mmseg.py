@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from certseg.datasets import ADE20K, VOC2012, Cityscapes, COCOStuff10k, PascalContext
@@ -218,3 +219,37 @@ def test_name_listed_twice(tmp_path):
     write_list(tmp_path, "ImageSets/SegmentationContext/val.txt", "2008_000002", "2008_000002")
     with pytest.raises(DataError, match="listed 2 times"):
         PascalContext(tmp_path)
+
+
+def write_instances(root: Path, values) -> None:
+    for file in (root / "gtFine").rglob("*_labelTrainIds.png"):
+        picture = Image.fromarray(np.broadcast_to(np.asarray(values, dtype=np.uint16), SHAPE).copy())
+        picture.save(file.with_name(file.name.replace("labelTrainIds", "instanceIds")))
+
+
+def test_cityscapes_tells_objects_apart_by_their_instance_ids(tmp_path):
+    """Road, sidewalk, two bicycles' columns of one id, no label, and traffic sign: 24 to 33 have instances."""
+    cityscapes(tmp_path)
+    for file in (tmp_path / "gtFine").rglob("*_labelTrainIds.png"):
+        Image.fromarray(np.broadcast_to(np.asarray([0, 18, 18, 18, 255, 5], dtype=np.uint8), SHAPE).copy()).save(file)
+    without = Cityscapes(tmp_path)
+    assert without[0].objects is None
+    with pytest.raises(DataError, match=r"no file of instance ids for 2 of 2.*dataset\.objects=false"):
+        Cityscapes(tmp_path, objects=True)
+    write_instances(tmp_path, [7, 33000, 33001, 33, 1, 17])
+    dataset = Cityscapes(tmp_path, objects=True)
+    assert dataset[0].objects.tolist() == [[0, 33000, 33001, -1, 0, 0]] * 4, "33 by itself is a group of bicycles"
+    assert torch.equal(dataset[0].target, without[0].target)
+    small = Cityscapes(tmp_path, size=[2, 3], objects=True)[0]
+    assert set(zip(small.target.flatten().tolist(), small.objects.flatten().tolist())) <= {
+        *((0, 0), (18, 33000), (18, 33001), (18, -1), (255, 0), (5, 0))
+    }, "each pixel has the number of the pixel whose label it has"
+    assert dataset.fingerprint() != without.fingerprint() == Cityscapes(tmp_path).fingerprint()
+    before = dataset.fingerprint()
+    write_instances(tmp_path, [7, 33000, 33002, 33, 1, 17])
+    assert Cityscapes(tmp_path, objects=True).fingerprint() != before
+    write_instances(tmp_path, [7, 26000, 33002, 33, 1, 17])
+    with pytest.raises(DataError, match=r"not those of the labels.*4 pixels of another class"):
+        Cityscapes(tmp_path, objects=True)[0]
+    with pytest.raises(ConfigError, match=r"dataset\.objects"):
+        Cityscapes(tmp_path, objects="yes")

@@ -116,7 +116,7 @@ def test_what_changes_no_result_is_this_and_no_more():
     names = {kind.__name__: set() for kind in CLASSES}
     for kind in CLASSES:
         names[kind.__name__] = {f.name for f in dataclasses.fields(kind) if declaration(f).role is Role.NONE}
-    data = {"root", "split", "lists", "limit", "train_split", "val_split", "hierarchy", "on_error"}
+    data = {"root", "split", "lists", "limit", "train_split", "val_split", "hierarchy", "on_error", "objects"}
     assert {name: found for name, found in names.items() if found} == {
         "DatasetSpec": data,
         "ModelSpec": {"trust_checkpoint", "trust_backbone_checkpoint", "trust_classes"},
