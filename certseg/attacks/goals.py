@@ -46,19 +46,3 @@ def wanted_map(goal: Goal, target: Tensor, num_classes: int) -> Tensor:
     wanted = goal.to(target.device) if isinstance(goal, Tensor) else torch.full_like(target, goal)
     check_target(wanted, tuple(target.shape), num_classes)
     return wanted
-
-
-def goal_counts(goal: Goal, prediction: Tensor, target: Tensor, num_classes: int) -> tuple[int, int]:
-    """How many pixels of a prediction meet a goal, and how many have one.
-
-    Args:
-        goal: the goal.
-        prediction: ``H x W`` integers.
-        target: ``H x W`` int64 labels, 255 ignored.
-        num_classes: the number of classes of the model.
-    """
-    wanted = wanted_map(goal, target, num_classes)
-    has_goal = wanted != IGNORE_INDEX
-    is_as_wanted = prediction == wanted
-    met = is_as_wanted if is_targeted(goal) else ~is_as_wanted
-    return int((met & has_goal).sum()), int(has_goal.sum())

@@ -32,9 +32,11 @@ from certseg.evaluation.network import NetworkStage
 from certseg.metrics import OBJECTS, ClassCounts, ObjectCounts, worst_pooled_miou
 from certseg.metrics.over_images import image_mean, sums
 from certseg.types import (
+    IGNORE_INDEX,
     Attack,
     AttackResult,
     Attempt,
+    Goal,
     Maps,
     MemberResult,
     Passes,
@@ -204,14 +206,17 @@ class AttackStage(NetworkStage):
 
     def _left(self, result: Any, sample: Sample) -> int:
         """How little an attack reached: correct pixels left, or less pixels as they were to be."""
-        if self._attack.goal is None:
+        goal = self._attack.goal
+        if goal is None:
             return int(self._counts(result, sample, len(result.members)).true_positive.sum())
-        return -int(self._at_goal(sample, result.prediction, result.votes)[0].sum())
+        return -int(self._at_goal(goal, sample, result.prediction, result.votes)[0].sum())
 
-    def _at_goal(self, sample: Sample, prediction: Tensor, votes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def _at_goal(
+        self, goal: Goal, sample: Sample, prediction: Tensor, votes: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The pixels that meet the attack's goal, where there are votes those that are shown to, and the pixels that
         have one: each ``H x W`` bool."""
-        goal, number = self._attack.goal, len(self._class_names)
+        number = len(self._class_names)
         wanted = wanted_map(goal, sample.target, number)
         has_goal = wanted != IGNORE_INDEX
         if votes is None:
@@ -226,7 +231,7 @@ class AttackStage(NetworkStage):
         """Share of the pixels that meet the goal among those with one, as a figure; nothing for an attack without."""
         if self._attack.goal is None:
             return {}
-        met, has_goal = self._at_goal(sample, prediction, votes)
+        met, has_goal = self._at_goal(self._attack.goal, sample, prediction, votes)
         return {"goal_share": int(met.sum()) / max(1, int(has_goal.sum()))}
 
     def _error(self, members: int) -> float:

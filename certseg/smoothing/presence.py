@@ -81,7 +81,14 @@ class PresenceTest(RegionTest):
             f"of the noisy copies still show it, by at least {100 * share:g} % of its pixels in each (presence by "
             "majority: not the smoothed map, in which every pixel has a majority of its own)"
         )
-        return Guarantee(Promise.COLLECTIVE, predictor, threat, confidence=1.0 - self.alpha, wording=wording)
+        return Guarantee(
+            Promise.COLLECTIVE,
+            predictor,
+            threat,
+            confidence=1.0 - self.alpha,
+            wording=wording,
+            assuming=self.noise.assumption,
+        )
 
     def certify(
         self, segmenter: Segmenter, image: Tensor, regions: Regions, *, stream: NoiseStream, hardware: Hardware
@@ -117,8 +124,8 @@ class PresenceTest(RegionTest):
     def _threshold(self, hits: np.ndarray) -> int:
         """The fewest copies with which an object is certified, by Holm over the objects."""
         histogram = np.bincount(hits, minlength=self.samples + 1)
-        return rejection_threshold(histogram, upper_tail(self.samples, self.tau), self.alpha)
+        return rejection_threshold(histogram, upper_tail(self.samples, self.noise.tested(self.tau)), self.alpha)
 
     def _needed(self, number: int) -> int:
         """The fewest samples with which one of ``number`` objects can be certified."""
-        return minimum_samples(self.tau, largest_level(number, self.alpha, "holm"))
+        return minimum_samples(self.noise.tested(self.tau), largest_level(number, self.alpha, "holm"))
