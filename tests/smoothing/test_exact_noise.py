@@ -245,8 +245,8 @@ def test_pixels_are_tested_at_the_probability_of_draws(stopping):
         SegCertify(sigma=0.25, tau=0.75, n=20, alpha=level, stopping=stopping, grey_levels=grey_levels).test
         for grey_levels in (None, 255)
     )
-    assert by_float.tau == 0.75
-    assert exact.tau == Gaussian(0.25, 255).tested(0.75) > 0.75
+    assert by_float.taus == (0.75,)
+    assert exact.taus[0] == Gaussian(0.25, 255).tested(0.75) > 0.75
     if stopping != "anytime":
         assert by_float.decide(torch.tensor([[20]])).all()
         assert not exact.decide(torch.tensor([[20]])).any()
