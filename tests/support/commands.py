@@ -6,14 +6,17 @@ import os
 import runpy
 import sys
 import tempfile
+from multiprocessing import forkserver
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 DOORS = ("certseg", "run.py")
 """``python -m certseg``, and the script of a checkout."""
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["certseg.pipeline.main", "certseg.training.trainer", "mmseg.models", "support.commands"])
+_FORKS.set_forkserver_preload(["support.preloaded"])
 
 
 class Command:
@@ -39,6 +42,9 @@ class Command:
         self._process = _FORKS.Process(
             target=_enter, args=(door, list(map(str, words)), str(cwd), environment, list(map(str, self._files)))
         )
+        with pytest.MonkeyPatch.context() as patch:  # Python 3.11 does not tell the server where modules are found
+            patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
+            forkserver.ensure_running()
         self._process.start()
 
     def poll(self):
@@ -66,6 +72,7 @@ class Command:
 
 def _enter(door, words, cwd, environment, files):
     """Become the command."""
+    assert "support.preloaded" in sys.modules, "the server, which passes over what it cannot import, lacks the imports"
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
