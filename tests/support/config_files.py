@@ -1,6 +1,6 @@
 """Configuration files are read once: tests compose many hundred times from the same few files."""
 
-import copy
+import pickle
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,20 +15,36 @@ def read_once():
 
     What is composed of the files is composed each time, and commands in processes of their own read theirs.
     """
-    Plugins.instance()  # which registers the class that reads files; an import of its module gives another one
-    kind = SourcesRegistry.instance().resolve("file")
-    read, known = kind.load_config, {}
+    Plugins.instance()  # which registers the classes that read files; an import of their modules gives other ones
+    known = {}
 
-    def remembered(source, config_path):
-        file = Path(source.path, source._normalize_file_name(config_path))
-        if not file.is_file():
-            return read(source, config_path)
-        state = file.stat()
-        key = (source.path, source.provider, config_path, state.st_mtime_ns, state.st_size)
-        if key not in known:
-            known[key] = read(source, config_path)
-        return copy.deepcopy(known[key])
+    def remembering(kind):
+        read = kind.load_config
+
+        def remembered(source, config_path):
+            state = _state(source, config_path)
+            if state is None:
+                return read(source, config_path)
+            key = (source.path, source.provider, config_path, state)
+            if key not in known:
+                known[key] = pickle.dumps(read(source, config_path))
+            return pickle.loads(known[key])
+
+        return remembered
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kind, "load_config", remembered)
+        for scheme in ("file", "pkg"):
+            kind = SourcesRegistry.instance().resolve(scheme)
+            patch.setattr(kind, "load_config", remembering(kind))
         yield
+
+
+def _state(source, config_path):
+    """What tells whether a file is still the one that was read, or None where that is not known."""
+    if source.scheme() == "pkg":
+        return "installed" if source.path.split(".")[0].startswith("hydra") else None  # nobody edits those of Hydra
+    file = Path(source.path, source._normalize_file_name(config_path))
+    if not file.is_file():
+        return None
+    state = file.stat()
+    return state.st_mtime_ns, state.st_size
