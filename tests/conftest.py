@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import gc
 import os
 
 # before torch is imported: waiting threads sleep, so that tests stay quick on a busy machine
@@ -10,6 +11,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the workers, and the commands they st
 import pytest
 import torch
 from support.config_files import read_once
+
+
+def pytest_collection_finish():
+    """Leave what is imported, which stays to the end, out of every later collection of garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
