@@ -45,7 +45,7 @@ def test_a_run_reports_objects_and_checks_them_against_the_attack(output):
     assert "## Objects" in text
     assert "certified to be present %" in text
     assert "| road, large |" in text
-    assert "presence(gaussian, sigma=0.25, share=0.25)" in text
+    assert "presence(gaussian, sigma=0.25, grey levels of 1/255, share=0.25)" in text
     told = json.loads((output / "report" / "result.json").read_text())
     compared = next(entry["summary"]["figures"] for entry in told["entries"] if "vanish" in entry["directory"])
     assert compared["bracket/violations"] == 0

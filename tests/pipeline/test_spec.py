@@ -60,7 +60,7 @@ def test_a_group_that_is_missing_is_named(composed):
 def test_the_default_run(composed):
     spec = RunSpec.of(composed)
     assert (spec.model.name, spec.model.checkpoint, spec.model.denoiser) == ("upernet_tiny", None, None)
-    assert (spec.attack, spec.certifier.arguments["tau"], spec.dataset.limit) == (None, 0.75, 20)
+    assert (spec.attack, spec.certifier.arguments["tau"][-1], spec.dataset.limit) == (None, 0.75, 20)
     assert spec.dataset.root is LEFT_OUT
     assert "root" not in options_of(spec.dataset)
     assert not {"limit", "train_split", "val_split", "hierarchy"} & options_of(spec.dataset).keys()

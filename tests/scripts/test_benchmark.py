@@ -78,7 +78,7 @@ def test_the_timed_statistics_include_the_table_of_p_values(monkeypatch):
 
     monkeypatch.setattr(binom, "sf", recorded)
     certified = segcertify.decide(torch.tensor([[0, 60], [30, 60]], dtype=torch.int32), 60)
-    assert (60, 0.75) in tables
+    assert (60, pytest.approx(0.75, abs=1e-12)) in tables, "exact draws move tau a little"
     assert certified.tolist() == [[False, True], [False, True]]
 
 
