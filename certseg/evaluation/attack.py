@@ -288,7 +288,7 @@ class AttackStage(NetworkStage):
             part["voted"] = voted.to_json()
         part["figures"] |= result.own_figures(sample.target)
         part |= result.own_facts()
-        part |= self._objects(sample, result.prediction, result.own_maps())
+        part |= self._objects(sample, self._left_as(result, sample), result.own_maps())
         if result.members:
             part["winner"] = result.winner
             part["members"] = {
@@ -302,6 +302,15 @@ class AttackStage(NetworkStage):
                 for member in result.members
             }
         return part
+
+    def _left_as(self, result: AttackResult, sample: Sample) -> Tensor:
+        """What each pixel is after the attack; where votes tell, its label unless they show another class, so that no
+        object counts as lost by the chance of a vote."""
+        duel = _duel(result, sample.target)
+        if duel is None:
+            return result.prediction
+        lost = shown_lost(duel, sample.target, len(self._class_names), self._error(len(result.members)))
+        return torch.where(lost, result.prediction.long(), sample.target)
 
     def _objects(self, sample: Sample, prediction: Tensor, maps: Maps) -> Row:
         """What is left of each labelled object, as an entry of a row; nothing where that is not asked for."""

@@ -19,19 +19,33 @@ TRAININGS = ("finished.json", "state.pt")
 
 
 @dataclass(frozen=True)
+class Superseded:
+    """A result that may lie there from before a rule changed. It is another result, of which a line is printed.
+
+    Args:
+        settings: everything that decides it, in plain values.
+        told: what it is, after its directory's name.
+        remedy: how it is used all the same, as a sentence; empty where it is not.
+    """
+
+    settings: Mapping[str, Any]
+    told: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
 class Identity:
     """What decides a result.
 
     Args:
         settings: everything that decides the result, in plain values; its hash is the key.
         earlier: the same as it was hashed before keys called classes by name; None where that is not known.
-        by_float_noise: what decides the same result with floating point noise, which is another result and of which a
-            line is printed where it is there; in each way of hashing, none where there is no noise.
+        superseded: what took its place under other rules, in each way of hashing.
     """
 
     settings: Mapping[str, Any]
     earlier: Mapping[str, Any] | None = None
-    by_float_noise: tuple[Mapping[str, Any], ...] = ()
+    superseded: tuple[Superseded, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,13 +83,10 @@ def place(folder: Path, stem: str, identity: Identity, marks: tuple[str, ...]) -
             _tell(f"{before} holds something else than its key says and is not used; it is computed anew.")
             return Place(directory, dict(identity.settings))
     if not directory.is_dir():
-        for other in identity.by_float_noise:
-            before = folder / f"{stem}-{key(other)}"
+        for other in identity.superseded:
+            before = folder / f"{stem}-{key(other.settings)}"
             if any((before / mark).exists() for mark in marks):
-                _tell(
-                    f"{before} is the same by floating point noise and stays as it is; it is computed anew by exact "
-                    "noise. certifier.grey_levels=null uses what is there."
-                )
+                _tell(f"{before} {other.told} and stays as it is; it is computed anew. {other.remedy}".rstrip())
         _tell_of_older_formats(folder, stem, marks, int(identity.settings["format"]))
     return Place(directory, dict(identity.settings))
 

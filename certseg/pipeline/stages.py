@@ -14,6 +14,7 @@ from certseg.evaluation import AttackStage, CertificationStage, MinimumNormStage
 from certseg.pipeline import earlier_keys
 from certseg.pipeline.keys import attack_identity, file_digest
 from certseg.pipeline.names import CLASS, foreign_parts
+from certseg.pipeline.places import Superseded
 from certseg.pipeline.settings import build
 from certseg.pipeline.spec import AttackSpec, CertifierSpec, MetricsSpec, RunSpec, SmoothingSpec
 from certseg.pipeline.suggestions import meant
@@ -49,7 +50,7 @@ class Job:
         is_sampled: whether the rows depend on random numbers.
         earlier: the identity as keys of earlier versions held it; None where that is not known.
         draws_on_device: whether the random numbers depend on the kind of device.
-        by_float_noise: the identity of the same stage with floating point noise; None where it has that or none.
+        superseded: what took its place under other rules, its identity as ``settings``.
     """
 
     stage: Stage
@@ -57,7 +58,7 @@ class Job:
     is_sampled: bool
     earlier: dict[str, Any] | None
     draws_on_device: bool = True
-    by_float_noise: dict[str, Any] | None = None
+    superseded: tuple[Superseded, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,9 +143,25 @@ class Plan:
             return None
         return {**sampling.samples_identity, **_foreign(self.spec.certifier)}
 
-    @property
-    def by_float_noise(self) -> Plan | None:
-        """The same plan with floating point noise; None where certifier and attack have that or none."""
+    def before(self) -> list[tuple[Plan, str, str]]:
+        """The same plan as it was, or would be, under other rules, with what is told of its results and how they are
+        used: floating point noise, and of several tau that are tested together the largest alone."""
+        spec, arguments = self.spec, {} if self.spec.certifier is None else self.spec.certifier.arguments
+        float_noise, tau = self._by_float_noise(), arguments.get("tau")
+        specs = []
+        if float_noise != spec:
+            specs.append((float_noise, "is the same by floating point noise", "certifier.grey_levels=null uses it."))
+        certifier = float_noise.certifier
+        if certifier is not None and "grey_levels" in arguments and isinstance(tau, list | tuple) and len(tau):
+            largest = max(tau)
+            single = replace(certifier, arguments={**certifier.arguments, "tau": largest})
+            words = "by floating point noise, at its largest radius alone," if float_noise != spec else "alone,"
+            remedy = f"certifier.grey_levels=null and certifier.tau={largest:g} use it."
+            specs.append((replace(float_noise, certifier=single), f"is the same {words}", remedy))
+        return [(Plan.of(other), told, remedy) for other, told, remedy in specs]
+
+    def _by_float_noise(self) -> RunSpec:
+        """The same settings with floating point noise, equal to these where there is no other."""
         certifier, attack = self.spec.certifier, self.spec.attack
         arguments = {} if certifier is None else certifier.arguments
         smoothing = None if attack is None else attack.smoothing
@@ -152,8 +169,7 @@ class Plan:
             certifier = replace(certifier, arguments={**arguments, "grey_levels": None})
         if attack is not None and isinstance(smoothing, SmoothingSpec) and isinstance(smoothing.grey_levels, int):
             attack = replace(attack, smoothing=replace(smoothing, grey_levels=None))
-        spec = replace(self.spec, certifier=certifier, attack=attack)
-        return None if spec == self.spec else Plan.of(spec)
+        return replace(self.spec, certifier=certifier, attack=attack)
 
     def jobs(
         self,
@@ -164,6 +180,27 @@ class Plan:
         pictured: Collection[str] | None = None,
     ) -> list[Job]:
         """The stages, in the order in which they run.
+
+        Arguments are those of :meth:`_jobs`.
+        """
+        jobs = self._jobs(segmenter, class_names, hardware, samples, pictured)
+        found: list[list[Superseded]] = [_by_earlier_rules(job.identity) for job in jobs]
+        for other, told, remedy in self.before():
+            for job, theirs, known in zip(jobs, other._jobs(None, class_names, hardware), found, strict=True):
+                if theirs.identity != job.identity and all(theirs.identity != one.settings for one in known):
+                    known.append(Superseded(theirs.identity, told, remedy))
+                    known += _by_earlier_rules(theirs.identity)
+        return [replace(job, superseded=tuple(known)) for job, known in zip(jobs, found)]
+
+    def _jobs(
+        self,
+        segmenter: Segmenter | None,
+        class_names: Sequence[str],
+        hardware: Hardware,
+        samples: Store | None = None,
+        pictured: Collection[str] | None = None,
+    ) -> list[Job]:
+        """The stages, without what they superseded.
 
         Args:
             segmenter: the network; None for stages that only summarise rows that are there already.
@@ -198,13 +235,7 @@ class Plan:
             jobs.append(Job(stage, identity, is_sampled, earlier, draws_on_device))
         if self.attack is not None and self.spec.attack is not None:
             jobs.append(self._attack_job(self.attack, self.spec.attack, segmenter, class_names, hardware, pictured))
-        if (other := self.by_float_noise) is None:
-            return jobs
-        theirs = [job.identity for job in other.jobs(None, class_names, hardware)]
-        return [
-            replace(job, by_float_noise=identity) if identity != job.identity else job
-            for job, identity in zip(jobs, theirs, strict=True)
-        ]
+        return jobs
 
     def _attack_job(
         self,
@@ -289,6 +320,22 @@ def _shown(identity: Mapping[str, Any]) -> dict[str, int | float | str]:
     plain = {k: v for k, v in {**identity, **nested}.items() if isinstance(v, int | float | str)}
     hidden = ("attack", "norm", "radius", "lost")
     return {k: v for k, v in plain.items() if k not in hidden and k.rpartition(".")[2] != CLASS}
+
+
+_EARLIER_RULES = {
+    "revision": "is by an earlier rule of its certifier",
+    "lost": "counts pixels as lost that were merely outvoted",
+}
+"""What is told of results whose identity lacks one of these entries."""
+
+
+def _by_earlier_rules(identity: Mapping[str, Any]) -> list[Superseded]:
+    """The results of a stage under rules from before these entered its identity."""
+    return [
+        Superseded({name: value for name, value in identity.items() if name != rule}, told)
+        for rule, told in _EARLIER_RULES.items()
+        if rule in identity
+    ]
 
 
 def _certifier_identity(certifier: Certifier, settings: CertifierSpec | None) -> dict[str, Any]:

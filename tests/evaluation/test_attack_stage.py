@@ -13,9 +13,9 @@ from certseg.compute.hardware import Hardware
 from certseg.errors import BracketError
 from certseg.evaluation import AttackStage, PredictionStage, evaluate
 from certseg.evaluation.attack import SMALLER_RADIUS
-from certseg.metrics import ClassCounts
+from certseg.metrics import OBJECTS, ClassCounts, ObjectCounts
 from certseg.reporting import Entry, write_report
-from certseg.types import Attack, AttackResult, Linf, MemberResult, Passes, Sample
+from certseg.types import Attack, AttackResult, Linf, MemberResult, Passes, Sample, Vanish
 
 CPU = Hardware(device="cpu", noise_batch=4)
 NAMES = ("one", "two", "three")
@@ -389,3 +389,41 @@ def test_the_report_has_a_table_of_members_and_one_of_radii(tmp_path):
     radii = report.split("## sea at several radii")[1].split("##")[0]
     assert "linf ≤ 0.01 (2.55/255)" in radii
     assert radii.count("| sea |") == 3
+
+
+@pytest.mark.parametrize(("goal", "share"), [(Vanish((0, 2)), 1 / 3), (1, 1 / 4), (None, None)])
+def test_a_goal_is_met_where_the_votes_show_it(goal, share):
+    """Of four pixels class 1 outvotes the label clearly, hardly, and not; the last one has the label 1 itself."""
+
+    class Voted(Scripted):
+        @property
+        def goal(self):
+            return goal
+
+        def __call__(self, segmenter, image, target, threat, **options):
+            result = super().__call__(segmenter, image, target, threat, **options)
+            votes = torch.tensor([[[2, 45, 90, 49]], [[98, 55, 10, 51]], [[0, 0, 0, 0]]], dtype=torch.int32)
+            return replace(result, prediction=votes.argmax(0), votes=votes, num_votes=100)
+
+    sample = Sample("a", torch.rand(3, 1, 4), torch.tensor([[0, 0, 0, 1]]))
+    row, _ = stage(Voted({0.03: 0}), 0.03).run(sample)
+    assert row["figures"].get("goal_share") == share
+
+
+@pytest.mark.parametrize(("against", "kept"), [(55, True), (98, False)])
+def test_an_object_is_lost_where_votes_show_it(against, kept):
+    """Three of four pixels of an object are outvoted, hardly or clearly; half of them must be kept."""
+
+    class Voted(Scripted):
+        def __call__(self, segmenter, image, target, threat, **options):
+            result = super().__call__(segmenter, image, target, threat, **options)
+            own = torch.tensor([[100, 100 - against, 100 - against, 100 - against]])
+            votes = torch.stack([own, 100 - own, torch.zeros_like(own)]).int()
+            return replace(result, prediction=votes.argmax(0), votes=votes, num_votes=100)
+
+    sample = Sample("a", torch.rand(3, 1, 4), torch.zeros(1, 4, dtype=torch.int64))
+    options = {"settings": {}, "seed": 0, "hardware": CPU, "with_objects": True}
+    of_objects = AttackStage("scripted", Voted({0.03: 0}), Linf(0.03), network(), NAMES, **options)
+    row, _ = of_objects.run(sample)
+    (right,) = ObjectCounts.from_json(row[OBJECTS]).hits
+    assert right == (4 if kept else 1)

@@ -121,6 +121,44 @@ def test_a_run_of_then_is_found_again_and_goes_on(tmp_path, monkeypatch, capsys)
     assert [*figures_of(output)] == [*figures_of(reference)], "continued or done at once, the figures are the same"
 
 
+LIPSCHITZ = ("model=lip_deeplabv3", "training=lipschitz", "certifier=lipschitz")
+UNTOLD = {  # keys of the same configurations from before noise was exact, radii joint and votes significant
+    (): {"segcertify": "38b61e7156"},
+    ("attack=pgd_smoothed",): {"segcertify": "38b61e7156", "pgd_smoothed": "8847c79284"},
+    ("experiment=demo",): {"segcertify": "38b61e7156", "pgd_smoothed": "63b74b0dde"},
+    LIPSCHITZ: {"lipschitz": "e3697a5af5"},
+    ("certifier=adaptive_certify", "dataset=camvid"): {"adaptive_certify": "7494e9c4aa"},
+    ("certifier=indiv_class",): {"indiv_class": "7f69503728"},
+}
+
+
+@pytest.mark.parametrize(("overrides", "expected"), UNTOLD.items(), ids=lambda part: " ".join(part) or "default")
+def test_results_under_other_rules_are_known_by_their_keys(overrides, expected):
+    """So that none is computed again without a word; nothing tells of itself."""
+    plan = Plan.of(parse(configuration("outputs", *overrides, base=())))
+    for job in plan.jobs(None, tuple("abcdefgh"), None):
+        keys = [key(other.settings) for other in job.superseded]
+        assert key(job.identity) not in keys
+        assert len(keys) == len(set(keys))
+        if job.stage.name in expected:
+            assert expected[job.stage.name] in keys
+
+
+def test_a_single_radius_from_before_is_told_of_and_used_by_its_setting(tmp_path, capsys):
+    options, then = ("dataset.limit=2",), ("certifier.grey_levels=null", "certifier.tau=0.75")
+    output = tmp_path / "out"
+    run(configuration(output, *options, *then), tmp_path / "first")
+    (before,) = output.rglob("segcertify-*")
+    capsys.readouterr()
+    run(configuration(output, *options), tmp_path / "today")
+    printed = capsys.readouterr().out
+    assert f"{before} is the same by floating point noise, at its largest radius alone, and stays as it is" in printed
+    assert " ".join(then).replace(" ", " and ") in printed
+    count = len(folders(output))
+    run(configuration(output, *options, *then), tmp_path / "again")
+    assert len(folders(output)) == count
+
+
 def test_results_by_float_noise_are_told_of_and_found_again_by_their_setting(tmp_path, capsys):
     options = ("attack=pgd_smoothed", "attack.steps=2", "attack.smoothing.votes=50", "dataset.limit=2")
     output, by_float = tmp_path / "out", "certifier.grey_levels=null"

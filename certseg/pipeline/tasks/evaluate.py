@@ -20,9 +20,9 @@ from certseg.errors import ResultError
 from certseg.evaluation import evaluate as evaluate_stage
 from certseg.metrics import focus_figures, object_figures, objects_by_size
 from certseg.pipeline.console import progress, say
-from certseg.pipeline.keys import evaluation_identity, identity_of, subject_key
+from certseg.pipeline.keys import evaluation_identity, identity_of, key, subject_key
 from certseg.pipeline.names import foreign_parts
-from certseg.pipeline.places import RESULTS, Identity, place
+from certseg.pipeline.places import RESULTS, Identity, Superseded, place
 from certseg.pipeline.provenance import provenance
 from certseg.pipeline.spec import ModelSpec, RunSpec
 from certseg.pipeline.stages import Job, Plan, check_chosen_classes
@@ -98,12 +98,12 @@ class Decided:
     earlier: Mapping[str, Any] | None
     is_sampled: bool
     draws_on_device: bool = True
-    by_float_noise: Mapping[str, Any] | None = None
+    superseded: tuple[Superseded, ...] = ()
 
     @classmethod
     def of(cls, job: Job) -> Decided:
         """What decides the rows of a stage."""
-        return cls(job.identity, job.earlier, job.is_sampled, job.draws_on_device, job.by_float_noise)
+        return cls(job.identity, job.earlier, job.is_sampled, job.draws_on_device, job.superseded)
 
 
 def evaluate(task: Task) -> Path | None:
@@ -219,11 +219,14 @@ def _check_ability(plan: Plan, segmenter: Segmenter, sample: Sample, hardware: H
 
 def _samples_decided(plan: Plan) -> Decided:
     """What decides the samples of the certifier, which has some."""
-    certifier, other = plan.certifier, plan.by_float_noise
     samples = {"samples": plan.samples_identity}
-    before = None if other is None or other.samples_identity is None else {"samples": other.samples_identity}
-    draws_on_device = certifier is None or certifier.draws_on_device
-    return Decided(samples, samples, True, draws_on_device, None if before == samples else before)
+    draws_on_device = plan.certifier is None or plan.certifier.draws_on_device
+    before = {
+        key(theirs): Superseded(theirs, told, remedy)
+        for other, told, remedy in plan.before()
+        if (theirs := {"samples": other.samples_identity}) != samples and other.samples_identity is not None
+    }
+    return Decided(samples, samples, True, draws_on_device, tuple(before.values()))
 
 
 def _identity(task: Task, subject: Subject, decided: Decided) -> Identity:
@@ -235,16 +238,17 @@ def _identity(task: Task, subject: Subject, decided: Decided) -> Identity:
     def on(network: Mapping[str, Any], stage: Mapping[str, Any], draws_on_device: bool = True) -> dict[str, Any]:
         return evaluation_identity(task.spec.seed, network, subject.fingerprint, stage, hardware, draws_on_device)
 
-    network, before = subject.network.origin, decided.by_float_noise
+    network = subject.network.origin
     now = on(network.settings, {**decided.identity, **told}, decided.draws_on_device)
     earlier = None
     if decided.earlier is not None and network.earlier is not None:
         earlier = on(network.earlier, decided.earlier, decided.draws_on_device)
-    if before is None:
-        return Identity(now, earlier)
-    others = [on(network.settings, {**before, **told})]
-    others += [] if network.earlier is None else [on(network.earlier, before)]
-    return Identity(now, earlier, tuple(others))
+    superseded = []
+    for other in decided.superseded:
+        superseded.append(replace(other, settings=on(network.settings, {**other.settings, **told})))
+        if network.earlier is not None:
+            superseded.append(replace(other, settings=on(network.earlier, other.settings)))
+    return Identity(now, earlier, tuple(superseded))
 
 
 def _store(folder: Path, name: str, identity: Identity) -> RowStore:
